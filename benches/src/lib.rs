@@ -1,0 +1,1 @@
+//! Benches of the hot paths and the load harness.

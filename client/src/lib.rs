@@ -1,0 +1,1 @@
+//! Async Rust client of Cairn and any etcd v3 server.

@@ -1,0 +1,1 @@
+//! Fault injection: crash tests, differential tests and checkers.
