@@ -1,0 +1,142 @@
+//! Commands: what goes through the raft log, and what applying one answers.
+//!
+//! Everything that is not deterministic was chosen before a command was encoded and is carried in it.
+
+use bytes::Bytes;
+use cairn_proto::etcdserverpb as pb;
+
+use super::mvcc::revision::Revision;
+
+/// Names one request of one run of one member, for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestId {
+    /// The member that accepted the request.
+    pub member: u64,
+    /// Drawn at random each time that member starts.
+    pub nonce: u64,
+    /// Counts requests since that start.
+    pub counter: u64,
+}
+
+/// One replicated request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Command {
+    /// Who asked.
+    pub id: RequestId,
+    /// The authenticated user, empty without auth.
+    pub user: Bytes,
+    /// The auth revision at which the user's permissions were checked.
+    pub auth_revision: u64,
+    /// What to do.
+    pub request: Request,
+}
+
+/// The kinds of replicated requests.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Request {
+    /// Sets a key.
+    Put(pb::PutRequest),
+    /// Deletes a range.
+    DeleteRange(pb::DeleteRangeRequest),
+    /// Runs a transaction.
+    Txn(pb::TxnRequest),
+    /// Compacts history.
+    Compact(pb::CompactionRequest),
+    /// Creates a lease; the id and the TTL in seconds were chosen by the member that accepted the request.
+    LeaseGrant(pb::LeaseGrantRequest),
+    /// Ends a lease and deletes its keys. For an expiry, the term of the leader that decided it: apply ignores one from another term.
+    LeaseRevoke {
+        /// The lease.
+        id: i64,
+        /// `None` when a client asked.
+        expired_in_term: Option<u64>,
+    },
+    /// Records remaining seconds of long leases.
+    LeaseCheckpoint(pb::LeaseCheckpointRequest),
+    /// Raises, lowers or lists alarms.
+    Alarm(pb::AlarmRequest),
+    /// Publishes a member's name and client URLs.
+    PublishMember {
+        /// The member.
+        member: u64,
+        /// Its name.
+        name: String,
+        /// Where clients reach it.
+        client_urls: Vec<String>,
+    },
+    /// Raises the replicated cluster version, e.g. `3.7.0`.
+    ClusterVersion(String),
+}
+
+/// What applying a command answers: the deterministic result, the same on every member.
+pub type Outcome = Result<Reply, cairn_proto::ApiError>;
+
+/// The result of a command, as revisions to read rather than bytes: rows are built off the apply path by the member that owes the answer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reply {
+    /// Of a KV request.
+    Kv {
+        /// The store's revision after the command.
+        revision: i64,
+        /// What happened.
+        done: OpReply,
+    },
+    /// Of a compaction.
+    Compact {
+        /// The store's revision.
+        revision: i64,
+        /// The revision compacted to; its physical part runs in the background.
+        compacted: i64,
+    },
+    /// Of a lease request: id and TTL in seconds as granted.
+    Lease {
+        /// The store's revision after the command.
+        revision: i64,
+        /// The lease.
+        id: i64,
+        /// Seconds.
+        ttl: i64,
+    },
+    /// The alarms that the request raised, lowered or listed.
+    Alarms(Vec<pb::AlarmMember>),
+    /// Nothing to tell.
+    Done,
+}
+
+/// What one KV operation did.
+#[derive(Debug, Clone, PartialEq)]
+pub enum OpReply {
+    /// A put.
+    Put {
+        /// Revision for the sub-answer's header inside a txn.
+        revision: i64,
+        /// The previous value, if it was asked for and there was one.
+        previous: Option<Revision>,
+    },
+    /// A delete.
+    DeleteRange {
+        /// Revision for the sub-answer's header inside a txn.
+        revision: i64,
+        /// Keys deleted.
+        deleted: i64,
+        /// The previous values, if asked for, in key order.
+        previous: Vec<Revision>,
+    },
+    /// A range inside a txn, to be read at `at`.
+    Range {
+        /// Revision for the sub-answer's header.
+        revision: i64,
+        /// Read exactly what was visible here.
+        at: Revision,
+        /// What to read.
+        request: Box<pb::RangeRequest>,
+    },
+    /// A txn, nested or whole.
+    Txn {
+        /// Which branch ran.
+        succeeded: bool,
+        /// Its operations' answers.
+        ops: Vec<OpReply>,
+    },
+}
+

@@ -1,0 +1,4 @@
+//! Keys with their history.
+
+pub mod index;
+pub mod revision;
