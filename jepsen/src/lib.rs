@@ -1,1 +1,12 @@
-//! Fault injection: crash tests, differential tests and checkers.
+//! The harness that tries to break Cairn.
+//!
+//! ```text
+//! process       servers as real processes: started on free ports, killed without warning, started again
+//! differential  random requests against a genuine etcd and Cairn: every answer equal
+//! crash         kill -9 under load: nothing acknowledged lost, nothing applied twice, the revision never back
+//! ```
+//! Everything is seeded and bounded. A failure prints the seed and the command that repeats it.
+
+pub mod crash;
+pub mod differential;
+pub mod process;

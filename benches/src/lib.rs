@@ -1,1 +1,0 @@
-//! Benches of the hot paths and the load harness.

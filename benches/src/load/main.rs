@@ -1,0 +1,35 @@
+//! `cairn-load`: load for any etcd endpoint, with honest latencies.
+//!
+//! ```text
+//! options      the command line
+//! connection   one HTTP/2 connection, plain or TLS, with as little between us and the wire as gRPC allows
+//! work         what a client sends: put, range, txn
+//! run          closed loop (each client waits for its answer) and open loop (requests leave on schedule, late or not)
+//! report       throughput, latency percentiles, the server's CPU time per operation
+//! ```
+//! In the open loop a latency counts from the moment the request should have left, so that a stalled server is charged for the requests it delayed.
+
+mod connection;
+mod options;
+mod report;
+mod run;
+mod work;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> Result<()> {
+    let options = options::Options::parse();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
+    let report = runtime.block_on(run::run(&options))?;
+    if options.json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        println!("{report}");
+    }
+    anyhow::ensure!(report.errors == 0 || options.tolerate_errors, "{} requests failed, the first with: {}", report.errors, report.first_error);
+    Ok(())
+}

@@ -1,0 +1,117 @@
+//! The command line.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Load for any etcd endpoint, with honest latencies.
+#[derive(Parser)]
+#[command(name = "cairn-load", version)]
+pub struct Options {
+    #[command(subcommand)]
+    pub work: Work,
+    #[command(flatten)]
+    pub target: Target,
+    /// Connections, spread over the endpoints
+    #[arg(long, global = true, default_value_t = 1)]
+    pub connections: usize,
+    /// Concurrent clients, spread over the connections
+    #[arg(long, global = true, default_value_t = 1)]
+    pub clients: usize,
+    /// Requests in all
+    #[arg(long, global = true, default_value_t = 10_000)]
+    pub total: u64,
+    /// Stop after this many seconds even if requests are left
+    #[arg(long, global = true, default_value_t = 600)]
+    pub seconds_max: u64,
+    /// Requests a second, leaving on schedule whether answers come or not (open loop); without it each client waits for its answer (closed loop)
+    #[arg(long, global = true)]
+    pub rate: Option<u64>,
+    /// Requests before measuring begins
+    #[arg(long, global = true, default_value_t = 0)]
+    pub warmup: u64,
+    /// Seconds after which a request counts as failed
+    #[arg(long, global = true, default_value_t = 30)]
+    pub timeout_seconds: u64,
+    /// Keys in use
+    #[arg(long, global = true, default_value_t = 10_000)]
+    pub key_space: u64,
+    /// Bytes of a key, the prefix included
+    #[arg(long, global = true, default_value_t = 32)]
+    pub key_size: usize,
+    /// Bytes of a value
+    #[arg(long, global = true, default_value_t = 256)]
+    pub value_size: usize,
+    /// What every key begins with
+    #[arg(long, global = true, default_value = "/load/")]
+    pub prefix: String,
+    /// Keys in order instead of at random
+    #[arg(long, global = true)]
+    pub sequential: bool,
+    /// Seed of keys and values
+    #[arg(long, global = true, default_value_t = 1)]
+    pub seed: u64,
+    /// Process ids of the servers on this machine, to report their CPU time per operation
+    #[arg(long, global = true, value_delimiter = ',')]
+    pub server_pid: Vec<u32>,
+    /// One line of JSON instead of the table
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Exit with 0 even if requests failed
+    #[arg(long, global = true)]
+    pub tolerate_errors: bool,
+}
+
+impl Options {
+    /// The time a request may take.
+    pub fn timeout(&self) -> Duration {
+        Duration::from_secs(self.timeout_seconds)
+    }
+}
+
+/// Where to and how.
+#[derive(Args)]
+pub struct Target {
+    /// host:port or URL, several separated by commas
+    #[arg(long, global = true, value_delimiter = ',', default_value = "127.0.0.1:2379")]
+    pub endpoints: Vec<String>,
+    /// Certificates that the server's is checked against (PEM); turns TLS on
+    #[arg(long, global = true)]
+    pub cacert: Option<PathBuf>,
+    /// Client certificate (PEM)
+    #[arg(long, global = true, requires = "key")]
+    pub cert: Option<PathBuf>,
+    /// Key of the client certificate (PEM)
+    #[arg(long, global = true, requires = "cert")]
+    pub key: Option<PathBuf>,
+}
+
+/// What to send.
+#[derive(Subcommand, Clone)]
+pub enum Work {
+    /// Puts of one key each
+    Put,
+    /// Reads
+    Range {
+        /// `l`: linearizable, `s`: serializable
+        #[arg(long, value_enum, default_value_t = Consistency::L)]
+        consistency: Consistency,
+        /// Keys of one answer: 1 reads a single key, more read a range from a random key on
+        #[arg(long, default_value_t = 1)]
+        limit: i64,
+        /// Write the key space first
+        #[arg(long)]
+        fill: bool,
+    },
+    /// Compare-and-put transactions as a control plane sends them: create if absent, else update at the revision last seen
+    Txn,
+}
+
+/// How fresh a read has to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Consistency {
+    /// Linearizable.
+    L,
+    /// Serializable.
+    S,
+}

@@ -1,0 +1,277 @@
+//! Random sequences of KV requests, made to collide.
+
+use bytes::Bytes;
+use cairn_proto::etcdserverpb::{
+    CompactionRequest, Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
+    compare::{CompareResult, CompareTarget, TargetUnion},
+    range_request::{SortOrder, SortTarget},
+    request_op,
+};
+use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+
+/// Revisions from here up are symbolic: `SYMBOLIC + d` means the newest revision plus `d`, which may be negative.
+const SYMBOLIC: i64 = 1 << 41;
+/// Symbolic distances stay below this.
+const SYMBOLIC_REACH: i64 = 1 << 40;
+
+/// The hot keys; few, so that requests meet.
+const KEYS: [&[u8]; 16] =
+    [b"a", b"a/1", b"a/2", b"a/3", b"a0", b"b", b"b/1", b"b\x00", b"c", b"z", b"z/", b"z/1", b"\x01", b"\xff", b"\xff\xff", b"/registry/pods/x"];
+
+/// One request.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// KV.Put
+    Put(PutRequest),
+    /// KV.Range
+    Range(RangeRequest),
+    /// KV.DeleteRange
+    DeleteRange(DeleteRangeRequest),
+    /// KV.Txn
+    Txn(TxnRequest),
+    /// KV.Compact
+    Compact(CompactionRequest),
+}
+
+/// Requests to be sent one after the other.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sequence {
+    /// In this order.
+    pub steps: Vec<Step>,
+}
+
+impl Sequence {
+    /// The sequence of a seed.
+    pub fn generate(seed: u64, steps: usize) -> Self {
+        let mut random = Random(StdRng::seed_from_u64(seed));
+        Self { steps: (0..steps).map(|_| random.step()).collect() }
+    }
+}
+
+impl Step {
+    /// This step with symbolic revisions replaced, where `newest` is the newest revision.
+    pub fn resolved(&self, newest: i64) -> Self {
+        let mut step = self.clone();
+        match &mut step {
+            Self::Put(_) | Self::DeleteRange(_) => {}
+            Self::Range(range) => resolve_range(range, newest),
+            Self::Txn(txn) => resolve_txn(txn, newest),
+            Self::Compact(compact) => resolve(&mut compact.revision, newest),
+        }
+        step
+    }
+}
+
+fn resolve(revision: &mut i64, newest: i64) {
+    if (*revision - SYMBOLIC).abs() < SYMBOLIC_REACH {
+        *revision = newest + (*revision - SYMBOLIC);
+    }
+}
+
+fn resolve_range(range: &mut RangeRequest, newest: i64) {
+    for revision in [
+        &mut range.revision,
+        &mut range.min_mod_revision,
+        &mut range.max_mod_revision,
+        &mut range.min_create_revision,
+        &mut range.max_create_revision,
+    ] {
+        resolve(revision, newest);
+    }
+}
+
+fn resolve_txn(txn: &mut TxnRequest, newest: i64) {
+    for compare in &mut txn.compare {
+        if let Some(TargetUnion::ModRevision(revision) | TargetUnion::CreateRevision(revision)) = &mut compare.target_union {
+            resolve(revision, newest);
+        }
+    }
+    for op in txn.success.iter_mut().chain(&mut txn.failure) {
+        match &mut op.request {
+            Some(request_op::Request::RequestRange(range)) => resolve_range(range, newest),
+            Some(request_op::Request::RequestTxn(txn)) => resolve_txn(txn, newest),
+            _ => {}
+        }
+    }
+}
+
+struct Random(StdRng);
+
+impl Random {
+    fn chance(&mut self, percent: u32) -> bool {
+        self.0.random_range(0..100) < percent
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        self.0.random_range(0..n)
+    }
+
+    fn step(&mut self) -> Step {
+        match self.below(100) {
+            0..30 => Step::Put(self.put()),
+            30..58 => Step::Range(self.range()),
+            58..68 => Step::DeleteRange(self.delete_range()),
+            68..97 => Step::Txn(self.txn(0)),
+            _ => Step::Compact(self.compact()),
+        }
+    }
+
+    fn key(&mut self) -> Bytes {
+        if self.chance(1) {
+            return Bytes::new();
+        }
+        Bytes::from_static(KEYS.choose(&mut self.0).expect("there are keys"))
+    }
+
+    /// A key and a range end, often a sensible pair.
+    fn span(&mut self) -> (Bytes, Bytes) {
+        let key = self.key();
+        let end = match self.below(10) {
+            0..5 => Bytes::new(),
+            5 | 6 => {
+                let mut end = key.to_vec();
+                if let Some(last) = end.last_mut() {
+                    *last = last.wrapping_add(1);
+                }
+                end.into()
+            }
+            7 => Bytes::from_static(b"\0"),
+            _ => self.key(),
+        };
+        if self.chance(4) { (Bytes::from_static(b"\0"), Bytes::from_static(b"\0")) } else { (key, end) }
+    }
+
+    fn value(&mut self) -> Bytes {
+        match self.below(8) {
+            0 => Bytes::new(),
+            1..6 => Bytes::from(format!("v{}", self.below(4))),
+            _ => (0..self.below(60)).map(|_| self.0.random::<u8>()).collect(),
+        }
+    }
+
+    fn revision(&mut self, elsewhere_percent: u32) -> i64 {
+        if !self.chance(elsewhere_percent) {
+            return 0;
+        }
+        match self.below(20) {
+            0 => -1,
+            1 => 1,
+            2 | 3 => SYMBOLIC + 1 + self.below(3) as i64,
+            4 => SYMBOLIC - 200,
+            _ => SYMBOLIC - self.below(25) as i64,
+        }
+    }
+
+    fn put(&mut self) -> PutRequest {
+        let ignore_value = self.chance(8);
+        let ignore_lease = self.chance(6);
+        PutRequest {
+            key: self.key(),
+            value: if ignore_value && !self.chance(15) { Bytes::new() } else { self.value() },
+            lease: if self.chance(3) { 1 + self.below(3) as i64 } else { 0 },
+            prev_kv: self.chance(40),
+            ignore_value,
+            ignore_lease,
+        }
+    }
+
+    fn range(&mut self) -> RangeRequest {
+        let (key, range_end) = self.span();
+        let mut range = RangeRequest { key, range_end, revision: self.revision(45), ..Default::default() };
+        if self.chance(35) {
+            range.limit = self.below(6) as i64 - 1;
+        }
+        if self.chance(35) {
+            range.sort_order = self.below(3) as i32;
+            range.sort_target = self.below(5) as i32;
+        }
+        if self.chance(2) {
+            range.sort_order = 7;
+        }
+        if self.chance(2) {
+            range.sort_target = SortTarget::Value as i32 + 5;
+        }
+        range.serializable = self.chance(25);
+        range.keys_only = self.chance(15);
+        range.count_only = self.chance(12);
+        for filter in [
+            &mut range.min_mod_revision,
+            &mut range.max_mod_revision,
+            &mut range.min_create_revision,
+            &mut range.max_create_revision,
+        ] {
+            if self.chance(8) {
+                *filter = SYMBOLIC - self.0.random_range(0..30);
+            }
+        }
+        debug_assert!(range.sort_order != 7 || SortOrder::try_from(range.sort_order).is_err());
+        range
+    }
+
+    fn delete_range(&mut self) -> DeleteRangeRequest {
+        let (key, range_end) = self.span();
+        DeleteRangeRequest { key, range_end, prev_kv: self.chance(40) }
+    }
+
+    fn compact(&mut self) -> CompactionRequest {
+        let revision = match self.below(10) {
+            0 => 0,
+            1 => SYMBOLIC + 1,
+            2 => SYMBOLIC - 100,
+            _ => SYMBOLIC - self.below(20) as i64,
+        };
+        CompactionRequest { revision, physical: self.chance(50) }
+    }
+
+    fn compare(&mut self) -> Compare {
+        let target = [
+            CompareTarget::Version,
+            CompareTarget::Create,
+            CompareTarget::Mod,
+            CompareTarget::Value,
+            CompareTarget::Lease,
+        ][self.below(5)];
+        let near = SYMBOLIC - self.below(12) as i64;
+        let revision = if self.chance(25) { 0 } else { near };
+        let union = match target {
+            CompareTarget::Version => TargetUnion::Version(self.below(4) as i64),
+            CompareTarget::Create => TargetUnion::CreateRevision(revision),
+            CompareTarget::Mod => TargetUnion::ModRevision(revision),
+            CompareTarget::Value => TargetUnion::Value(self.value()),
+            CompareTarget::Lease => TargetUnion::Lease(self.below(2) as i64),
+        };
+        let (key, range_end) = if self.chance(30) { self.span() } else { (self.key(), Bytes::new()) };
+        let result = [CompareResult::Equal, CompareResult::Greater, CompareResult::Less, CompareResult::NotEqual][self.below(4)];
+        let target_union = (!self.chance(3)).then_some(union);
+        Compare { result: result as i32, target: target as i32, key, range_end, target_union }
+    }
+
+    fn txn(&mut self, depth: usize) -> TxnRequest {
+        let most = if self.chance(1) { 140 } else { 4 };
+        let (compares, successes, failures) = (self.below(3), self.below(most), self.below(most));
+        TxnRequest {
+            compare: (0..compares).map(|_| self.compare()).collect(),
+            success: (0..successes).map(|_| self.op(depth)).collect(),
+            failure: (0..failures).map(|_| self.op(depth)).collect(),
+        }
+    }
+
+    fn op(&mut self, depth: usize) -> RequestOp {
+        let request = match self.below(100) {
+            0..35 => Some(request_op::Request::RequestPut(self.put())),
+            35..65 => {
+                let mut range = self.range();
+                if !self.chance(25) {
+                    // Most ranges inside a transaction read what it sees, or the transaction would rarely succeed.
+                    range.revision = 0;
+                }
+                Some(request_op::Request::RequestRange(range))
+            }
+            65..82 => Some(request_op::Request::RequestDeleteRange(self.delete_range())),
+            82..99 if depth < 2 => Some(request_op::Request::RequestTxn(self.txn(depth + 1))),
+            99 => None,
+            _ => Some(request_op::Request::RequestPut(self.put())),
+        };
+        RequestOp { request }
+    }
+}

@@ -1,0 +1,246 @@
+//! Playing sequences on a pair of servers and comparing the answers.
+
+use std::fmt;
+
+use anyhow::{Context, Result};
+use cairn_proto::etcdserverpb::{
+    self as pb, CompactionRequest, DeleteRangeRequest, RangeRequest, ResponseHeader, kv_client::KvClient, request_op,
+    response_op,
+};
+use tempfile::TempDir;
+use tonic::transport::Channel;
+
+use super::{Coverage, Plan, Sequence, Step, exceptions};
+use crate::process::Member;
+
+/// An answer with everything set aside that two equal servers may differ in.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer {
+    /// Of a put.
+    Put(pb::PutResponse),
+    /// Of a range.
+    Range(pb::RangeResponse),
+    /// Of a delete.
+    DeleteRange(pb::DeleteRangeResponse),
+    /// Of a transaction.
+    Txn(pb::TxnResponse),
+    /// Of a compaction.
+    Compact(pb::CompactionResponse),
+    /// The status of a refused request.
+    Refused(tonic::Code, String),
+}
+
+/// Where two servers' answers part.
+#[derive(Debug, Clone)]
+pub struct Difference {
+    /// Which step of the sequence.
+    pub step: usize,
+    /// The request as sent.
+    pub request: Step,
+    /// What the genuine server said.
+    pub genuine: Answer,
+    /// What ours said.
+    pub ours: Answer,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "step {}: {:?}\n  genuine: {:?}\n  ours:    {:?}", self.step, self.request, self.genuine, self.ours)
+    }
+}
+
+/// A genuine server and ours, started fresh.
+pub struct Pair {
+    genuine: (Member, KvClient<Channel>),
+    ours: (Member, KvClient<Channel>),
+    _directories: (TempDir, TempDir),
+}
+
+impl Pair {
+    /// Starts both.
+    pub async fn start(plan: &Plan) -> Result<Self> {
+        let directories = (TempDir::new()?, TempDir::new()?);
+        // Nothing here is about durability, and the genuine server is waited for at every request.
+        let mut genuine = Member::new(&plan.etcd, directories.0.path(), &["--unsafe-no-fsync", "--log-level", "error"])?;
+        let mut ours = Member::new(&plan.cairn, directories.1.path(), &["--log-level", "warn"])?;
+        let genuine_client = client(genuine.start().await?);
+        let ours_client = client(ours.start().await?);
+        Ok(Self { genuine: (genuine, genuine_client), ours: (ours, ours_client), _directories: directories })
+    }
+
+    /// Plays a sequence from an empty, compacted store on. Returns the first difference.
+    pub async fn play(&mut self, sequence: &Sequence, coverage: &mut Coverage) -> Result<Option<Difference>> {
+        let mut newest = self.empty().await?;
+        for (number, step) in sequence.steps.iter().enumerate() {
+            let request = step.resolved(newest);
+            let (genuine, ours) = tokio::join!(ask(&mut self.genuine.1, &request), ask(&mut self.ours.1, &request));
+            let (genuine, ours) = (genuine?, ours.with_context(|| self.ours.0.log_tail())?);
+            newest = revision(&genuine).unwrap_or(newest).max(newest);
+            note(coverage, &request, &genuine, newest);
+            if genuine != ours && !exceptions::explained(&request, &genuine, &ours) {
+                return Ok(Some(Difference { step: number, request, genuine, ours }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Deletes everything, compacts it away and returns the newest revision.
+    async fn empty(&mut self) -> Result<i64> {
+        let everything = DeleteRangeRequest { key: "\0".into(), range_end: "\0".into(), prev_kv: false };
+        let mut newest = 0;
+        for client in [&mut self.genuine.1, &mut self.ours.1] {
+            client.delete_range(everything.clone()).await?;
+            // A delete of nothing leaves the revision as it is: the put makes sure that there is something new to compact.
+            client.put(pb::PutRequest { key: "begin".into(), ..Default::default() }).await?;
+            let deleted = client.delete_range(everything.clone()).await?.into_inner();
+            newest = deleted.header.context("a delete's answer without a header")?.revision;
+            client.compact(CompactionRequest { revision: newest, physical: true }).await?;
+        }
+        Ok(newest)
+    }
+}
+
+fn client(channel: Channel) -> KvClient<Channel> {
+    KvClient::new(channel).max_decoding_message_size(usize::MAX)
+}
+
+async fn ask(client: &mut KvClient<Channel>, step: &Step) -> Result<Answer> {
+    let answer = match step.clone() {
+        Step::Put(request) => client.put(request).await.map(|answer| Answer::Put(answer.into_inner())),
+        Step::Range(request) => client.range(request).await.map(|answer| Answer::Range(answer.into_inner())),
+        Step::DeleteRange(request) => {
+            client.delete_range(request).await.map(|answer| Answer::DeleteRange(answer.into_inner()))
+        }
+        Step::Txn(request) => client.txn(request).await.map(|answer| Answer::Txn(answer.into_inner())),
+        Step::Compact(request) => client.compact(request).await.map(|answer| Answer::Compact(answer.into_inner())),
+    };
+    match answer {
+        Ok(mut answer) => {
+            set_aside(&mut answer);
+            Ok(answer)
+        }
+        Err(status) if status.code() == tonic::Code::Unavailable => Err(status).context(format!("{step:?}")),
+        Err(status) => Ok(Answer::Refused(status.code(), status.message().to_owned())),
+    }
+}
+
+fn set_aside(answer: &mut Answer) {
+    let header = match answer {
+        Answer::Put(answer) => &mut answer.header,
+        Answer::Range(answer) => &mut answer.header,
+        Answer::DeleteRange(answer) => &mut answer.header,
+        Answer::Txn(answer) => &mut answer.header,
+        Answer::Compact(answer) => &mut answer.header,
+        Answer::Refused(..) => return,
+    };
+    // Sub-answers of a transaction carry no ids: they are compared as they are.
+    if let Some(ResponseHeader { cluster_id, member_id, raft_term, .. }) = header {
+        (*cluster_id, *member_id, *raft_term) = (0, 0, 0);
+    }
+}
+
+fn revision(answer: &Answer) -> Option<i64> {
+    let header = match answer {
+        Answer::Put(answer) => &answer.header,
+        Answer::Range(answer) => &answer.header,
+        Answer::DeleteRange(answer) => &answer.header,
+        Answer::Txn(answer) => &answer.header,
+        Answer::Compact(answer) => &answer.header,
+        Answer::Refused(..) => &None,
+    };
+    header.as_ref().map(|header| header.revision)
+}
+
+/// Counts what a step exercised.
+fn note(coverage: &mut Coverage, request: &Step, answer: &Answer, newest: i64) {
+    coverage.requests += 1;
+    let kind = match request {
+        Step::Put(put) => {
+            note_put(coverage, "put", put);
+            "put"
+        }
+        Step::Range(range) => {
+            coverage.reads += 1;
+            if range.revision != 0 && range.revision != newest {
+                coverage.reads_elsewhere += 1;
+            }
+            note_range(coverage, "range", range);
+            "range"
+        }
+        Step::DeleteRange(_) => "delete",
+        Step::Txn(txn) => {
+            note_txn(coverage, txn);
+            "txn"
+        }
+        Step::Compact(compact) => {
+            coverage.note(format!("compact physical={}", compact.physical));
+            "compact"
+        }
+    };
+    match answer {
+        Answer::Refused(code, text) => coverage.note(format!("{kind} refused: {code:?} {text}")),
+        Answer::Txn(answer) => {
+            coverage.note(format!("txn succeeded={}", answer.succeeded));
+            for op in &answer.responses {
+                if let Some(response_op::Response::ResponseTxn(_)) = op.response {
+                    coverage.note("txn nested ran");
+                }
+            }
+        }
+        _ => coverage.note(format!("{kind} answered")),
+    }
+}
+
+fn note_put(coverage: &mut Coverage, prefix: &str, put: &pb::PutRequest) {
+    for (set, option) in
+        [(put.prev_kv, "prev_kv"), (put.ignore_value, "ignore_value"), (put.ignore_lease, "ignore_lease"), (put.lease != 0, "lease")]
+    {
+        if set {
+            coverage.note(format!("{prefix} {option}"));
+        }
+    }
+}
+
+fn note_range(coverage: &mut Coverage, prefix: &str, range: &RangeRequest) {
+    for (set, option) in [
+        (range.limit > 0, "limit"),
+        (range.limit < 0, "negative limit"),
+        (range.revision > 0, "revision"),
+        (range.revision < 0, "negative revision"),
+        (range.serializable, "serializable"),
+        (range.keys_only, "keys_only"),
+        (range.count_only, "count_only"),
+        (range.min_mod_revision != 0, "min_mod_revision"),
+        (range.max_mod_revision != 0, "max_mod_revision"),
+        (range.min_create_revision != 0, "min_create_revision"),
+        (range.max_create_revision != 0, "max_create_revision"),
+        (range.range_end.as_ref() == b"\0", "to the end"),
+        (!range.range_end.is_empty() && range.range_end < range.key, "end before key"),
+    ] {
+        if set {
+            coverage.note(format!("{prefix} {option}"));
+        }
+    }
+    if range.sort_order != 0 || range.sort_target != 0 {
+        coverage.note(format!("{prefix} sort order {} target {}", range.sort_order, range.sort_target));
+    }
+}
+
+fn note_txn(coverage: &mut Coverage, txn: &pb::TxnRequest) {
+    for compare in &txn.compare {
+        let over = if compare.range_end.is_empty() { "" } else { " over a range" };
+        coverage.note(format!("compare target {} result {}{over}", compare.target, compare.result));
+    }
+    for op in txn.success.iter().chain(&txn.failure) {
+        match &op.request {
+            Some(request_op::Request::RequestPut(put)) => note_put(coverage, "txn put", put),
+            Some(request_op::Request::RequestRange(range)) => note_range(coverage, "txn range", range),
+            Some(request_op::Request::RequestDeleteRange(_)) => coverage.note("txn delete"),
+            Some(request_op::Request::RequestTxn(txn)) => {
+                coverage.note("txn nested");
+                note_txn(coverage, txn);
+            }
+            None => coverage.note("txn empty operation"),
+        }
+    }
+}

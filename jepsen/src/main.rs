@@ -1,0 +1,74 @@
+//! The harness as a command.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use cairn_jepsen::{crash, differential, process};
+use clap::{Parser, Subcommand};
+
+/// Tries to break Cairn. Every run is seeded and bounded.
+#[derive(Parser)]
+#[command(name = "cairn-jepsen")]
+struct Arguments {
+    /// The server under test; by default the one built beside this program
+    #[arg(long, global = true)]
+    cairn: Option<PathBuf>,
+    #[command(subcommand)]
+    run: Run,
+}
+
+#[derive(Subcommand)]
+enum Run {
+    /// Sends the same random requests to a genuine etcd and to Cairn and compares every answer
+    Differential {
+        /// The genuine server; by default the one on the path
+        #[arg(long)]
+        etcd: Option<PathBuf>,
+        /// The first seed
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// How many sequences
+        #[arg(long, default_value_t = 300)]
+        sequences: u64,
+        /// Requests in each
+        #[arg(long, default_value_t = 100)]
+        steps: usize,
+    },
+    /// Kills the server at random moments under load and checks what it kept
+    Crash {
+        /// Seed of the kill times
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Kills
+        #[arg(long, default_value_t = 200)]
+        rounds: usize,
+        /// Concurrent clients
+        #[arg(long, default_value_t = 32)]
+        clients: usize,
+        /// Cut the log back to its last completed fdatasync before each restart
+        #[arg(long)]
+        cut_to_synced: bool,
+    },
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let cairn = arguments.cairn.map_or_else(process::cairn_binary, Ok)?;
+    match arguments.run {
+        Run::Differential { etcd, seed, sequences, steps } => {
+            let etcd = etcd.map_or_else(process::etcd_binary, Ok)?;
+            let (coverage, failure) = differential::run(&differential::Plan { etcd, cairn, seed, sequences, steps }).await?;
+            println!("{coverage}");
+            if let Some(failure) = failure {
+                bail!("{failure}");
+            }
+            println!("{sequences} sequences of {steps} requests from seed {seed}: every answer equal");
+        }
+        Run::Crash { seed, rounds, clients, cut_to_synced } => {
+            let summary = crash::run(&crash::Plan { cairn, seed, rounds, clients, cut_to_synced }).await?;
+            println!("{summary:?}");
+        }
+    }
+    Ok(())
+}

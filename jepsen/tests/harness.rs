@@ -1,0 +1,39 @@
+//! Short runs of the harness against real processes.
+
+use anyhow::{Result, ensure};
+use cairn_jepsen::{crash, differential, process};
+
+#[tokio::test]
+async fn random_requests_get_the_answers_of_a_genuine_etcd() -> Result<()> {
+    let plan = differential::Plan {
+        etcd: process::etcd_binary()?,
+        cairn: process::cairn_binary()?,
+        seed: 1,
+        sequences: 300,
+        steps: 100,
+    };
+    let (coverage, failure) = differential::run(&plan).await?;
+    println!("{coverage}");
+    ensure!(failure.is_none(), "{}", failure.expect("there is one"));
+    ensure!(coverage.requests == 30_000, "only {} requests were compared", coverage.requests);
+    ensure!(coverage.reads_elsewhere * 5 >= coverage.reads, "too few reads at other than the newest revision:\n{coverage}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn nothing_acknowledged_is_lost_or_applied_twice_when_the_server_is_killed() -> Result<()> {
+    crash_rounds(false).await
+}
+
+#[tokio::test]
+async fn nothing_acknowledged_is_lost_when_all_that_was_not_synced_is_gone() -> Result<()> {
+    crash_rounds(true).await
+}
+
+async fn crash_rounds(cut_to_synced: bool) -> Result<()> {
+    let plan = crash::Plan { cairn: process::cairn_binary()?, seed: 7, rounds: 10, clients: 16, cut_to_synced };
+    let summary = crash::run(&plan).await?;
+    println!("{summary:?}");
+    ensure!(summary.rounds == 10 && summary.acknowledged > 0, "the run was idle: {summary:?}");
+    Ok(())
+}
