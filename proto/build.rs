@@ -16,9 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     let descriptors = PathBuf::from(env::var("OUT_DIR")?).join("cairn.descriptors");
 
-    let mut set = Config::new()
-        .file_descriptor_set_path(descriptors)
-        .load_fds(&FILES, &["proto"])?;
+    let mut set = Config::new().file_descriptor_set_path(descriptors).load_fds(&FILES, &["proto"])?;
     name_fields_as_rust_would(&mut set);
 
     tonic_prost_build::configure().bytes(".").compile_fds(set)?;

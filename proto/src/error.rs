@@ -243,8 +243,7 @@ pub mod cancel_reason {
     /// The start revision is negative.
     pub const NEGATIVE_START: &str = super::ApiError::Compacted.text();
     /// The user may not read the range: the status as text.
-    pub const PERMISSION_DENIED: &str =
-        "rpc error: code = PermissionDenied desc = etcdserver: permission denied";
+    pub const PERMISSION_DENIED: &str = "rpc error: code = PermissionDenied desc = etcdserver: permission denied";
     /// The wanted watch number is taken.
     pub const DUPLICATE_WATCH_ID: &str = "mvcc: duplicate watch ID provided on the WatchStream";
     /// The range holds no key.
@@ -299,10 +298,7 @@ mod tests {
                 "requested lease not found",
             ],
         ),
-        (
-            Code::NotFound,
-            &["requested lease not found", "member not found"],
-        ),
+        (Code::NotFound, &["requested lease not found", "member not found"]),
         (
             Code::FailedPrecondition,
             &[
@@ -350,21 +346,12 @@ mod tests {
 
     /// The errors without the prefix.
     const BARE: &[(Code, &str)] = &[
-        (
-            Code::Unimplemented,
-            "RangeStream does not support custom sort orders",
-        ),
-        (
-            Code::Unimplemented,
-            "RangeStream does not support revision filters",
-        ),
+        (Code::Unimplemented, "RangeStream does not support custom sort orders"),
+        (Code::Unimplemented, "RangeStream does not support revision filters"),
         (Code::Unknown, "election: no leader"),
         (Code::Unknown, "election: not leader"),
         (Code::Unknown, "\"leader\" field must be provided"),
-        (
-            Code::Unknown,
-            "auth: authentication failed, password was given for no password user",
-        ),
+        (Code::Unknown, "auth: authentication failed, password was given for no password user"),
     ];
 
     #[test]
@@ -374,31 +361,19 @@ mod tests {
             .flat_map(|(code, texts)| texts.iter().map(|t| (*code, format!("etcdserver: {t}"))))
             .chain(BARE.iter().map(|(code, text)| (*code, (*text).to_owned())))
             .collect();
-        let catalogue: HashSet<(Code, String)> = ApiError::ALL
-            .iter()
-            .map(|e| (e.code(), e.text().to_owned()))
-            .collect();
+        let catalogue: HashSet<(Code, String)> =
+            ApiError::ALL.iter().map(|e| (e.code(), e.text().to_owned())).collect();
         let missing: Vec<_> = contract.difference(&catalogue).collect();
         let surplus: Vec<_> = catalogue.difference(&contract).collect();
-        assert!(
-            missing.is_empty() && surplus.is_empty(),
-            "missing {missing:?}, surplus {surplus:?}"
-        );
-        assert_eq!(
-            catalogue.len(),
-            ApiError::ALL.len(),
-            "a pair of code and text appears twice"
-        );
+        assert!(missing.is_empty() && surplus.is_empty(), "missing {missing:?}, surplus {surplus:?}");
+        assert_eq!(catalogue.len(), ApiError::ALL.len(), "a pair of code and text appears twice");
     }
 
     #[test]
     fn every_error_is_recognised_in_its_own_status() {
         for error in ApiError::ALL {
             let status = Status::from(*error);
-            assert_eq!(
-                (status.code(), status.message()),
-                (error.code(), error.text())
-            );
+            assert_eq!((status.code(), status.message()), (error.code(), error.text()));
             assert_eq!(ApiError::from_status(&status), Some(*error));
         }
     }
@@ -406,26 +381,14 @@ mod tests {
     #[test]
     fn a_known_text_is_recognised_under_an_unexpected_code() {
         let status = Status::new(Code::FailedPrecondition, "etcdserver: too many requests");
-        assert_eq!(
-            ApiError::from_status(&status),
-            Some(ApiError::TooManyRequests)
-        );
+        assert_eq!(ApiError::from_status(&status), Some(ApiError::TooManyRequests));
         let status = Status::new(Code::Internal, "etcdserver: requested lease not found");
-        assert_eq!(
-            ApiError::from_status(&status),
-            Some(ApiError::LeaseNotFound)
-        );
+        assert_eq!(ApiError::from_status(&status), Some(ApiError::LeaseNotFound));
     }
 
     #[test]
     fn an_unknown_text_is_not_recognised() {
-        assert_eq!(
-            ApiError::from_status(&Status::unavailable("tcp connect error")),
-            None
-        );
-        assert_eq!(
-            ApiError::from_status(&Status::new(Code::InvalidArgument, "etcdserver:")),
-            None
-        );
+        assert_eq!(ApiError::from_status(&Status::unavailable("tcp connect error")), None);
+        assert_eq!(ApiError::from_status(&Status::new(Code::InvalidArgument, "etcdserver:")), None);
     }
 }

@@ -21,8 +21,7 @@ mod error;
 pub use error::{ApiError, cancel_reason};
 
 /// The descriptors of all packages of this crate, encoded as a `google.protobuf.FileDescriptorSet`, for gRPC reflection.
-pub const FILE_DESCRIPTOR_SET: &[u8] =
-    include_bytes!(concat!(env!("OUT_DIR"), "/cairn.descriptors"));
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/cairn.descriptors"));
 
 macro_rules! generated {
     ($(#[$doc:meta])* $name:ident from $package:literal) => {
