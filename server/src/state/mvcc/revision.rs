@@ -62,7 +62,8 @@ impl Revision {
             _ => return None,
         };
         let (main, sub) = head.split_at(8);
-        let revision = Self { main: i64::from_be_bytes(main.try_into().ok()?), sub: u32::from_be_bytes(sub.try_into().ok()?) };
+        let revision =
+            Self { main: i64::from_be_bytes(main.try_into().ok()?), sub: u32::from_be_bytes(sub.try_into().ok()?) };
         (revision.main >= 0).then_some((revision, tombstone))
     }
 }

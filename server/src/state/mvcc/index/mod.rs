@@ -1,11 +1,34 @@
 //! The key index: which revisions every key has, in memory and in key order.
 //!
 //! It answers compares, existence, keys-only listings and counts without touching the store. Weights in the tree count live keys, so that a count over
-//! any range at the newest revision costs O(log n).
+//! any range at the newest revision costs O(log n); at an older one the birth/death log corrects it.
 //!
-//! Interface (the types below are what the rest of `state/` builds on; the tree behind them is private to this folder).
+//! What may call it: the rest of `mvcc/`, through one `RwLock<Index>`. Apply writes as it evaluates commands, so the index runs ahead of the published
+//! revision; every read names the revision it wants and never sees beyond it. To keep read sections short, whatever can be long takes an allowance and
+//! tells where to go on: [`Index::visit`], [`Index::count_step`], [`Index::compact_step`]. Between two steps anything may happen to the index, except
+//! compaction beyond the revision being read, which the reader's pin prevents.
+//!
+//! The one invariant: the index holds exactly the events that [`Table::Rev`](crate::store::Table::Rev) holds up to the newest applied revision (minus
+//! what a running compaction has already dropped here and not yet there).
+//!
+//! ```text
+//! tree        key -> history, counted B+-tree                  births     births and deaths of keys, for counts in the past
+//! history     the revisions of one key, compaction's rule      image      the file that spares the next start a scan of all values
+//! ```
+
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
 
 use super::revision::Revision;
+
+mod births;
+mod history;
+mod tree;
+
+use births::Births;
+use history::{Compacted, Event, History, Kind};
+use tree::{Sweep, Tree};
 
 /// What the index knows of one key as seen at some revision. Only live keys have one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,30 +49,365 @@ pub enum RangeEnd {
     /// Only the start key itself.
     Single,
     /// Before this key.
-    Before(bytes::Bytes),
+    Before(Bytes),
     /// At the end of the key space.
     Unbounded,
 }
 
-/*
-To build here (owner: store+index), roughly:
+impl RangeEnd {
+    /// Whether the range from `from` to this end holds `key`.
+    pub fn contains(&self, from: &[u8], key: &[u8]) -> bool {
+        match self {
+            Self::Single => key == from,
+            Self::Before(end) => from <= key && key < &end[..],
+            Self::Unbounded => from <= key,
+        }
+    }
+
+    /// Whether `key`, which is not before the start of the range, is behind its end.
+    fn is_before(&self, from: &[u8], key: &[u8]) -> bool {
+        match self {
+            Self::Single => key != from,
+            Self::Before(end) => key >= &end[..],
+            Self::Unbounded => false,
+        }
+    }
+}
+
+/// What a put found and left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// The key's new value.
+    pub meta: KeyMeta,
+    /// The value it replaced.
+    pub previous: Option<KeyMeta>,
+}
+
+/// How a bounded walk ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Visited {
+    /// The range is done.
+    Finished,
+    /// The visitor broke.
+    Stopped,
+    /// The allowance is used up; the walk goes on at this key.
+    More(Bytes),
+}
+
+/// Bounds of an [`Index`].
+#[derive(Debug, Clone, Copy)]
+pub struct IndexLimits {
+    /// Memory of the birth/death log, which keeps counts at recent revisions cheap.
+    pub births_bytes_max: usize,
+}
+
+impl Default for IndexLimits {
+    fn default() -> Self {
+        Self { births_bytes_max: 4 << 20 }
+    }
+}
+
+/// Sizes of an [`Index`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IndexStats {
+    /// Keys with a value at the newest revision.
+    pub live_keys: u64,
+    /// Keys with any known revision.
+    pub keys: u64,
+    /// Bytes held by the birth/death log.
+    pub births_bytes: u64,
+}
+
+/// Changes of the birth/death log that [`Index::count`] looks at before it refuses.
+const COUNT_CHANGES_MAX: usize = 1024;
+/// Keys that one [`Index::count_step`] examines when the birth/death log does not reach back far enough.
+const COUNT_KEYS_MAX: usize = 1024;
+
+/// The key index.
+#[derive(Debug)]
+pub struct Index {
+    tree: Tree,
+    births: Births,
+    newest: Revision,
+}
 
 impl Index {
-    pub fn new(limits) -> Self;
-    // Writes, in revision order (apply path; also replay of Table::Rev on start):
-    pub fn put(&mut self, key: &[u8], at: Revision, lease: i64) -> Written { meta: KeyMeta, previous: Option<KeyMeta> }
-    pub fn restore_put(&mut self, key, at, created, version, lease)        // from a stored KeyValue: create revision, version and lease kept; idempotent
-    pub fn delete(&mut self, key: &[u8], at: Revision) -> Option<KeyMeta>;  // None: no live key, nothing changed
-    // Reads
-    pub fn get(&self, key: &[u8], at: Revision) -> Option<KeyMeta>;
-    pub fn visit(&self, from: &[u8], end: &RangeEnd, at: Revision, visit: &mut dyn FnMut(&[u8], KeyMeta) -> ControlFlow<()>);  // caller bounds the page
-    pub fn count(&self, from, end, at: Revision) -> Option<u64>;            // exact, O(log n + births/deaths after `at`); None: `at` is older than the birth/death log, count by visiting in pieces
-    pub fn count_newest(..)                                                 // whatever was applied last
-    // Compaction to main revision C, in steps: removes what no reader at >= C can see; reports removed (Revision, tombstone) for the store
-    pub fn compact_step(&mut self, c: i64, from: Option<&[u8]>, max_keys: usize, removed: &mut Vec<(Revision, bool)>) -> Option<Bytes /*next key*/>;
-    // HashKV keep-set at C: revisions <= C that compaction to C keeps (etcd's rule), by pages
-    pub fn keep_step(&self, c, from, max_keys, keep: &mut HashSet<Revision>) -> Option<Bytes>;
-    // Image
-    pub fn image pages / load
+    /// An empty index.
+    pub fn new(limits: IndexLimits) -> Self {
+        Self { tree: Tree::new(), births: Births::new(limits.births_bytes_max), newest: Revision::new(0, 0) }
+    }
+
+    /// Records a put. Revisions must rise from call to call (of this and [`Index::delete`]).
+    pub fn put(&mut self, key: &[u8], at: Revision, lease: i64) -> Written {
+        debug_assert!(at > self.newest, "{at:?} does not follow {:?}", self.newest);
+        self.newest = at;
+        let written = self.tree.edit(key, |history| {
+            let previous = history.as_deref().and_then(History::newest);
+            let (created, version) =
+                previous.map_or((at.main, 1), |previous| (previous.created, previous.version.saturating_add(1)));
+            let event = Event { at, kind: Kind::Put { created, version } };
+            let written = Written { meta: KeyMeta { modified: at, created, version, lease }, previous };
+            match history {
+                Some(history) => {
+                    history.push(event, lease);
+                    (None, written)
+                }
+                None => (Some(History::new(event, lease)), written),
+            }
+        });
+        if written.previous.is_none() {
+            self.births.push(at, key, true);
+        }
+        written
+    }
+
+    /// Records a delete and answers the value it ended; does nothing and answers `None` if there is no live key.
+    pub fn delete(&mut self, key: &[u8], at: Revision) -> Option<KeyMeta> {
+        debug_assert!(at > self.newest, "{at:?} does not follow {:?}", self.newest);
+        let previous = self.tree.edit(key, |history| {
+            let Some(history) = history else { return (None, None) };
+            let previous = history.newest();
+            if previous.is_some() {
+                history.push(Event { at, kind: Kind::Tombstone }, 0);
+            }
+            (None, previous)
+        })?;
+        self.newest = at;
+        self.births.push(at, key, false);
+        Some(previous)
+    }
+
+    /// Makes a stored value known, with its own create revision, version and lease; does nothing if it is. Order does not matter.
+    pub fn restore_put(&mut self, key: &[u8], at: Revision, created: i64, version: i64, lease: i64) {
+        // A stored version below 1 would read as a tombstone.
+        self.restore(key, Event { at, kind: Kind::Put { created, version: version.max(1) } }, lease);
+    }
+
+    /// Makes a stored tombstone known; does nothing if it is. Order does not matter.
+    pub fn restore_delete(&mut self, key: &[u8], at: Revision) {
+        self.restore(key, Event { at, kind: Kind::Tombstone }, 0);
+    }
+
+    fn restore(&mut self, key: &[u8], event: Event, lease: i64) {
+        self.tree.edit(key, |history| match history {
+            Some(history) => {
+                history.insert(event, lease);
+                (None, ())
+            }
+            None => (Some(History::new(event, lease)), ()),
+        });
+        self.newest = self.newest.max(event.at);
+        // What lies before is known by its result only.
+        self.births.forget_to(self.newest);
+    }
+
+    /// The newest revision that was written or restored.
+    pub fn newest(&self) -> Revision {
+        self.newest
+    }
+
+    /// The value of `key` visible at `at`.
+    pub fn get(&self, key: &[u8], at: Revision) -> Option<KeyMeta> {
+        self.tree.get(key)?.at(at)
+    }
+
+    /// Visits the keys that live at `at`, in order, until the visitor breaks or about `allowance` keys were examined. Dead keys on the way count as
+    /// examined, so a step is short whatever it meets.
+    pub fn visit(
+        &self,
+        from: &[u8],
+        end: &RangeEnd,
+        at: Revision,
+        allowance: usize,
+        visit: &mut dyn FnMut(&[u8], KeyMeta) -> ControlFlow<()>,
+    ) -> Visited {
+        if *end == RangeEnd::Single {
+            return match self.get(from, at) {
+                Some(meta) if visit(from, meta).is_break() => Visited::Stopped,
+                _ => Visited::Finished,
+            };
+        }
+        let mut left = allowance.max(1);
+        let mut visited = Visited::Finished;
+        self.tree.walk(from, at >= self.newest, &mut |key, history| {
+            if end.is_before(from, key) {
+                return false;
+            }
+            if left == 0 {
+                visited = Visited::More(Bytes::copy_from_slice(key));
+                return false;
+            }
+            left -= 1;
+            if let Some(meta) = history.at(at)
+                && visit(key, meta).is_break()
+            {
+                visited = Visited::Stopped;
+                return false;
+            }
+            true
+        });
+        visited
+    }
+
+    /// How many keys of the range live at the newest revision, whether published or not.
+    pub fn count_newest(&self, from: &[u8], end: &RangeEnd) -> u64 {
+        let until = match end {
+            RangeEnd::Single => return u64::from(self.tree.get(from).is_some_and(History::is_live)),
+            RangeEnd::Before(end) => self.tree.rank(end),
+            RangeEnd::Unbounded => self.tree.live(),
+        };
+        until.saturating_sub(self.tree.rank(from))
+    }
+
+    /// How many keys of the range live at `at`, if that can be told at once; otherwise [`Index::count_step`] can.
+    pub fn count(&self, from: &[u8], end: &RangeEnd, at: Revision) -> Option<u64> {
+        if *end == RangeEnd::Single {
+            return Some(u64::from(self.get(from, at).is_some()));
+        }
+        if !self.births.covers(at) || self.births.len_after(at) > COUNT_CHANGES_MAX {
+            return None;
+        }
+        let (net, _) = self.births.net(from, end, at, self.newest, usize::MAX);
+        Some(self.count_newest(from, end).saturating_add_signed(-net))
+    }
+
+    /// Works on a count in pieces; the count when it is done.
+    pub fn count_step(&self, counting: &mut Counting) -> Option<u64> {
+        let Counting { from, end, at, progress } = counting;
+        if *progress == Progress::Start {
+            if *end == RangeEnd::Single {
+                return self.count(from, end, *at);
+            }
+            *progress = Progress::Log { total: self.count_newest(from, end) as i64, after: *at, until: self.newest };
+        }
+        if let Progress::Log { total, after, until } = progress {
+            if self.births.covers(*after) {
+                let (net, more) = self.births.net(from, end, *after, *until, COUNT_CHANGES_MAX);
+                *total -= net;
+                let Some(last) = more else { return Some(u64::try_from(*total).unwrap_or(0)) };
+                *after = last;
+                return None;
+            }
+            *progress = Progress::Walk { total: 0, next: from.clone() };
+        }
+        let Progress::Walk { total, next } = progress else { return None };
+        let visited = self.visit(next, end, *at, COUNT_KEYS_MAX, &mut |_, _| {
+            *total += 1;
+            ControlFlow::Continue(())
+        });
+        match visited {
+            Visited::More(key) => {
+                *next = key;
+                None
+            }
+            Visited::Finished | Visited::Stopped => Some(*total),
+        }
+    }
+
+    /// One step of the compaction to main revision `c`: removes what no reader at `c` or later can see, from up to about `max_keys` keys and at most
+    /// `max_removed` revisions, and tells the removed revisions (and whether each is a tombstone) for the store. Answers the key to go on with.
+    ///
+    /// The caller has made sure that nobody reads below `c`, removes from the store what is told here, and does not write an image meanwhile.
+    pub fn compact_step(
+        &mut self,
+        c: i64,
+        from: &[u8],
+        max_keys: usize,
+        max_removed: usize,
+        removed: &mut Vec<(Revision, bool)>,
+    ) -> Option<Bytes> {
+        self.births.forget_to(Revision::whole(c));
+        let mut allowance = max_removed.max(1);
+        self.tree.sweep(from, max_keys.max(1), &mut |history| {
+            if allowance == 0 {
+                return Sweep::Stop;
+            }
+            match history.compact(c, &mut allowance, removed) {
+                Compacted::Kept => Sweep::Keep,
+                Compacted::Empty => Sweep::Remove,
+                Compacted::Unfinished => Sweep::Stop,
+            }
+        })
+    }
+
+    /// Whether compaction to `c` keeps the event of `key` at `at` (which may be a tombstone).
+    pub fn survives(&self, key: &[u8], at: Revision, c: i64) -> bool {
+        self.tree.get(key).is_some_and(|history| history.survives(at, c))
+    }
+
+    /// Tells the revisions at or before `c` that compaction to `c` keeps, of about `max_keys` keys from `from` on. Answers the key to go on with.
+    pub fn survivors_step(
+        &self,
+        c: i64,
+        from: &[u8],
+        max_keys: usize,
+        survivor: &mut dyn FnMut(Revision),
+    ) -> Option<Bytes> {
+        let mut left = max_keys.max(1);
+        let mut next = None;
+        self.tree.walk(from, false, &mut |key, history| {
+            if left == 0 {
+                next = Some(Bytes::copy_from_slice(key));
+                return false;
+            }
+            left -= 1;
+            history.survivors(c).for_each(|event| survivor(event.at));
+            true
+        });
+        next
+    }
+
+    /// Tells the revisions that a hash at main revision `at` takes into account even if they are compacted: etcd's keep-set, which is the value of each
+    /// key that lives at `at`. (etcd 3.7.1 leaves out a key deleted and created again within `at` itself; 3.5 does not, and neither do we.)
+    pub fn keep_step(&self, at: i64, from: &[u8], max_keys: usize, keep: &mut dyn FnMut(Revision)) -> Option<Bytes> {
+        let visited = self.visit(from, &RangeEnd::Unbounded, Revision::whole(at), max_keys, &mut |_, meta| {
+            keep(meta.modified);
+            ControlFlow::Continue(())
+        });
+        match visited {
+            Visited::More(key) => Some(key),
+            Visited::Finished | Visited::Stopped => None,
+        }
+    }
+
+    /// Sizes, for metrics.
+    pub fn stats(&self) -> IndexStats {
+        IndexStats {
+            live_keys: self.tree.live(),
+            keys: self.tree.len() as u64,
+            births_bytes: self.births.bytes() as u64,
+        }
+    }
 }
-*/
+
+/// A count in pieces, by [`Index::count_step`].
+#[derive(Debug)]
+pub struct Counting {
+    from: Bytes,
+    end: RangeEnd,
+    at: Revision,
+    progress: Progress,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Progress {
+    Start,
+    /// The newest count with the changes after `until` never in it, those up to `after` taken out again.
+    Log {
+        total: i64,
+        after: Revision,
+        until: Revision,
+    },
+    /// The log does not reach back: keys are counted one by one.
+    Walk {
+        total: u64,
+        next: Bytes,
+    },
+}
+
+impl Counting {
+    /// Will count the keys of the range that live at `at`.
+    pub fn new(from: Bytes, end: RangeEnd, at: Revision) -> Self {
+        Self { from, end, at, progress: Progress::Start }
+    }
+}
