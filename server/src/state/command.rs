@@ -1,11 +1,18 @@
 //! Commands: what goes through the raft log, and what applying one answers.
 //!
-//! Everything that is not deterministic was chosen before a command was encoded and is carried in it.
+//! Everything that is not deterministic (lease ids, member ids, times, password hashes) was chosen before a command was encoded and is carried in it.
+//! `codec` is the byte layout of one command, `entry` how many of them travel in one raft entry.
 
 use bytes::Bytes;
 use cairn_proto::etcdserverpb as pb;
 
 use super::mvcc::revision::Revision;
+
+mod codec;
+mod entry;
+
+pub use codec::{COMMAND_FORMAT, CommandError, decode, encode};
+pub use entry::{ENTRY_BYTES_MAX, ENTRY_COMMANDS_MAX, EntryBuilder, EntryCommands, decode_entry};
 
 /// Names one request of one run of one member, for good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -51,7 +58,7 @@ pub enum Request {
         /// `None` when a client asked.
         expired_in_term: Option<u64>,
     },
-    /// Records remaining seconds of long leases.
+    /// Records the remaining seconds of long leases; 0 means the whole TTL.
     LeaseCheckpoint(pb::LeaseCheckpointRequest),
     /// Raises, lowers or lists alarms.
     Alarm(pb::AlarmRequest),
@@ -94,10 +101,10 @@ pub enum Reply {
         revision: i64,
         /// The lease.
         id: i64,
-        /// Seconds.
+        /// Seconds; 0 for a revoked lease.
         ttl: i64,
     },
-    /// The alarms that the request raised, lowered or listed.
+    /// The alarms that the request raised, lowered or listed, by kind and member.
     Alarms(Vec<pb::AlarmMember>),
     /// Nothing to tell.
     Done,
@@ -139,4 +146,3 @@ pub enum OpReply {
         ops: Vec<OpReply>,
     },
 }
-

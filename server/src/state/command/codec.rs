@@ -1,0 +1,373 @@
+//! Byte layout of one command.
+//!
+//! ```text
+//! format u8 = 1 | kind u8 | member u64 | nonce u64 | counter u64 | auth revision varint | user length varint | user | payload (the rest)
+//! ```
+//! Fixed integers are big endian, varints are LEB128 (at most 10 bytes). The payload is the request as a protobuf message:
+//!
+//! | kind | request | payload |
+//! |---|---|---|
+//! | 1 | Put | `etcdserverpb.PutRequest` |
+//! | 2 | DeleteRange | `etcdserverpb.DeleteRangeRequest` |
+//! | 3 | Txn | `etcdserverpb.TxnRequest` |
+//! | 4 | Compact | `etcdserverpb.CompactionRequest` |
+//! | 5 | LeaseGrant | `etcdserverpb.LeaseGrantRequest` |
+//! | 6 | LeaseRevoke, asked by a client | `etcdserverpb.LeaseRevokeRequest` |
+//! | 7 | LeaseRevoke, expired | term u64, then `etcdserverpb.LeaseRevokeRequest` |
+//! | 8 | LeaseCheckpoint | `etcdserverpb.LeaseCheckpointRequest` |
+//! | 9 | Alarm | `etcdserverpb.AlarmRequest` |
+//! | 10 | PublishMember | `etcdserverpb.Member` with ID, name and clientURLs |
+//! | 11 | ClusterVersion | the version, UTF-8 |
+//!
+//! An unknown format or kind is an error, and fatal to a replica that meets one in its log: skipping it would part its state from the others'.
+//! A new kind is proposed only once the replicated cluster version says that every member knows it.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use cairn_proto::etcdserverpb as pb;
+use prost::Message;
+
+use super::{Command, Request, RequestId};
+
+/// The format written today.
+pub const COMMAND_FORMAT: u8 = 1;
+
+/// Bytes before the varints.
+const FIXED_BYTES: usize = 2 + 3 * 8;
+/// Longest varint of a u64.
+const VARINT_BYTES_MAX: usize = 10;
+
+const PUT: u8 = 1;
+const DELETE_RANGE: u8 = 2;
+const TXN: u8 = 3;
+const COMPACT: u8 = 4;
+const LEASE_GRANT: u8 = 5;
+const LEASE_REVOKE: u8 = 6;
+const LEASE_EXPIRE: u8 = 7;
+const LEASE_CHECKPOINT: u8 = 8;
+const ALARM: u8 = 9;
+const PUBLISH_MEMBER: u8 = 10;
+const CLUSTER_VERSION: u8 = 11;
+
+/// Why bytes are no command this version can apply.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum CommandError {
+    /// Written by a newer version.
+    #[error("a command has format {found}, this version reads up to {COMMAND_FORMAT}: run the version that wrote it, or a newer one")]
+    UnknownFormat {
+        /// The format found.
+        found: u8,
+    },
+    /// Written by a newer version.
+    #[error("a command is of the unknown kind {found}: run the version that wrote it, or a newer one")]
+    UnknownKind {
+        /// The kind found.
+        found: u8,
+    },
+    /// The bytes end early or contradict themselves.
+    #[error("a command's bytes are damaged: {what}")]
+    Damaged {
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// The request inside does not decode.
+    #[error("the request inside a command of kind {kind} does not decode: {reason}")]
+    Payload {
+        /// The command's kind.
+        kind: u8,
+        /// The decoder's words.
+        reason: String,
+    },
+}
+
+/// The bytes of a command.
+pub fn encode(command: &Command) -> Bytes {
+    let payload_bytes = payload_len(&command.request);
+    let mut out = BytesMut::with_capacity(FIXED_BYTES + 2 * VARINT_BYTES_MAX + command.user.len() + payload_bytes);
+    out.put_u8(COMMAND_FORMAT);
+    out.put_u8(kind(&command.request));
+    out.put_u64(command.id.member);
+    out.put_u64(command.id.nonce);
+    out.put_u64(command.id.counter);
+    put_varint(&mut out, command.auth_revision);
+    put_varint(&mut out, command.user.len() as u64);
+    out.put_slice(&command.user);
+    put_payload(&mut out, &command.request);
+    out.freeze()
+}
+
+/// The command in `bytes`, keys and values pointing into them.
+pub fn decode(mut bytes: Bytes) -> Result<Command, CommandError> {
+    if bytes.len() < FIXED_BYTES {
+        return Err(CommandError::Damaged { what: "shorter than its fixed part" });
+    }
+    let format = bytes.get_u8();
+    if format != COMMAND_FORMAT {
+        return Err(CommandError::UnknownFormat { found: format });
+    }
+    let kind = bytes.get_u8();
+    let id = RequestId { member: bytes.get_u64(), nonce: bytes.get_u64(), counter: bytes.get_u64() };
+    let auth_revision = get_varint(&mut bytes)?;
+    let user_bytes = usize::try_from(get_varint(&mut bytes)?).unwrap_or(usize::MAX);
+    if user_bytes > bytes.len() {
+        return Err(CommandError::Damaged { what: "the user's name is longer than the command" });
+    }
+    let user = bytes.split_to(user_bytes);
+    let request = get_payload(kind, bytes)?;
+    Ok(Command { id, user, auth_revision, request })
+}
+
+fn kind(request: &Request) -> u8 {
+    match request {
+        Request::Put(_) => PUT,
+        Request::DeleteRange(_) => DELETE_RANGE,
+        Request::Txn(_) => TXN,
+        Request::Compact(_) => COMPACT,
+        Request::LeaseGrant(_) => LEASE_GRANT,
+        Request::LeaseRevoke { expired_in_term: None, .. } => LEASE_REVOKE,
+        Request::LeaseRevoke { expired_in_term: Some(_), .. } => LEASE_EXPIRE,
+        Request::LeaseCheckpoint(_) => LEASE_CHECKPOINT,
+        Request::Alarm(_) => ALARM,
+        Request::PublishMember { .. } => PUBLISH_MEMBER,
+        Request::ClusterVersion(_) => CLUSTER_VERSION,
+    }
+}
+
+fn payload_len(request: &Request) -> usize {
+    match request {
+        Request::Put(r) => r.encoded_len(),
+        Request::DeleteRange(r) => r.encoded_len(),
+        Request::Txn(r) => r.encoded_len(),
+        Request::Compact(r) => r.encoded_len(),
+        Request::LeaseGrant(r) => r.encoded_len(),
+        Request::LeaseRevoke { .. } => 8 + 1 + VARINT_BYTES_MAX,
+        Request::LeaseCheckpoint(r) => r.encoded_len(),
+        Request::Alarm(r) => r.encoded_len(),
+        Request::PublishMember { name, client_urls, .. } => 32 + name.len() + client_urls.iter().map(|url| url.len() + 8).sum::<usize>(),
+        Request::ClusterVersion(version) => version.len(),
+    }
+}
+
+fn put_payload(out: &mut BytesMut, request: &Request) {
+    match request {
+        Request::Put(r) => put_message(out, r),
+        Request::DeleteRange(r) => put_message(out, r),
+        Request::Txn(r) => put_message(out, r),
+        Request::Compact(r) => put_message(out, r),
+        Request::LeaseGrant(r) => put_message(out, r),
+        Request::LeaseRevoke { id, expired_in_term } => {
+            if let Some(term) = expired_in_term {
+                out.put_u64(*term);
+            }
+            put_message(out, &pb::LeaseRevokeRequest { id: *id });
+        }
+        Request::LeaseCheckpoint(r) => put_message(out, r),
+        Request::Alarm(r) => put_message(out, r),
+        Request::PublishMember { member, name, client_urls } => {
+            put_message(out, &pb::Member { id: *member, name: name.clone(), client_urls: client_urls.clone(), ..Default::default() });
+        }
+        Request::ClusterVersion(version) => out.put_slice(version.as_bytes()),
+    }
+}
+
+fn put_message(out: &mut BytesMut, message: &impl Message) {
+    message.encode(out).expect("a BytesMut grows as needed");
+}
+
+fn get_payload(kind: u8, mut payload: Bytes) -> Result<Request, CommandError> {
+    Ok(match kind {
+        PUT => Request::Put(get_message(kind, payload)?),
+        DELETE_RANGE => Request::DeleteRange(get_message(kind, payload)?),
+        TXN => Request::Txn(get_message(kind, payload)?),
+        COMPACT => Request::Compact(get_message(kind, payload)?),
+        LEASE_GRANT => Request::LeaseGrant(get_message(kind, payload)?),
+        LEASE_REVOKE => {
+            let request: pb::LeaseRevokeRequest = get_message(kind, payload)?;
+            Request::LeaseRevoke { id: request.id, expired_in_term: None }
+        }
+        LEASE_EXPIRE => {
+            if payload.len() < 8 {
+                return Err(CommandError::Damaged { what: "an expiry without its term" });
+            }
+            let term = payload.get_u64();
+            let request: pb::LeaseRevokeRequest = get_message(kind, payload)?;
+            Request::LeaseRevoke { id: request.id, expired_in_term: Some(term) }
+        }
+        LEASE_CHECKPOINT => Request::LeaseCheckpoint(get_message(kind, payload)?),
+        ALARM => Request::Alarm(get_message(kind, payload)?),
+        PUBLISH_MEMBER => {
+            let member: pb::Member = get_message(kind, payload)?;
+            Request::PublishMember { member: member.id, name: member.name, client_urls: member.client_urls }
+        }
+        CLUSTER_VERSION => match String::from_utf8(payload.into()) {
+            Ok(version) => Request::ClusterVersion(version),
+            Err(error) => return Err(CommandError::Payload { kind, reason: error.to_string() }),
+        },
+        found => return Err(CommandError::UnknownKind { found }),
+    })
+}
+
+fn get_message<M: Message + Default>(kind: u8, payload: Bytes) -> Result<M, CommandError> {
+    M::decode(payload).map_err(|error| CommandError::Payload { kind, reason: error.to_string() })
+}
+
+pub(super) fn put_varint(out: &mut impl BufMut, mut value: u64) {
+    while value >= 0x80 {
+        out.put_u8(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.put_u8(value as u8);
+}
+
+pub(super) fn get_varint(bytes: &mut Bytes) -> Result<u64, CommandError> {
+    let mut value = 0;
+    for at in 0..VARINT_BYTES_MAX {
+        if bytes.is_empty() {
+            return Err(CommandError::Damaged { what: "ends inside a number" });
+        }
+        let byte = bytes.get_u8();
+        let bits = u64::from(byte & 0x7f);
+        if at == VARINT_BYTES_MAX - 1 && byte > 1 {
+            break;
+        }
+        value |= bits << (7 * at);
+        if byte < 0x80 {
+            return Ok(value);
+        }
+    }
+    Err(CommandError::Damaged { what: "a number of more than 64 bits" })
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use proptest::{collection::vec, option, prelude::*};
+
+    use super::*;
+
+    fn bytes() -> impl Strategy<Value = Bytes> {
+        vec(any::<u8>(), 0..40).prop_map(Bytes::from)
+    }
+
+    fn put() -> impl Strategy<Value = pb::PutRequest> {
+        (bytes(), bytes(), any::<i64>(), any::<[bool; 3]>()).prop_map(|(key, value, lease, [prev_kv, ignore_value, ignore_lease])| pb::PutRequest {
+            key,
+            value,
+            lease,
+            prev_kv,
+            ignore_value,
+            ignore_lease,
+        })
+    }
+
+    fn txn() -> impl Strategy<Value = pb::TxnRequest> {
+        use pb::{compare::TargetUnion, request_op};
+        let op = |request| pb::RequestOp { request };
+        let compare = (0..4i32, bytes(), bytes(), bytes()).prop_map(|(result, key, range_end, value)| pb::Compare {
+            result,
+            target: 3,
+            key,
+            range_end,
+            target_union: Some(TargetUnion::Value(value)),
+        });
+        let leaf = prop_oneof![
+            Just(None),
+            put().prop_map(|put| Some(request_op::Request::RequestPut(put))),
+            (bytes(), bytes()).prop_map(|(key, range_end)| Some(request_op::Request::RequestDeleteRange(pb::DeleteRangeRequest { key, range_end, prev_kv: true }))),
+            (bytes(), any::<i64>()).prop_map(|(key, revision)| Some(request_op::Request::RequestRange(pb::RangeRequest { key, revision, ..Default::default() }))),
+        ];
+        let ops = leaf.clone().prop_map(op).prop_recursive(3, 12, 4, move |inner| {
+            vec(inner, 0..4).prop_map(move |success| op(Some(request_op::Request::RequestTxn(pb::TxnRequest { success, ..Default::default() }))))
+        });
+        (vec(compare, 0..3), vec(ops.clone(), 0..4), vec(ops, 0..3)).prop_map(|(compare, success, failure)| pb::TxnRequest { compare, success, failure })
+    }
+
+    fn request() -> impl Strategy<Value = Request> {
+        prop_oneof![
+            put().prop_map(Request::Put),
+            txn().prop_map(Request::Txn),
+            (bytes(), bytes(), any::<bool>()).prop_map(|(key, range_end, prev_kv)| Request::DeleteRange(pb::DeleteRangeRequest { key, range_end, prev_kv })),
+            (any::<i64>(), any::<bool>()).prop_map(|(revision, physical)| Request::Compact(pb::CompactionRequest { revision, physical })),
+            (any::<i64>(), any::<i64>()).prop_map(|(id, ttl)| Request::LeaseGrant(pb::LeaseGrantRequest { id, ttl })),
+            (any::<i64>(), option::of(any::<u64>())).prop_map(|(id, expired_in_term)| Request::LeaseRevoke { id, expired_in_term }),
+            vec((any::<i64>(), any::<i64>()), 0..4).prop_map(|all| Request::LeaseCheckpoint(pb::LeaseCheckpointRequest {
+                checkpoints: all.into_iter().map(|(id, remaining_ttl)| pb::LeaseCheckpoint { id, remaining_ttl }).collect(),
+            })),
+            (0..3i32, any::<u64>(), 0..3i32).prop_map(|(action, member_id, alarm)| Request::Alarm(pb::AlarmRequest { action, member_id, alarm })),
+            (any::<u64>(), ".{0,8}", vec(".{0,12}", 0..3)).prop_map(|(member, name, client_urls)| Request::PublishMember { member, name, client_urls }),
+            ".{0,8}".prop_map(Request::ClusterVersion),
+        ]
+    }
+
+    pub(in super::super) fn command() -> impl Strategy<Value = Command> {
+        (any::<[u64; 3]>(), bytes(), any::<u64>(), request()).prop_map(|([member, nonce, counter], user, auth_revision, request)| Command {
+            id: RequestId { member, nonce, counter },
+            user,
+            auth_revision,
+            request,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn commands_round_trip(command in command()) {
+            prop_assert_eq!(decode(encode(&command)), Ok(command));
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in vec(any::<u8>(), 0..200)) {
+            let _ = decode(Bytes::from(bytes));
+        }
+
+        #[test]
+        fn damaged_commands_never_panic(command in command(), at: prop::sample::Index, with: u8, cut: prop::sample::Index) {
+            let mut bytes = encode(&command).to_vec();
+            let at = at.index(bytes.len());
+            bytes[at] = with;
+            let _ = decode(Bytes::from(bytes.clone()));
+            bytes.truncate(cut.index(bytes.len() + 1));
+            let _ = decode(Bytes::from(bytes));
+        }
+
+        #[test]
+        fn varints_round_trip(value: u64) {
+            let mut out = BytesMut::new();
+            put_varint(&mut out, value);
+            let mut bytes = out.freeze();
+            prop_assert_eq!(get_varint(&mut bytes), Ok(value));
+            prop_assert!(bytes.is_empty());
+        }
+    }
+
+    fn a_command() -> Command {
+        let put = pb::PutRequest { key: "k".into(), value: "v".into(), ..Default::default() };
+        Command { id: RequestId { member: 1, nonce: 2, counter: 3 }, user: Bytes::new(), auth_revision: 0, request: Request::Put(put) }
+    }
+
+    #[test]
+    fn the_layout_is_what_the_format_page_says() {
+        let mut expected = vec![1, 1];
+        for word in [1u64, 2, 3] {
+            expected.extend(word.to_be_bytes());
+        }
+        expected.extend([0, 0]);
+        expected.extend(b"\x0a\x01k\x12\x01v");
+        assert_eq!(encode(&a_command()), expected);
+    }
+
+    #[test]
+    fn newer_formats_and_unknown_kinds_are_refused() {
+        let mut bytes = encode(&a_command()).to_vec();
+        bytes[0] = 2;
+        assert_eq!(decode(Bytes::from(bytes.clone())), Err(CommandError::UnknownFormat { found: 2 }));
+        bytes[0] = 1;
+        bytes[1] = 200;
+        assert_eq!(decode(Bytes::from(bytes)), Err(CommandError::UnknownKind { found: 200 }));
+    }
+
+    #[test]
+    fn decoding_copies_neither_key_nor_value() {
+        let bytes = encode(&a_command());
+        let range = bytes.as_ptr_range();
+        let Request::Put(put) = decode(bytes.clone()).unwrap().request else { panic!("a put went in") };
+        assert!(range.contains(&put.key.as_ptr()) && range.contains(&put.value.as_ptr()));
+    }
+}
