@@ -1,4 +1,142 @@
 //! Keys with their history.
+//!
+//! ```text
+//! write      changes keys: index and open batch          txn, compare    what a transaction may do
+//! view       one look at a point of history              range, pieces   every option of a range, in pages; in pieces
+//! reader     what the API reads through                  answer          rows for what apply planned
+//! horizon    pins, and what may be removed               compaction      removes it, in small steps
+//! hash       HashKV and Hash                             index, value, revision    where everything stands
+//! ```
+//! Every read happens at a fixed point of history at or below the published revision, so writers never wait for readers and readers never see half a
+//! change. The one invariant: for every revision from the compacted one (or the oldest pin, if that is lower) to the published one, index and store
+//! together hold exactly what was visible there.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
+
+use bytes::Bytes;
+use cairn_proto::ApiError;
+use parking_lot::{Mutex, RwLock};
+
+use super::record::{finished::Finished, scheduled::Scheduled};
+use crate::store::{Store, StoreError};
+
+mod answer;
+mod compaction;
+mod compare;
+mod hash;
+mod horizon;
 pub mod index;
+mod pieces;
+mod range;
+mod reader;
 pub mod revision;
+mod txn;
+mod value;
+mod view;
+mod write;
+
+use horizon::Horizon;
+use index::Index;
+use revision::Revision;
+use view::Unread;
+
+pub use answer::OpRows;
+pub use compaction::{CompactionStep, Compactor};
+pub use hash::KvHash;
+pub use horizon::Pin;
+pub use pieces::{Piece, RangePieces};
+pub use range::Rows;
+pub use reader::{Inline, Reader, WaitCompacted};
+pub(super) use hash::HASHED_KEYS_MAX;
+pub(super) use txn::puts;
+pub(super) use write::{Open, Write};
+
+/// Why a read gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The answer is an error.
+    #[error(transparent)]
+    Api(ApiError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(StoreError),
+    /// Index and store contradict each other, or a stored value does not decode.
+    #[error("the stored state is damaged: {what}")]
+    Corrupt {
+        /// What was found.
+        what: String,
+    },
+}
+
+impl ReadError {
+    /// Whether the error is an answer. Any other is fatal to the replica.
+    pub fn is_deterministic(&self) -> bool {
+        matches!(self, Self::Api(_))
+    }
+}
+
+impl From<ApiError> for ReadError {
+    fn from(error: ApiError) -> Self {
+        Self::Api(error)
+    }
+}
+
+impl From<StoreError> for ReadError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// Makes a stored revision known to the index.
+pub(super) fn restore(index: &mut Index, at: Revision, tombstone: bool, stored: &[u8]) -> Result<(), ReadError> {
+    let kv = value::decode(at, Bytes::copy_from_slice(stored))?;
+    if tombstone {
+        index.restore_delete(&kv.key, at);
+    } else {
+        index.restore_put(&kv.key, at, kv.create_revision, kv.version, kv.lease);
+    }
+    Ok(())
+}
+
+/// What writers, readers and compaction share.
+pub(super) struct Mvcc {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) index: RwLock<Index>,
+    horizon: Mutex<Horizon>,
+    /// Copies of the horizon's, for whoever needs no pin.
+    revision: AtomicI64,
+    compacted: AtomicI64,
+    /// Pins below this no longer keep anything.
+    expired_below: AtomicI64,
+}
+
+impl std::fmt::Debug for Mvcc {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mvcc").field("horizon", &self.horizon).finish_non_exhaustive()
+    }
+}
+
+impl Mvcc {
+    pub(super) fn new(store: Arc<dyn Store>, index: Index, revision: i64, scheduled: &[Scheduled], finished: &Finished) -> Self {
+        let horizon = Horizon::new(revision, scheduled, finished);
+        Self {
+            store,
+            index: RwLock::new(index),
+            revision: AtomicI64::new(revision),
+            compacted: AtomicI64::new(horizon.compacted),
+            expired_below: AtomicI64::new(i64::MIN),
+            horizon: Mutex::new(horizon),
+        }
+    }
+
+    fn revision(&self) -> i64 {
+        self.revision.load(Ordering::Acquire)
+    }
+
+    fn compacted(&self) -> i64 {
+        self.compacted.load(Ordering::Acquire)
+    }
+}
