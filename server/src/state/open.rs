@@ -1,0 +1,136 @@
+//! Opening a store: reads the records, rebuilds what is kept in memory.
+
+use std::{ops::ControlFlow, sync::Arc};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use parking_lot::RwLock;
+
+use super::{
+    State, StateError, StateOptions,
+    alarms::Alarms,
+    for_each,
+    leases::LeaseTable,
+    members::Members,
+    mvcc::{
+        self, Mvcc, Open, Reader,
+        index::{Index, RangeEnd, Visited},
+        revision::Revision,
+    },
+    record::{self, RecordError, applied::Applied, finished::Finished, lease::LeaseRecord, member::MemberRecord},
+};
+use crate::store::{Store, Table};
+
+/// The revision of a store in which nothing was written yet.
+const FIRST_REVISION: i64 = 1;
+
+impl State {
+    /// Opens the state in `store`. An empty store gives an empty state, which [`State::bootstrap`] or a snapshot has to fill before anything is applied.
+    pub fn open(store: Arc<dyn Store>, options: StateOptions) -> Result<Self, StateError> {
+        let meta = |key: &[u8]| store.get(Table::Meta, key);
+        if let Some(bytes) = meta(record::format::KEY)? {
+            let (found, supported) = (record::format::decode(&bytes)?, record::format::STORAGE_FORMAT);
+            if found > supported {
+                return Err(StateError::NewerFormat { found, supported });
+            }
+        }
+        let applied = meta(record::applied::KEY)?.map(|bytes| Applied::decode(&bytes)).transpose()?.unwrap_or_default();
+        let revision = meta(record::current::KEY)?.map(|bytes| record::current::decode(&bytes)).transpose()?.unwrap_or(FIRST_REVISION);
+        let scheduled = meta(record::scheduled::KEY)?.map(|bytes| record::scheduled::decode(&bytes)).transpose()?.unwrap_or_default();
+        let finished = meta(record::finished::KEY)?.map(|bytes| Finished::decode(&bytes)).transpose()?.unwrap_or_default();
+        let conf_state = meta(record::conf_state::KEY)?.map(|bytes| record::conf_state::decode(&bytes)).transpose()?.unwrap_or_default();
+        let version = meta(record::version::KEY)?.map(|bytes| record::version::decode(&bytes)).transpose()?;
+
+        let index = read_index(store.as_ref(), &options, revision)?;
+        let leases = read_leases(store.as_ref(), &index)?;
+        let members = read_members(store.as_ref())?;
+        let alarms = read_alarms(store.as_ref())?;
+
+        let open = Open::new(revision, scheduled.last().map_or(-1, |last| last.revision));
+        let mvcc = Arc::new(Mvcc::new(store, index, revision, &scheduled, &finished));
+        Ok(Self {
+            reader: Reader::new(mvcc.clone()),
+            mvcc,
+            leases: Arc::new(RwLock::new(leases)),
+            members: Arc::new(ArcSwap::from_pointee(members)),
+            alarms: Arc::new(ArcSwap::from_pointee(alarms)),
+            version: Arc::new(ArcSwap::from_pointee(version)),
+            conf_state,
+            applied,
+            written: applied,
+            open,
+            scheduled,
+            planned: Vec::new(),
+            commands: 0,
+            stalled: false,
+            unusable: false,
+            answers_for: options.answers_for,
+            on_compaction: options.on_compaction,
+            pin_hold_max: options.pin_hold_max,
+        })
+    }
+}
+
+/// Rebuilds the key index from the stored revisions.
+fn read_index(store: &dyn Store, options: &StateOptions, revision: i64) -> Result<Index, StateError> {
+    let mut index = Index::new(options.index);
+    for_each(store, Table::Rev, &mut |key, stored| {
+        let (at, tombstone) = Revision::decode(key).ok_or_else(|| StateError::Corrupt { what: format!("{key:02x?} is no revision") })?;
+        if at.main > revision {
+            return Err(StateError::Corrupt { what: format!("revision {} is stored, but the newest is said to be {revision}", at.main) });
+        }
+        mvcc::restore(&mut index, at, tombstone, stored)?;
+        Ok(())
+    })?;
+    Ok(index)
+}
+
+fn read_leases(store: &dyn Store, index: &Index) -> Result<LeaseTable, StateError> {
+    let mut leases = LeaseTable::default();
+    for_each(store, Table::Lease, &mut |key, value| {
+        leases.insert(record::lease::decode_key(key)?, LeaseRecord::decode(value)?);
+        Ok(())
+    })?;
+    let mut from = if leases.is_empty() { None } else { Some(Bytes::new()) };
+    while let Some(start) = from.take() {
+        let visited = index.visit(&start, &RangeEnd::Unbounded, Revision::whole(i64::MAX), usize::MAX, &mut |key, meta| {
+            if meta.lease != 0 {
+                leases.reattach(key, 0, meta.lease);
+            }
+            ControlFlow::Continue(())
+        });
+        if let Visited::More(next) = visited {
+            from = Some(next);
+        }
+    }
+    Ok(leases)
+}
+
+fn read_members(store: &dyn Store) -> Result<Members, StateError> {
+    let mut members = Members::default();
+    if let Some(bytes) = store.get(Table::Meta, record::cluster::KEY)? {
+        members.cluster_id = record::cluster::decode(&bytes)?;
+    }
+    for_each(store, Table::Member, &mut |key, value| {
+        match record::member::decode(key, value)? {
+            MemberRecord::Member(member) => {
+                members.members.insert(member.id, member);
+            }
+            MemberRecord::Removed(id) => {
+                members.removed.insert(id);
+            }
+        }
+        Ok(())
+    })?;
+    Ok(members)
+}
+
+fn read_alarms(store: &dyn Store) -> Result<Alarms, StateError> {
+    let mut alarms = Alarms::default();
+    for_each(store, Table::Alarm, &mut |key, _| {
+        let (kind, member) = record::alarm::decode_key(key)?;
+        alarms.raise(kind, member);
+        Ok::<_, RecordError>(()).map_err(StateError::from)
+    })?;
+    Ok(alarms)
+}
