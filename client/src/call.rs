@@ -1,0 +1,258 @@
+//! One request from the caller's first wish to the answer, over as many attempts as are safe and in time.
+
+use std::{fmt, future::Future, time::Duration};
+
+use prost::Message;
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tonic::{Code, Request, Status, Streaming, client::Grpc, metadata::MetadataValue};
+use tonic_prost::ProstCodec;
+
+use crate::{
+    client::Client,
+    endpoint::Endpoint,
+    error::Error,
+    peers::{Peer, jittered},
+    rpc::{ServerStreaming, Unary},
+    transport::Transport,
+    verdict::{NotReady, Verdict, judge},
+};
+
+/// How often a request that changes nothing is sent again after an answer that was lost or said `Unavailable`.
+const ATTEMPTS_MAX: u32 = 100;
+
+/// Pause after all endpoints gave such an answer; doubles each time around.
+const PAUSE_MIN: Duration = Duration::from_millis(25);
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+
+impl Client {
+    /// Sends any request of the API and returns the answer as it came.
+    ///
+    /// The request and answer types are in [`proto`](crate::proto). Retries and deadline are as for every other request.
+    pub async fn call<Q: Unary>(&self, request: Q) -> Result<Q::Answer, Error> {
+        self.fits(&request)?;
+        let mut attempts = Attempts::new(self, request.changes_nothing());
+        loop {
+            let peer = attempts.next().await?;
+            let mut grpc = self.grpc(peer);
+            let mut outgoing = self.outgoing(request.clone());
+            if let Some(deadline) = attempts.deadline {
+                outgoing.set_timeout(deadline.saturating_duration_since(Instant::now()));
+            }
+            let answer = attempts.in_time(peer, async move {
+                grpc.ready().await.map_err(|error| NotReady(error).into_status())?;
+                let path = http::uri::PathAndQuery::from_static(Q::PATH);
+                grpc.unary(outgoing, path, ProstCodec::<Q, Q::Answer>::default()).await
+            });
+            match answer.await? {
+                Ok(answer) => {
+                    peer.is_reachable();
+                    return Ok(answer.into_inner());
+                }
+                Err(status) => attempts.failed(peer, status)?,
+            }
+        }
+    }
+
+    /// Sends any request that is answered in pieces.
+    ///
+    /// Retries and deadline hold until the answer begins; reading it takes as long as it takes.
+    pub async fn stream<Q: ServerStreaming>(&self, request: Q) -> Result<Answers<Q::Piece>, Error> {
+        self.fits(&request)?;
+        let mut attempts = Attempts::new(self, true);
+        loop {
+            let peer = attempts.next().await?;
+            let mut grpc = self.grpc(peer);
+            let outgoing = self.outgoing(request.clone());
+            let answer = attempts.in_time(peer, async move {
+                grpc.ready().await.map_err(|error| NotReady(error).into_status())?;
+                let path = http::uri::PathAndQuery::from_static(Q::PATH);
+                grpc.server_streaming(outgoing, path, ProstCodec::<Q, Q::Piece>::default()).await
+            });
+            match answer.await? {
+                Ok(answer) => {
+                    peer.is_reachable();
+                    return Ok(Answers { endpoint: peer.endpoint.clone(), stream: answer.into_inner() });
+                }
+                Err(status) => attempts.failed(peer, status)?,
+            }
+        }
+    }
+
+    /// Checked here, because tonic finds out in the middle of sending and then looks like a broken connection.
+    fn fits(&self, request: &impl Message) -> Result<(), Error> {
+        let (bytes, bytes_max) = (request.encoded_len(), self.options().request_bytes_max);
+        if bytes > bytes_max { Err(Error::TooLarge { bytes, bytes_max }) } else { Ok(()) }
+    }
+
+    fn grpc(&self, peer: &Peer) -> Grpc<Transport> {
+        Grpc::new(peer.transport.clone()).max_decoding_message_size(self.options().answer_bytes_max)
+    }
+
+    fn outgoing<Q>(&self, message: Q) -> Request<Q> {
+        let mut request = Request::new(message);
+        if self.options().require_leader {
+            request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
+        }
+        request
+    }
+}
+
+/// An answer in pieces.
+pub struct Answers<A> {
+    endpoint: Endpoint,
+    stream: Streaming<A>,
+}
+
+impl<A: Message + Default> Answers<A> {
+    /// The next piece; `None` after the last.
+    pub async fn next(&mut self) -> Result<Option<A>, Error> {
+        self.stream.message().await.map_err(|status| as_error(&self.endpoint, status))
+    }
+
+    /// Who answers.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+}
+
+impl<A> fmt::Debug for Answers<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answers").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}
+
+fn as_error(endpoint: &Endpoint, status: Status) -> Error {
+    let (endpoint, verdict, status) = (endpoint.clone(), judge(&status), Box::new(status));
+    match verdict {
+        Verdict::Answered | Verdict::TimedOut => Error::Answered { endpoint, status },
+        Verdict::Unsent => Error::Unreachable { endpoint, status },
+        Verdict::Lost => Error::Lost { endpoint, status },
+    }
+}
+
+/// The attempts at one request.
+struct Attempts<'c> {
+    client: &'c Client,
+    /// The request changes nothing, so that sending it twice does no harm.
+    repeatable: bool,
+    timeout: Option<Duration>,
+    deadline: Option<Instant>,
+    /// Attempts so far that may have reached a server.
+    repeats: u32,
+    /// The endpoints tried since the last pause.
+    tried: Vec<usize>,
+    pause: Duration,
+    last: Option<Box<Error>>,
+}
+
+impl<'c> Attempts<'c> {
+    fn new(client: &'c Client, repeatable: bool) -> Self {
+        let timeout = client.timeout();
+        Self {
+            client,
+            repeatable,
+            timeout,
+            deadline: timeout.map(|timeout| Instant::now() + timeout),
+            repeats: 0,
+            tried: Vec::new(),
+            pause: PAUSE_MIN,
+            last: None,
+        }
+    }
+
+    /// The endpoint to try now, after waiting until one may be tried.
+    async fn next(&mut self) -> Result<&'c Peer, Error> {
+        let (peers, candidates) = (self.client.peers(), self.client.used());
+        // Whoever asks for one endpoint wants to know how it is, and does not wait for it to be rested.
+        let at_once = self.client.options().fail_fast || candidates.len() == 1 && self.tried.is_empty();
+        if at_once {
+            if let Some(peer) = peers.untried(candidates.clone(), &self.tried) {
+                return Ok(self.try_now(peer));
+            }
+            if let Some(last) = self.last.take() {
+                return Err(*last);
+            }
+        }
+        let now = Instant::now();
+        let turn = peers.next(candidates, &self.tried, now);
+        let mut not_before = turn.not_before;
+        if self.tried.contains(&turn.peer) {
+            self.tried.clear();
+            not_before = not_before.max(Some(now + jittered(self.pause)));
+            self.pause = (self.pause * 2).min(PAUSE_MAX);
+        }
+        if let Some(not_before) = not_before {
+            self.wait_until(not_before).await?;
+        }
+        Ok(self.try_now(turn.peer))
+    }
+
+    fn try_now(&mut self, peer: usize) -> &'c Peer {
+        self.tried.push(peer);
+        &self.client.peers().list()[peer]
+    }
+
+    async fn wait_until(&mut self, time: Instant) -> Result<(), Error> {
+        match self.deadline.filter(|deadline| *deadline <= time) {
+            None => sleep_until(time).await,
+            Some(deadline) => {
+                sleep_until(deadline).await;
+                return Err(self.too_late(None));
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs one attempt until the deadline.
+    async fn in_time<T>(
+        &mut self,
+        peer: &Peer,
+        attempt: impl Future<Output = Result<T, Status>>,
+    ) -> Result<Result<T, Status>, Error> {
+        let Some(deadline) = self.deadline else {
+            return Ok(attempt.await);
+        };
+        let unconnected = peer.link.unconnected();
+        if let Ok(result) = timeout_at(deadline, attempt).await {
+            return Ok(result);
+        }
+        peer.is_unreachable(&"no answer in time", Instant::now());
+        let never_sent = unconnected.is_some_and(|then| peer.link.still_unconnected(then));
+        Err(self.too_late(if never_sent { None } else { Some(peer) }))
+    }
+
+    /// Decides what follows from a failed attempt: another one, or the error.
+    fn failed(&mut self, peer: &Peer, status: Status) -> Result<(), Error> {
+        let verdict = judge(&status);
+        match verdict {
+            Verdict::Unsent | Verdict::TimedOut => peer.is_unreachable(&status, Instant::now()),
+            Verdict::Answered => peer.is_reachable(),
+            Verdict::Lost => {}
+        }
+        let again = match verdict {
+            Verdict::Unsent => true,
+            Verdict::Answered => self.repeatable && status.code() == Code::Unavailable,
+            Verdict::Lost => self.repeatable,
+            Verdict::TimedOut if self.timeout.is_some() => return Err(self.too_late(Some(peer))),
+            Verdict::TimedOut => false,
+        };
+        if verdict != Verdict::Unsent {
+            self.repeats += 1;
+        }
+        let error = as_error(&peer.endpoint, status);
+        if again && self.repeats < ATTEMPTS_MAX {
+            tracing::debug!(%error, "trying again");
+            self.last = Some(Box::new(error));
+            return Ok(());
+        }
+        Err(error)
+    }
+
+    fn too_late(&mut self, under_way_at: Option<&Peer>) -> Error {
+        Error::DeadlineExceeded {
+            timeout: self.timeout.unwrap_or_default(),
+            endpoint: under_way_at.map(|peer| peer.endpoint.clone()),
+            last: self.last.take(),
+        }
+    }
+}

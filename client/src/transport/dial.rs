@@ -1,0 +1,67 @@
+//! Making one connection: raw, then TLS, both within the dial time-out.
+
+use std::{future::Future, io, pin::Pin, sync::Arc, time::Duration};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::TlsConnector;
+
+use crate::{endpoint::Endpoint, tls::Tls};
+
+pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// A connection of any kind.
+pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+pub(crate) type BoxIo = Box<dyn Io>;
+
+/// The user's way to make raw connections.
+pub(crate) type Connect = Arc<dyn Fn(Endpoint) -> BoxFuture<io::Result<BoxIo>> + Send + Sync>;
+
+/// Makes connections.
+#[derive(Clone)]
+pub(crate) struct Dialer {
+    /// Makes raw connections; TCP if there is none.
+    pub(crate) connect: Option<Connect>,
+    pub(crate) tls: Option<Tls>,
+    /// For everything until the connection can be used.
+    pub(crate) timeout: Duration,
+}
+
+impl Dialer {
+    pub(crate) fn has_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    pub(crate) async fn dial(&self, endpoint: &Endpoint) -> io::Result<BoxIo> {
+        timeout(self.timeout, self.dial_unhurried(endpoint)).await.unwrap_or_else(|_| {
+            let text = format!("no connection to {endpoint} within {:?}", self.timeout);
+            Err(io::Error::new(io::ErrorKind::TimedOut, text))
+        })
+    }
+
+    async fn dial_unhurried(&self, endpoint: &Endpoint) -> io::Result<BoxIo> {
+        let raw = match &self.connect {
+            Some(connect) => connect(endpoint.clone()).await?,
+            None => tcp(endpoint).await?,
+        };
+        match &self.tls {
+            Some(tls) if endpoint.uses_tls(true) => {
+                let name = tls.name_of(endpoint.host()).map_err(io::Error::other)?;
+                Ok(Box::new(TlsConnector::from(tls.config()).connect(name, raw).await?))
+            }
+            _ => Ok(raw),
+        }
+    }
+}
+
+async fn tcp(endpoint: &Endpoint) -> io::Result<BoxIo> {
+    let stream = TcpStream::connect((endpoint.host(), endpoint.port())).await?;
+    stream.set_nodelay(true)?;
+    Ok(Box::new(stream))
+}

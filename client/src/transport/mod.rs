@@ -1,0 +1,109 @@
+//! What carries a request to one endpoint.
+//!
+//! [`dial`] makes connections: TCP or whatever a connector of the user gives, with TLS on top where the endpoint wants it.
+//! [`Transport`] is the gRPC service at the other end: an HTTP/2 channel over such connections, which connects on first use
+//! and again after a loss, or a service of this process. [`Link`] knows whether there can be a connection at all. None knows about other endpoints, retries or deadlines.
+
+mod dial;
+mod link;
+
+use std::{
+    fmt,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use tonic::{
+    body::Body,
+    transport::{Channel, Endpoint as Http2},
+};
+use tower::{ServiceExt, service_fn, util::BoxCloneSyncService};
+
+pub(crate) use dial::{BoxFuture, BoxIo, Connect, Dialer};
+pub(crate) use link::Link;
+
+use crate::{
+    endpoint::Endpoint,
+    options::{KEEP_ALIVE_INTERVAL_MIN, Options},
+};
+
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The gRPC service of one endpoint. Cloning is cheap; clones share the connection.
+#[derive(Clone)]
+pub(crate) enum Transport {
+    Http2(Channel),
+    InProcess(BoxCloneSyncService<http::Request<Body>, http::Response<Body>, BoxError>),
+}
+
+impl Transport {
+    /// A channel to `endpoint`. Connects on first use; must be called inside a tokio runtime.
+    pub(crate) fn http2(endpoint: &Endpoint, link: &Arc<Link>, dialer: &Dialer, options: &Options) -> Self {
+        let uri = |scheme: &str| {
+            let uri = Uri::builder().scheme(scheme).authority(endpoint.authority()).path_and_query("/");
+            uri.build().expect("scheme and authority of a parsed endpoint are valid")
+        };
+        // The channel believes in plain text, because TLS is the dialer's affair; only the requests' scheme tells.
+        let origin = if endpoint.uses_tls(dialer.has_tls()) { "https" } else { "http" };
+        let mut http2 = Http2::from(uri("http")).origin(uri(origin));
+        if let Some(keep_alive) = options.keep_alive {
+            http2 = http2
+                .http2_keep_alive_interval(keep_alive.interval.max(KEEP_ALIVE_INTERVAL_MIN))
+                .keep_alive_timeout(keep_alive.timeout);
+        }
+        let (link, dialer, endpoint) = (Arc::clone(link), dialer.clone(), endpoint.clone());
+        let connector = service_fn(move |_: Uri| {
+            let (link, dialer, endpoint) = (Arc::clone(&link), dialer.clone(), endpoint.clone());
+            async move { link.dial(&dialer, &endpoint).await.map(TokioIo::new) }
+        });
+        Self::Http2(http2.connect_with_connector_lazy(connector))
+    }
+
+    /// A service of this process, called without any connection in between.
+    pub(crate) fn in_process<S, B>(service: S) -> Self
+    where
+        S: tower::Service<http::Request<Body>, Response = http::Response<B>> + Clone + Send + Sync + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send + 'static,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let service = service.map_response(|response| response.map(Body::new)).map_err(Into::into);
+        Self::InProcess(BoxCloneSyncService::new(service))
+    }
+}
+
+impl tower::Service<http::Request<Body>> for Transport {
+    type Response = http::Response<Body>;
+    type Error = BoxError;
+    type Future = BoxFuture<Result<Self::Response, BoxError>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        match self {
+            Self::Http2(channel) => channel.poll_ready(context).map_err(Into::into),
+            Self::InProcess(service) => service.poll_ready(context),
+        }
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        match self {
+            Self::Http2(channel) => {
+                let response = channel.call(request);
+                Box::pin(async move { response.await.map_err(Into::into) })
+            }
+            Self::InProcess(service) => service.call(request),
+        }
+    }
+}
+
+impl fmt::Debug for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Http2(_) => "Http2",
+            Self::InProcess(_) => "InProcess",
+        })
+    }
+}

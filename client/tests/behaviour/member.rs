@@ -1,0 +1,172 @@
+//! A member: the generated services, behaving as told, remembering what was asked.
+
+use std::sync::Arc;
+
+use cairn_client::proto::{
+    ApiError,
+    etcdserverpb::{
+        self as pb,
+        kv_server::{Kv, KvServer},
+        maintenance_server::{Maintenance, MaintenanceServer},
+    },
+    mvccpb,
+};
+use parking_lot::Mutex;
+use tokio_stream::Iter;
+use tonic::{Request, Response, Status, async_trait, service::Routes};
+
+#[derive(Debug, Clone, Copy)]
+pub enum Behaviour {
+    Serve,
+    Fail(ApiError),
+    /// Takes requests and never answers.
+    Hang,
+}
+
+pub struct Member {
+    id: u64,
+    behaviour: Mutex<Behaviour>,
+    seen: Mutex<Vec<&'static str>>,
+    with_leader_required: Mutex<Vec<bool>>,
+}
+
+impl Member {
+    pub fn new(id: u64) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            behaviour: Mutex::new(Behaviour::Serve),
+            seen: Mutex::default(),
+            with_leader_required: Mutex::default(),
+        })
+    }
+
+    pub fn behaving(id: u64, behaviour: Behaviour) -> Arc<Self> {
+        let member = Self::new(id);
+        member.behave(behaviour);
+        member
+    }
+
+    pub fn behave(&self, behaviour: Behaviour) {
+        *self.behaviour.lock() = behaviour;
+    }
+
+    /// The methods called so far.
+    pub fn seen(&self) -> Vec<&'static str> {
+        self.seen.lock().clone()
+    }
+
+    /// Whether each request so far asked for a leader.
+    pub fn leader_requirements(&self) -> Vec<bool> {
+        self.with_leader_required.lock().clone()
+    }
+
+    pub fn routes(self: &Arc<Self>) -> Routes {
+        // The services want to own what implements them, the tests want to look at it.
+        let (kv, maintenance) = (Service(Arc::clone(self)), Service(Arc::clone(self)));
+        Routes::new(KvServer::new(kv)).add_service(MaintenanceServer::new(maintenance)).prepare()
+    }
+
+    async fn take<T>(&self, method: &'static str, request: &Request<T>) -> Result<pb::ResponseHeader, Status> {
+        self.seen.lock().push(method);
+        self.with_leader_required.lock().push(request.metadata().get("hasleader").is_some_and(|value| value == "true"));
+        let behaviour = *self.behaviour.lock();
+        match behaviour {
+            Behaviour::Serve => Ok(pb::ResponseHeader { member_id: self.id, revision: 1, ..Default::default() }),
+            Behaviour::Fail(error) => Err(error.into()),
+            Behaviour::Hang => std::future::pending().await,
+        }
+    }
+}
+
+/// The key under which every member has a value larger than most limits.
+pub const LARGE_KEY: &str = "large";
+pub const LARGE_VALUE_BYTES: usize = 6 << 20;
+
+struct Service(Arc<Member>);
+
+type Answer<T> = Result<Response<T>, Status>;
+
+#[async_trait]
+impl Kv for Service {
+    type RangeStreamStream = Iter<std::vec::IntoIter<Result<pb::RangeStreamResponse, Status>>>;
+
+    async fn range(&self, request: Request<pb::RangeRequest>) -> Answer<pb::RangeResponse> {
+        let header = Some(self.0.take("range", &request).await?);
+        let value = if request.get_ref().key == LARGE_KEY { vec![7; LARGE_VALUE_BYTES] } else { b"value".to_vec() };
+        let kv = mvccpb::KeyValue { key: request.into_inner().key, value: value.into(), ..Default::default() };
+        Ok(Response::new(pb::RangeResponse { header, kvs: vec![kv], count: 1, more: false }))
+    }
+
+    async fn range_stream(&self, request: Request<pb::RangeRequest>) -> Answer<Self::RangeStreamStream> {
+        let header = self.0.take("range_stream", &request).await?;
+        let piece = |key: &'static str, header| pb::RangeStreamResponse {
+            range_response: Some(pb::RangeResponse {
+                header,
+                kvs: vec![mvccpb::KeyValue { key: key.into(), ..Default::default() }],
+                ..Default::default()
+            }),
+        };
+        let pieces = vec![Ok(piece("a", None)), Ok(piece("b", None)), Ok(piece("c", Some(header)))];
+        Ok(Response::new(tokio_stream::iter(pieces)))
+    }
+
+    async fn put(&self, request: Request<pb::PutRequest>) -> Answer<pb::PutResponse> {
+        let header = Some(self.0.take("put", &request).await?);
+        Ok(Response::new(pb::PutResponse { header, prev_kv: None }))
+    }
+
+    async fn delete_range(&self, request: Request<pb::DeleteRangeRequest>) -> Answer<pb::DeleteRangeResponse> {
+        let header = Some(self.0.take("delete_range", &request).await?);
+        Ok(Response::new(pb::DeleteRangeResponse { header, ..Default::default() }))
+    }
+
+    async fn txn(&self, request: Request<pb::TxnRequest>) -> Answer<pb::TxnResponse> {
+        let header = Some(self.0.take("txn", &request).await?);
+        Ok(Response::new(pb::TxnResponse { header, succeeded: true, responses: Vec::new() }))
+    }
+
+    async fn compact(&self, request: Request<pb::CompactionRequest>) -> Answer<pb::CompactionResponse> {
+        let header = Some(self.0.take("compact", &request).await?);
+        Ok(Response::new(pb::CompactionResponse { header }))
+    }
+}
+
+#[async_trait]
+impl Maintenance for Service {
+    type SnapshotStream = Iter<std::vec::IntoIter<Result<pb::SnapshotResponse, Status>>>;
+
+    async fn status(&self, request: Request<pb::StatusRequest>) -> Answer<pb::StatusResponse> {
+        let header = Some(self.0.take("status", &request).await?);
+        Ok(Response::new(pb::StatusResponse { header, version: "3.7.1".into(), ..Default::default() }))
+    }
+
+    async fn hash_kv(&self, request: Request<pb::HashKvRequest>) -> Answer<pb::HashKvResponse> {
+        let header = Some(self.0.take("hash_kv", &request).await?);
+        let hash_revision = request.get_ref().revision;
+        Ok(Response::new(pb::HashKvResponse { header, hash_revision, ..Default::default() }))
+    }
+
+    async fn alarm(&self, _: Request<pb::AlarmRequest>) -> Answer<pb::AlarmResponse> {
+        Err(Status::unimplemented("alarm"))
+    }
+
+    async fn defragment(&self, _: Request<pb::DefragmentRequest>) -> Answer<pb::DefragmentResponse> {
+        Err(Status::unimplemented("defragment"))
+    }
+
+    async fn hash(&self, _: Request<pb::HashRequest>) -> Answer<pb::HashResponse> {
+        Err(Status::unimplemented("hash"))
+    }
+
+    async fn snapshot(&self, _: Request<pb::SnapshotRequest>) -> Answer<Self::SnapshotStream> {
+        Err(Status::unimplemented("snapshot"))
+    }
+
+    async fn move_leader(&self, _: Request<pb::MoveLeaderRequest>) -> Answer<pb::MoveLeaderResponse> {
+        Err(Status::unimplemented("move leader"))
+    }
+
+    async fn downgrade(&self, _: Request<pb::DowngradeRequest>) -> Answer<pb::DowngradeResponse> {
+        Err(Status::unimplemented("downgrade"))
+    }
+}
