@@ -65,6 +65,9 @@ pub enum Cached {
     OnDisk,
 }
 
+/// Sees keys and values in order until it breaks.
+pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
+
 /// What `state/` needs of a storage engine. All calls are safe from any thread; writes come from one thread at a time for all replicated tables
 /// (background removal of compacted revisions may write concurrently).
 pub trait Store: Send + Sync + 'static {
@@ -78,13 +81,7 @@ pub trait Store: Send + Sync + 'static {
     fn multi_get(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, StoreError>;
 
     /// Visits keys from `from` (inclusive) to `to` (exclusive; `None`: to the end) in order until the visitor breaks. Sees one consistent snapshot.
-    fn scan(
-        &self,
-        table: Table,
-        from: &[u8],
-        to: Option<&[u8]>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), StoreError>;
+    fn scan(&self, table: Table, from: &[u8], to: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<(), StoreError>;
 
     /// Writes the batch atomically into memory. [`StoreError::Stalled`] means nothing was written and the same batch may be tried again later.
     fn write(&self, batch: &Batch) -> Result<(), StoreError>;

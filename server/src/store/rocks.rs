@@ -10,7 +10,6 @@
 
 use std::{
     fs,
-    ops::ControlFlow,
     path::{Path, PathBuf},
 };
 
@@ -21,7 +20,7 @@ use rocksdb::{
     properties,
 };
 
-use super::{Batch, Cached, Op, Store, StoreError, StoreSize, Table};
+use super::{Batch, Cached, Op, Store, StoreError, StoreSize, Table, Visit};
 
 mod options;
 
@@ -202,13 +201,7 @@ impl Store for RocksStore {
         values.into_iter().map(|value| value.map(copy).map_err(|error| self.engine("reading", error))).collect()
     }
 
-    fn scan(
-        &self,
-        table: Table,
-        from: &[u8],
-        to: Option<&[u8]>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), StoreError> {
+    fn scan(&self, table: Table, from: &[u8], to: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<(), StoreError> {
         let mut options = ReadOptions::default();
         // A scan would push everything else out of the small cache.
         options.fill_cache(false);
