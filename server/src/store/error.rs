@@ -1,6 +1,6 @@
 //! Errors of the store.
 
-use std::path::PathBuf;
+use std::{io, path::PathBuf};
 
 /// Why the store could not do what was asked. Everything but [`StoreError::Stalled`] is fatal to the replica.
 #[derive(Debug, thiserror::Error)]
@@ -26,4 +26,21 @@ pub enum StoreError {
         /// What is wrong and what to do.
         reason: String,
     },
+    /// A file operation around the engine failed.
+    #[error("store at {path}: {action} failed: {source}")]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What was being done.
+        action: &'static str,
+        /// The system's words.
+        source: io::Error,
+    },
+}
+
+impl StoreError {
+    /// Whether the call may be repeated and may then succeed.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Stalled)
+    }
 }

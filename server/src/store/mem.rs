@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    ops::{Bound, ControlFlow},
+    ops::Bound,
     path::{Path, PathBuf},
 };
 
@@ -13,7 +13,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
-use super::{Batch, Cached, Op, Store, StoreError, StoreSize, Table};
+use super::{Batch, Cached, Op, Store, StoreError, StoreSize, Table, Visit};
 
 /// The contents of all tables at some point of the write order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -152,13 +152,7 @@ impl Store for MemStore {
         Ok(keys.iter().map(|key| contents.written.of(table).get(*key).cloned()).collect())
     }
 
-    fn scan(
-        &self,
-        table: Table,
-        from: &[u8],
-        to: Option<&[u8]>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), StoreError> {
+    fn scan(&self, table: Table, from: &[u8], to: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<(), StoreError> {
         if to.is_some_and(|to| to <= from) {
             return Ok(());
         }

@@ -1,6 +1,6 @@
 //! The store: named tables of ordered byte keys, written in atomic batches.
 //!
-//! What lives here: [`Store`], the little that the replicated state needs of a storage engine, and its two implementations: `RocksStore` on disk and
+//! What lives here: [`Store`], the little that the replicated state needs of a storage engine, and its two implementations: [`RocksStore`] on disk and
 //! [`MemStore`] for simulation and tests. What may call it: `state/` and, for reads of values, `api/` through `state`'s reader.
 //!
 //! The one invariant: a batch is visible whole or not at all, and after a crash the tables hold exactly the batches up to some point of the write order
@@ -11,12 +11,16 @@ use std::{ops::ControlFlow, path::Path};
 use bytes::Bytes;
 
 mod batch;
+mod dir;
 mod error;
 mod mem;
+mod rocks;
 
 pub use batch::{Batch, Op};
+pub use dir::StateDir;
 pub use error::StoreError;
 pub use mem::MemStore;
+pub use rocks::{RocksOptions, RocksStore};
 
 /// A table of the store (a column family on disk).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -61,6 +65,9 @@ pub enum Cached {
     OnDisk,
 }
 
+/// Sees keys and values in order until it breaks.
+pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
+
 /// What `state/` needs of a storage engine. All calls are safe from any thread; writes come from one thread at a time for all replicated tables
 /// (background removal of compacted revisions may write concurrently).
 pub trait Store: Send + Sync + 'static {
@@ -74,13 +81,7 @@ pub trait Store: Send + Sync + 'static {
     fn multi_get(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, StoreError>;
 
     /// Visits keys from `from` (inclusive) to `to` (exclusive; `None`: to the end) in order until the visitor breaks. Sees one consistent snapshot.
-    fn scan(
-        &self,
-        table: Table,
-        from: &[u8],
-        to: Option<&[u8]>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), StoreError>;
+    fn scan(&self, table: Table, from: &[u8], to: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<(), StoreError>;
 
     /// Writes the batch atomically into memory. [`StoreError::Stalled`] means nothing was written and the same batch may be tried again later.
     fn write(&self, batch: &Batch) -> Result<(), StoreError>;
@@ -91,7 +92,7 @@ pub trait Store: Send + Sync + 'static {
     /// The value of `key` as it would be read after a crash now.
     fn get_persisted(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
 
-    /// Bytes on disk: allocated and in use (live data, estimated).
+    /// Bytes of the store: allocated and in use (live data, estimated), with what still is to go to disk.
     fn size(&self) -> Result<StoreSize, StoreError>;
 
     /// Bytes written but not yet flushed.
