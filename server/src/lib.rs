@@ -7,5 +7,5 @@
 //! security       TLS and certificates                   config       flags, environment, YAML
 //! ```
 
-pub mod state;
-pub mod store;
+pub mod config;
+pub mod security;

@@ -1,0 +1,172 @@
+//! The YAML config file.
+//!
+//! Keys are flag names; the TLS flags stand in sections of their own, under shorter names, as in etcd. Unlike etcd, which
+//! ignores what it does not know and so serves in plain text when `cert-file` stands at the top level, every key must mean
+//! something. A key without a value is as good as absent.
+
+use std::path::Path;
+
+use serde_json::Value as Node;
+
+use super::error::{ConfigError, nearest};
+use super::flag::{Class, Draft, Flag, Kind, Origin};
+use super::table;
+
+/// A section: its name, and its keys with the flags they set.
+struct Section {
+    name: &'static str,
+    keys: &'static [(&'static str, &'static str)],
+}
+
+static SECTIONS: [Section; 3] = [
+    Section {
+        name: "client-transport-security",
+        keys: &[
+            ("cert-file", "cert-file"),
+            ("key-file", "key-file"),
+            ("client-cert-file", "client-cert-file"),
+            ("client-key-file", "client-key-file"),
+            ("client-cert-auth", "client-cert-auth"),
+            ("trusted-ca-file", "trusted-ca-file"),
+            ("auto-tls", "auto-tls"),
+            ("allowed-hostname", "client-cert-allowed-hostname"),
+            ("crl-file", "client-crl-file"),
+        ],
+    },
+    Section {
+        name: "peer-transport-security",
+        keys: &[
+            ("cert-file", "peer-cert-file"),
+            ("key-file", "peer-key-file"),
+            ("client-cert-file", "peer-client-cert-file"),
+            ("client-key-file", "peer-client-key-file"),
+            ("client-cert-auth", "peer-client-cert-auth"),
+            ("trusted-ca-file", "peer-trusted-ca-file"),
+            ("auto-tls", "peer-auto-tls"),
+            ("allowed-cn", "peer-cert-allowed-cn"),
+            ("allowed-hostname", "peer-cert-allowed-hostname"),
+            ("crl-file", "peer-crl-file"),
+            ("skip-client-san-verification", "peer-skip-client-san-verification"),
+        ],
+    },
+    Section {
+        name: "socket-options",
+        keys: &[("reuse-port", "socket-reuse-port"), ("reuse-address", "socket-reuse-address")],
+    },
+];
+
+/// Reads the file at `path` into `draft`.
+pub(crate) fn read(path: &Path, draft: &mut Draft) -> Result<(), ConfigError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::ReadFile { path: path.to_owned(), source })?;
+    parse(&text, path, draft)
+}
+
+fn parse(text: &str, path: &Path, draft: &mut Draft) -> Result<(), ConfigError> {
+    let fail = |reason| ConfigError::ParseFile { path: path.to_owned(), reason };
+    let root = if is_blank(text) {
+        Node::Null
+    } else {
+        serde_saphyr::from_str::<Node>(text).map_err(|error| fail(error.to_string()))?
+    };
+    let root = match root {
+        Node::Object(root) => root,
+        Node::Null => return Ok(()),
+        _ => return Err(fail("expected keys with values".to_owned())),
+    };
+    for (key, node) in &root {
+        if let Some(section) = SECTIONS.iter().find(|section| section.name == key) {
+            read_section(section, node, path, draft)?;
+            continue;
+        }
+        let known = table::find(key).filter(|flag| !matches!(flag.class, Class::Action));
+        let Some(flag) = known else {
+            return Err(unknown_key(key, path));
+        };
+        if let Some((section, name)) = section_of(flag) {
+            return Err(ConfigError::MisplacedKey { key: key.clone(), path: path.to_owned(), section, name });
+        }
+        apply(draft, flag, key, node, path)?;
+    }
+    Ok(())
+}
+
+/// Whether there is nothing but comments.
+fn is_blank(text: &str) -> bool {
+    text.lines().map(str::trim).all(|line| line.is_empty() || line.starts_with('#'))
+}
+
+fn read_section(section: &Section, node: &Node, path: &Path, draft: &mut Draft) -> Result<(), ConfigError> {
+    let map = match node {
+        Node::Object(map) => map,
+        Node::Null => return Ok(()),
+        _ => {
+            let reason = format!("{} must hold keys with values", section.name);
+            return Err(ConfigError::ParseFile { path: path.to_owned(), reason });
+        }
+    };
+    for (key, node) in map {
+        let full_key = format!("{}.{key}", section.name);
+        let Some((_, name)) = section.keys.iter().find(|(known, _)| known == key) else {
+            let nearest = nearest(key, section.keys.iter().map(|(key, _)| *key));
+            return Err(ConfigError::UnknownKey {
+                key: full_key,
+                path: path.to_owned(),
+                nearest: nearest.map(|key| format!("{}.{key}", section.name)),
+            });
+        };
+        let flag = table::find(name).expect("a test holds that every key of a section names a flag");
+        apply(draft, flag, &full_key, node, path)?;
+    }
+    Ok(())
+}
+
+/// The section and key under which a flag stands in a file, if it does not stand at the top level.
+fn section_of(flag: &Flag) -> Option<(&'static str, &'static str)> {
+    SECTIONS.iter().find_map(|section| {
+        section.keys.iter().find(|(_, name)| *name == flag.name).map(|(key, _)| (section.name, *key))
+    })
+}
+
+fn unknown_key(key: &str, path: &Path) -> ConfigError {
+    let names = table::flags()
+        .filter(|flag| !matches!(flag.class, Class::Action) && section_of(flag).is_none())
+        .map(|flag| flag.name)
+        .chain(SECTIONS.iter().map(|section| section.name));
+    let nearest = nearest(key, names).map(str::to_owned);
+    ConfigError::UnknownKey { key: key.to_owned(), path: path.to_owned(), nearest }
+}
+
+fn apply(draft: &mut Draft, flag: &'static Flag, key: &str, node: &Node, path: &Path) -> Result<(), ConfigError> {
+    let invalid = |value: String, reason: &str| ConfigError::InvalidValue {
+        setting: format!("{key} in config file {}", path.display()),
+        value,
+        reason: reason.to_owned(),
+    };
+    let text = match node {
+        Node::Array(items) if matches!(flag.kind, Kind::List | Kind::Urls) => {
+            let texts: Option<Vec<String>> = items.iter().map(|item| scalar(flag.kind, item)).collect();
+            texts.ok_or_else(|| invalid(node.to_string(), "expected a list of texts"))?.join(",")
+        }
+        Node::Null => return Ok(()),
+        _ => scalar(flag.kind, node).ok_or_else(|| invalid(node.to_string(), "expected a single value"))?,
+    };
+    if text.is_empty() {
+        return Ok(());
+    }
+    draft.apply(flag, &text, Origin::File(path, key))
+}
+
+/// A scalar as the text of a flag. A bare number for a duration counts nanoseconds, as it does in etcd's files.
+fn scalar(kind: Kind, node: &Node) -> Option<String> {
+    match node {
+        Node::Bool(value) => Some(value.to_string()),
+        Node::Number(value) if kind == Kind::Duration => Some(format!("{value}ns")),
+        Node::Number(value) => Some(value.to_string()),
+        Node::String(value) => Some(value.clone()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,40 @@
+//! Flags about the cluster: bootstrap, membership, history, checks between members.
+
+use super::super::flag::{Class::{Effect, Ignored, Pending, Refused}, Draft, Flag, Group, Kind, put};
+use super::{rows, set};
+
+pub(super) static CLUSTERING: &[Flag] = rows! { Clustering:
+    "initial-advertise-peer-urls" Urls "http://localhost:2380", "List of this member's peer URLs to advertise to the rest of the cluster.", Effect(set!(initial_advertise_peer_urls));
+    "initial-cluster" Text "", "Initial cluster configuration for bootstrapping: name=URL,… (empty: this member alone).", Effect(set!(initial_cluster));
+    "initial-cluster-state" Text "new", "Initial cluster state: new when bootstrapping a cluster, existing when joining one. Ignored on restarts.", Effect(set!(initial_cluster_state));
+    "initial-cluster-token" Text "etcd-cluster", "Initial cluster token for bootstrapping, different for every cluster.", Effect(set!(initial_cluster_token));
+    "advertise-client-urls" Urls "", "List of this member's client URLs to advertise to the public. Required when --listen-client-urls is given (otherwise the same).", Effect(set!(advertise_client_urls));
+    "strict-reconfig-check" Bool "true", "Reject reconfiguration requests that would cause quorum loss.", Pending(set!(strict_reconfig_check), "membership changes are not served yet");
+    "max-learners" Uint "1", "Maximum number of learners in the cluster.", Pending(set!(max_learners), "membership changes are not served yet");
+    "pre-vote" Bool "true", "Run an additional election phase, so that a returning member does not disturb the cluster.", Effect(set!(pre_vote));
+    "auto-compaction-mode" Text "periodic", "How to read --auto-compaction-retention: periodic or revision.", Effect(|draft, text| put(&mut draft.compaction_mode, text));
+    "auto-compaction-retention" Text "0", "History to keep: a duration or a number of hours (periodic), a number of revisions (revision); 0 keeps all.", Effect(|draft, text| put(&mut draft.compaction_retention, text));
+    "feature-gates" Gates "", "what the gates of etcd guard is either always on here or not there", Ignored;
+    "corrupt-check-time" Duration "0s", "members are not compared with each other yet", Ignored;
+    "compact-hash-check-time" Duration "1m", "members are not compared with each other yet", Ignored;
+    "downgrade-check-time" Duration "5s", "downgrades are not served yet", Ignored;
+    "force-new-cluster" Bool "false", "not served yet: it would drop members that hold data", Refused;
+    "discovery-endpoints" List "", "discovery is not served: name the members with --initial-cluster", Refused;
+    "discovery-token" Text "", "discovery is not served: name the members with --initial-cluster", Refused;
+    "discovery-srv" Text "", "discovery is not served: name the members with --initial-cluster", Refused;
+    "discovery-srv-name" Text "", "discovery is not served: name the members with --initial-cluster", Refused;
+    "discovery" Text "", "discovery is not served: name the members with --initial-cluster", Refused;
+    "discovery-fallback" Text "exit", "discovery is not served", Ignored;
+    "discovery-proxy" Text "", "discovery is not served", Ignored;
+    "discovery-dial-timeout" Duration "2s", "discovery is not served", Ignored;
+    "discovery-request-timeout" Duration "5s", "discovery is not served", Ignored;
+    "discovery-keepalive-time" Duration "2s", "discovery is not served", Ignored;
+    "discovery-keepalive-timeout" Duration "6s", "discovery is not served", Ignored;
+    "discovery-insecure-transport" Bool "true", "discovery is not served", Ignored;
+    "discovery-insecure-skip-tls-verify" Bool "false", "discovery is not served", Ignored;
+    "discovery-cert" Text "", "discovery is not served", Ignored;
+    "discovery-key" Text "", "discovery is not served", Ignored;
+    "discovery-cacert" Text "", "discovery is not served", Ignored;
+    "discovery-user" Text "", "discovery is not served", Ignored;
+    "discovery-password" Text "", "discovery is not served", Ignored;
+};

@@ -1,0 +1,54 @@
+//! Names from older releases of etcd: those that only moved, and those that no release does anything with.
+
+use super::super::flag::{Class::{Alias, Ignored, Refused}, Flag, Group, Kind};
+use super::rows;
+
+pub(super) static OLDER: &[Flag] = rows! { Older:
+    "experimental-bootstrap-defrag-threshold-megabytes" Uint "0", "", Alias("bootstrap-defrag-threshold-megabytes");
+    "experimental-compact-hash-check-time" Duration "1m", "", Alias("compact-hash-check-time");
+    "experimental-compaction-batch-limit" Uint "1000", "", Alias("compaction-batch-limit");
+    "experimental-compaction-sleep-interval" Duration "10ms", "", Alias("compaction-sleep-interval");
+    "experimental-corrupt-check-time" Duration "0s", "", Alias("corrupt-check-time");
+    "experimental-distributed-tracing-address" Text "localhost:4317", "", Alias("distributed-tracing-address");
+    "experimental-distributed-tracing-instance-id" Text "", "", Alias("distributed-tracing-instance-id");
+    "experimental-distributed-tracing-sampling-rate" Uint "0", "", Alias("distributed-tracing-sampling-rate");
+    "experimental-distributed-tracing-service-name" Text "etcd", "", Alias("distributed-tracing-service-name");
+    "experimental-downgrade-check-time" Duration "5s", "", Alias("downgrade-check-time");
+    "experimental-enable-distributed-tracing" Bool "false", "", Alias("enable-distributed-tracing");
+    "experimental-max-learners" Uint "1", "", Alias("max-learners");
+    "experimental-memory-mlock" Bool "false", "", Alias("memory-mlock");
+    "experimental-peer-skip-client-san-verification" Bool "false", "", Alias("peer-skip-client-san-verification");
+    "experimental-snapshot-catchup-entries" Uint "5000", "", Alias("snapshot-catchup-entries");
+    "experimental-warning-apply-duration" Duration "100ms", "", Alias("warning-apply-duration");
+    "experimental-warning-unary-request-duration" Duration "300ms", "", Alias("warning-unary-request-duration");
+    "experimental-watch-progress-notify-interval" Duration "10m", "", Alias("watch-progress-notify-interval");
+    "experimental-compact-hash-check-enabled" Bool "false", "members are not compared with each other yet", Ignored;
+    "experimental-enable-lease-checkpoint" Bool "false", "leases do not expire yet", Ignored;
+    "experimental-enable-lease-checkpoint-persist" Bool "false", "leases do not expire yet", Ignored;
+    "experimental-initial-corrupt-check" Bool "false", "members are not compared with each other yet", Ignored;
+    "experimental-set-member-localaddr" Bool "false", "the system chooses the local address of peer connections", Ignored;
+    "experimental-stop-grpc-service-on-defrag" Bool "false", "there is no defragmentation that would stop requests", Ignored;
+    "experimental-txn-mode-write-with-shared-buffer" Bool "true", "there is no bbolt transaction", Ignored;
+    "experimental-enable-v2v3" Text "", "the v2 API is not served", Refused;
+    "enable-v2" Bool "false", "the v2 API is not served", Refused;
+    "v2-deprecation" Text "gone", "there is no v2 store", Ignored;
+    "proxy" Text "off", "the v2 proxy is not served", Refused;
+    "proxy-failure-wait" Uint "5000", "the v2 proxy is not served", Ignored;
+    "proxy-refresh-interval" Uint "30000", "the v2 proxy is not served", Ignored;
+    "proxy-dial-timeout" Uint "1000", "the v2 proxy is not served", Ignored;
+    "proxy-write-timeout" Uint "5000", "the v2 proxy is not served", Ignored;
+    "proxy-read-timeout" Uint "0", "the v2 proxy is not served", Ignored;
+    "cluster-active-size" Any "", "etcd ignores it too", Ignored;
+    "cluster-remove-delay" Any "", "etcd ignores it too", Ignored;
+    "cluster-sync-interval" Any "", "etcd ignores it too", Ignored;
+    "config" Any "", "etcd ignores it too; the config file is --config-file", Ignored;
+    "force" Any "", "etcd ignores it too", Ignored;
+    "max-result-buffer" Any "", "etcd ignores it too", Ignored;
+    "max-retry-attempts" Any "", "etcd ignores it too", Ignored;
+    "peer-heartbeat-interval" Any "", "etcd ignores it too; the flag is --heartbeat-interval", Ignored;
+    "peer-election-timeout" Any "", "etcd ignores it too; the flag is --election-timeout", Ignored;
+    "retry-interval" Any "", "etcd ignores it too", Ignored;
+    "snapshot" Any "", "etcd ignores it too", Ignored;
+    "v" Any "", "etcd ignores it too", Ignored;
+    "vv" Any "", "etcd ignores it too", Ignored;
+};

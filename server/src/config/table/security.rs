@@ -1,0 +1,49 @@
+//! Flags about TLS, origins, passwords and tokens.
+
+use super::super::flag::{Class::{Effect, Ignored, Pending, Refused}, Draft, Flag, Group, Kind, put};
+use super::super::tls::TlsVersion;
+use super::{rows, set};
+
+pub(super) static SECURITY: &[Flag] = rows! { Security:
+    "cert-file" Text "", "Path to the client server TLS cert file. Read again when it changes, like all TLS files.", Effect(set!(client_tls.cert_file));
+    "key-file" Text "", "Path to the client server TLS key file.", Effect(set!(client_tls.key_file));
+    "trusted-ca-file" Text "", "Path to the client server TLS trusted CA cert file. Makes client certificates required.", Effect(set!(client_tls.trusted_ca_file));
+    "client-cert-auth" Bool "false", "Require client certificates signed by --trusted-ca-file.", Effect(set!(client_tls.client_cert_auth));
+    "client-crl-file" Text "", "Path to the client certificate revocation list file, PEM or DER, signed by the authority it is about.", Effect(set!(client_tls.client_crl_file));
+    "client-cert-allowed-hostname" List "", "Comma-separated list of host names and addresses, one of which a client certificate must be for.", Effect(set!(client_tls.client_cert_allowed_hostnames));
+    "client-cert-file" Text "", "this member opens no client connections to itself", Ignored;
+    "client-key-file" Text "", "this member opens no client connections to itself", Ignored;
+    "auto-tls" Bool "false", "Client TLS using a generated certificate, kept in fixtures/client of the data directory.", Effect(set!(client_tls.auto_tls));
+    "self-signed-cert-validity" Uint "1", "Validity of generated certificates, in years.", Effect(set!(client_tls.self_signed_cert_validity_years));
+    "cipher-suites" List "", "Comma-separated list of TLS 1.2 cipher suites, by Go's names (empty: all supported). TLS 1.3's are always on.", Effect(set!(client_tls.cipher_suites));
+    "tls-min-version" Text "TLS1.2", "Minimum TLS version: TLS1.2 or TLS1.3.", Effect(|draft, text| put_version(&mut draft.config.client_tls.min_version, TlsVersion::Tls12, text));
+    "tls-max-version" Text "", "Maximum TLS version: TLS1.2 or TLS1.3 (empty: TLS1.3).", Effect(|draft, text| put_version(&mut draft.config.client_tls.max_version, TlsVersion::Tls13, text));
+    "host-whitelist" List "*", "Acceptable hostnames from HTTP client requests, if server is not secure (empty or * means allow all).", Effect(set!(host_whitelist));
+    "cors" List "*", "Comma-separated list of origins whose web pages may use the HTTP endpoints (empty or * means allow all).", Pending(set!(cors), "no endpoint meant for web pages is served yet");
+    "peer-cert-file" Text "", "TLS between members is not served yet", Refused;
+    "peer-key-file" Text "", "TLS between members is not served yet", Refused;
+    "peer-client-cert-auth" Bool "false", "TLS between members is not served yet", Refused;
+    "peer-trusted-ca-file" Text "", "TLS between members is not served yet", Refused;
+    "peer-cert-allowed-cn" List "", "TLS between members is not served yet", Refused;
+    "peer-cert-allowed-hostname" List "", "TLS between members is not served yet", Refused;
+    "peer-auto-tls" Bool "false", "TLS between members is not served yet", Refused;
+    "peer-client-cert-file" Text "", "TLS between members is not served yet", Refused;
+    "peer-client-key-file" Text "", "TLS between members is not served yet", Refused;
+    "peer-crl-file" Text "", "TLS between members is not served yet", Refused;
+    "peer-skip-client-san-verification" Bool "false", "TLS between members is not served yet", Refused;
+};
+
+pub(super) static AUTH: &[Flag] = rows! { Auth:
+    "auth-token" Text "simple", "authentication is not served yet, and JWT would have to be checked", Refused;
+    "auth-token-ttl" Uint "300", "authentication is not served yet", Ignored;
+    "bcrypt-cost" Uint "10", "authentication is not served yet", Ignored;
+};
+
+/// An empty version means `default`.
+fn put_version(field: &mut TlsVersion, default: TlsVersion, text: &str) -> Result<(), String> {
+    if text.is_empty() {
+        *field = default;
+        return Ok(());
+    }
+    put(field, text)
+}

@@ -1,0 +1,189 @@
+//! TLS settings as the configuration states them; `security/` makes a running acceptor of them.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use super::value::{Value, comma_list};
+
+/// TLS on the client port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// PEM file of the server's certificate followed by its intermediates. Default none.
+    pub cert_file: Option<PathBuf>,
+    /// PEM file of the private key of `cert_file` (PKCS#8, PKCS#1 or SEC1). Default none.
+    pub key_file: Option<PathBuf>,
+    /// PEM file of the authorities that client certificates must come from. Naming one makes a client certificate
+    /// required, with or without `client_cert_auth`, as in etcd. Default none.
+    pub trusted_ca_file: Option<PathBuf>,
+    /// Require a client certificate signed by `trusted_ca_file`. Default false.
+    pub client_cert_auth: bool,
+    /// PEM or DER file of revoked client certificates, signed by their authority. Default none.
+    pub client_crl_file: Option<PathBuf>,
+    /// Of these host names or addresses a client certificate must carry at least one. Default empty: any.
+    pub client_cert_allowed_hostnames: Vec<String>,
+    /// Serve TLS with a self-signed certificate made in `<data-dir>/fixtures/client` when none is given. Default false.
+    pub auto_tls: bool,
+    /// How long a certificate of `auto_tls` is valid, in years of 365 days. Default 1.
+    pub self_signed_cert_validity_years: u32,
+    /// The TLS 1.2 cipher suites to offer, in this order. Default empty: all that are supported.
+    /// TLS 1.3 has its own suites, which are not configurable.
+    pub cipher_suites: Vec<CipherSuite>,
+    /// The lowest version to accept. Default TLS 1.2.
+    pub min_version: TlsVersion,
+    /// The highest version to accept. Default TLS 1.3.
+    pub max_version: TlsVersion,
+}
+
+impl Default for TlsConfig {
+    fn default() -> Self {
+        Self {
+            cert_file: None,
+            key_file: None,
+            trusted_ca_file: None,
+            client_cert_auth: false,
+            client_crl_file: None,
+            client_cert_allowed_hostnames: Vec::new(),
+            auto_tls: false,
+            self_signed_cert_validity_years: 1,
+            cipher_suites: Vec::new(),
+            min_version: TlsVersion::Tls12,
+            max_version: TlsVersion::Tls13,
+        }
+    }
+}
+
+impl TlsConfig {
+    /// Whether a certificate was given, so that `auto_tls` has nothing to do.
+    pub fn has_files(&self) -> bool {
+        self.cert_file.is_some() || self.key_file.is_some()
+    }
+
+    /// Whether TLS can be served at all.
+    pub fn is_configured(&self) -> bool {
+        self.has_files() || self.auto_tls
+    }
+
+    /// Whether clients must present a certificate.
+    pub fn requires_client_cert(&self) -> bool {
+        self.client_cert_auth || self.trusted_ca_file.is_some()
+    }
+}
+
+/// A TLS protocol version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TlsVersion {
+    /// TLS 1.2.
+    Tls12,
+    /// TLS 1.3.
+    Tls13,
+}
+
+impl fmt::Display for TlsVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tls12 => "TLS1.2",
+            Self::Tls13 => "TLS1.3",
+        })
+    }
+}
+
+impl Value for TlsVersion {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "TLS1.2" => Ok(Self::Tls12),
+            "TLS1.3" => Ok(Self::Tls13),
+            _ => Err("unexpected TLS version (must be one of: TLS1.2, TLS1.3)".to_owned()),
+        }
+    }
+}
+
+/// A cipher suite, under the name that Go (and therefore etcd) gives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the names are IANA's")]
+pub enum CipherSuite {
+    EcdheEcdsaAes128GcmSha256,
+    EcdheEcdsaAes256GcmSha384,
+    EcdheEcdsaChacha20Poly1305Sha256,
+    EcdheRsaAes128GcmSha256,
+    EcdheRsaAes256GcmSha384,
+    EcdheRsaChacha20Poly1305Sha256,
+    Aes128GcmSha256,
+    Aes256GcmSha384,
+    Chacha20Poly1305Sha256,
+}
+
+impl CipherSuite {
+    /// Every supported suite with its name, TLS 1.2 first.
+    pub const ALL: [(Self, &'static str); 9] = [
+        (Self::EcdheEcdsaAes128GcmSha256, "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"),
+        (Self::EcdheEcdsaAes256GcmSha384, "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"),
+        (Self::EcdheEcdsaChacha20Poly1305Sha256, "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256"),
+        (Self::EcdheRsaAes128GcmSha256, "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"),
+        (Self::EcdheRsaAes256GcmSha384, "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384"),
+        (Self::EcdheRsaChacha20Poly1305Sha256, "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256"),
+        (Self::Aes128GcmSha256, "TLS_AES_128_GCM_SHA256"),
+        (Self::Aes256GcmSha384, "TLS_AES_256_GCM_SHA384"),
+        (Self::Chacha20Poly1305Sha256, "TLS_CHACHA20_POLY1305_SHA256"),
+    ];
+
+    /// The suite's name.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(suite, _)| *suite == self).map_or("", |(_, name)| name)
+    }
+
+    /// Whether the suite belongs to TLS 1.3, where naming it changes nothing: those suites are always offered.
+    pub fn is_tls13(self) -> bool {
+        matches!(self, Self::Aes128GcmSha256 | Self::Aes256GcmSha384 | Self::Chacha20Poly1305Sha256)
+    }
+}
+
+impl Value for Vec<CipherSuite> {
+    fn parse(text: &str) -> Result<Self, String> {
+        comma_list(text)
+            .map(|name| {
+                // Go accepts the two ChaCha20 suites without their hash as well.
+                let name_in_full =
+                    if name.ends_with("_WITH_CHACHA20_POLY1305") { format!("{name}_SHA256") } else { name.to_owned() };
+                CipherSuite::ALL.iter().find(|(_, known)| *known == name_in_full).map(|(suite, _)| *suite).ok_or_else(|| {
+                    let supported: Vec<_> = CipherSuite::ALL.iter().map(|(_, name)| *name).collect();
+                    format!("cipher suite {name} is unknown or not supported (supported: {})", supported.join(", "))
+                })
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_suite_is_found_by_its_name() {
+        for (suite, name) in CipherSuite::ALL {
+            assert_eq!(Vec::<CipherSuite>::parse(name), Ok(vec![suite]));
+            assert_eq!(suite.name(), name);
+            assert_eq!(suite.is_tls13(), !name.contains("_WITH_"));
+        }
+    }
+
+    #[test]
+    fn an_unsupported_suite_is_refused_with_the_supported_ones_listed() {
+        let error = Vec::<CipherSuite>::parse("TLS_RSA_WITH_AES_128_CBC_SHA").unwrap_err();
+        assert!(error.contains("TLS_RSA_WITH_AES_128_CBC_SHA is unknown or not supported"), "{error}");
+        assert!(error.contains("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"), "{error}");
+    }
+
+    #[test]
+    fn the_older_chacha_names_mean_the_same_suites() {
+        assert_eq!(
+            Vec::<CipherSuite>::parse("TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305"),
+            Ok(vec![CipherSuite::EcdheRsaChacha20Poly1305Sha256])
+        );
+    }
+
+    #[test]
+    fn an_empty_maximum_is_not_a_version() {
+        assert!(TlsVersion::parse("").is_err());
+        assert_eq!(TlsVersion::parse("TLS1.3"), Ok(TlsVersion::Tls13));
+    }
+}

@@ -1,0 +1,368 @@
+//! Whether the settings of a configuration go together.
+
+use std::time::Duration;
+
+use super::error::{ConfigError, Notice};
+use super::settings::{AutoCompaction, Config};
+use super::tls::TlsVersion;
+use super::url::{Scheme, Url, listen_addrs};
+
+/// The longest election time-out: etcd's limit, beyond which a cluster is dead for too long to call it highly available.
+const MAX_ELECTION_TIMEOUT: Duration = Duration::from_secs(50);
+
+/// Above this, `--max-request-bytes` is warned about: 10 MiB, as in etcd.
+const RECOMMENDED_MAX_REQUEST_BYTES: usize = 10 * 1024 * 1024;
+
+/// The largest `--max-request-bytes`: 1 GiB, so that with its overhead a message length fits what gRPC can frame.
+const MAX_REQUEST_BYTES: usize = 1024 * 1024 * 1024;
+
+/// The smallest memtable that RocksDB does not silently enlarge: 64 KiB.
+const MIN_MEMTABLE_BYTES: usize = 64 * 1024;
+
+fn invalid<T>(text: impl Into<String>) -> Result<T, ConfigError> {
+    Err(ConfigError::Invalid(text.into()))
+}
+
+impl Config {
+    /// Checks everything that can be checked without looking at files or sockets. Returns what an operator should know
+    /// although it is valid. Starting a server does this by itself.
+    ///
+    /// # Errors
+    /// The first contradiction found, naming the flags.
+    pub fn validate(&self) -> Result<Vec<Notice>, ConfigError> {
+        let mut notices = Vec::new();
+        self.validate_member(&mut notices)?;
+        self.validate_urls()?;
+        self.validate_timers()?;
+        self.validate_limits(&mut notices)?;
+        self.validate_tls(&mut notices)?;
+        Ok(notices)
+    }
+
+    fn validate_member(&self, notices: &mut Vec<Notice>) -> Result<(), ConfigError> {
+        if self.name.is_empty() || self.name.contains(['=', ',']) {
+            return invalid(format!("--name must not be empty or contain '=' or ',' (set to {:?})", self.name));
+        }
+        if self.name == "default" && self.initial_cluster.len() > 1 {
+            notices.push(Notice::new("--name", "it isn't recommended to use the default name in a cluster"));
+        }
+        if self.snapshot_count == 0 {
+            return invalid("--snapshot-count must be >0");
+        }
+        Ok(())
+    }
+
+    fn validate_urls(&self) -> Result<(), ConfigError> {
+        let listening = [
+            ("listen-client-urls", &self.listen_client_urls, true),
+            ("listen-peer-urls", &self.listen_peer_urls, true),
+            ("listen-client-http-urls", &self.listen_client_http_urls, false),
+            ("listen-metrics-urls", &self.listen_metrics_urls, false),
+        ];
+        let mut taken: Vec<(&str, std::net::SocketAddr)> = Vec::new();
+        for (flag, urls, required) in listening {
+            if urls.is_empty() && required {
+                return invalid(format!("--{flag} needs at least one URL"));
+            }
+            let addrs = listen_addrs(urls).or_else(|reason| invalid(format!("--{flag}: {reason}")))?;
+            for addr in addrs.iter().map(|listen| listen.addr).filter(|addr| addr.port() != 0) {
+                if let Some((other, _)) = taken.iter().find(|(_, known)| *known == addr) {
+                    return invalid(format!("--{flag} and --{other} both listen on {addr}"));
+                }
+                taken.push((flag, addr));
+            }
+        }
+        if let Some(url) = self.listen_peer_urls.iter().find(|url| url.scheme() == Scheme::Https) {
+            return invalid(format!("--listen-peer-urls has {url}: TLS between members is not served yet"));
+        }
+        if self.initial_advertise_peer_urls.is_empty() {
+            return invalid("--initial-advertise-peer-urls needs at least one URL");
+        }
+        let advertised = [
+            ("advertise-client-urls", &self.advertise_client_urls),
+            ("initial-advertise-peer-urls", &self.initial_advertise_peer_urls),
+        ];
+        for (flag, urls) in advertised {
+            if let Some(url) = urls.iter().find(|url| url.host().is_empty()) {
+                return invalid(format!("--{flag} must be \"host:port\" (unexpected empty host {url})"));
+            }
+        }
+        Ok(())
+    }
+
+    fn validate_timers(&self) -> Result<(), ConfigError> {
+        let (heartbeat, election) = (self.heartbeat_interval.as_millis(), self.election_timeout.as_millis());
+        if heartbeat == 0 {
+            return invalid("--heartbeat-interval must be >0 (set to 0ms)");
+        }
+        if election == 0 {
+            return invalid("--election-timeout must be >0 (set to 0ms)");
+        }
+        if heartbeat.saturating_mul(5) > election {
+            return invalid(format!(
+                "--election-timeout[{election}ms] should be at least as 5 times as --heartbeat-interval[{heartbeat}ms]"
+            ));
+        }
+        if self.election_timeout > MAX_ELECTION_TIMEOUT {
+            return invalid(format!(
+                "--election-timeout[{election}ms] is too long, and should be set less than {}ms",
+                MAX_ELECTION_TIMEOUT.as_millis()
+            ));
+        }
+        if self.auto_compaction == AutoCompaction::Periodic(Duration::ZERO) {
+            return invalid("--auto-compaction-retention must be >0, or off");
+        }
+        Ok(())
+    }
+
+    fn validate_limits(&self, notices: &mut Vec<Notice>) -> Result<(), ConfigError> {
+        if self.max_request_bytes == 0 || self.max_request_bytes > MAX_REQUEST_BYTES {
+            return invalid(format!(
+                "--max-request-bytes must be from 1 to {MAX_REQUEST_BYTES} (set to {})",
+                self.max_request_bytes
+            ));
+        }
+        if self.max_request_bytes > RECOMMENDED_MAX_REQUEST_BYTES {
+            let text = format!("{} bytes exceed the recommended {RECOMMENDED_MAX_REQUEST_BYTES}", self.max_request_bytes);
+            notices.push(Notice::new("--max-request-bytes", text));
+        }
+        for (flag, value) in [
+            ("max-txn-ops", self.max_txn_ops),
+            ("max-concurrent-streams", self.max_concurrent_streams as usize),
+            ("compaction-batch-limit", self.compaction_batch_limit),
+        ] {
+            if value == 0 {
+                return invalid(format!("--{flag} must be >0"));
+            }
+        }
+        if self.memtable_bytes < MIN_MEMTABLE_BYTES {
+            return invalid(format!(
+                "--memtable-bytes must be at least {MIN_MEMTABLE_BYTES} (set to {})",
+                self.memtable_bytes
+            ));
+        }
+        Ok(())
+    }
+
+    fn validate_tls(&self, notices: &mut Vec<Notice>) -> Result<(), ConfigError> {
+        let tls = &self.client_tls;
+        if tls.cert_file.is_some() != tls.key_file.is_some() {
+            let (given, missing) =
+                if tls.cert_file.is_some() { ("cert-file", "key-file") } else { ("key-file", "cert-file") };
+            return invalid(format!("--{given} needs --{missing}: both must be present, or neither"));
+        }
+        if tls.self_signed_cert_validity_years == 0 {
+            return invalid("--self-signed-cert-validity must be >0 years");
+        }
+        if tls.min_version > tls.max_version {
+            return invalid(format!(
+                "min version ({}) is greater than max version ({}): see --tls-min-version and --tls-max-version",
+                tls.min_version, tls.max_version
+            ));
+        }
+        if !tls.cipher_suites.is_empty() {
+            if tls.min_version == TlsVersion::Tls13 {
+                return invalid("cipher suites cannot be configured when only TLS1.3 is enabled");
+            }
+            if tls.max_version == TlsVersion::Tls12 && tls.cipher_suites.iter().all(|suite| suite.is_tls13()) {
+                return invalid("--cipher-suites names only suites of TLS1.3, which --tls-max-version=TLS1.2 excludes");
+            }
+        }
+        if tls.client_cert_auth && tls.trusted_ca_file.is_none() && self.serves_tls() {
+            return invalid(
+                "--client-cert-auth needs --trusted-ca-file: \
+                 without it a certificate of any public authority would do",
+            );
+        }
+        for (flag, given) in [
+            ("client-crl-file", tls.client_crl_file.is_some()),
+            ("client-cert-allowed-hostname", !tls.client_cert_allowed_hostnames.is_empty()),
+        ] {
+            if given && tls.trusted_ca_file.is_none() {
+                return invalid(format!("--{flag} needs --trusted-ca-file: without it no client certificate is checked"));
+            }
+        }
+        self.validate_schemes(notices)
+    }
+
+    /// URLs against certificates: https without one is an error, http with one is served plain and said so.
+    fn validate_schemes(&self, notices: &mut Vec<Notice>) -> Result<(), ConfigError> {
+        let tls = &self.client_tls;
+        let of_scheme = |scheme| self.client_urls().filter(move |url: &&Url| url.scheme() == scheme);
+        if let Some(url) = of_scheme(Scheme::Https).next()
+            && !tls.is_configured()
+        {
+            return invalid(format!(
+                "TLS key/cert (--cert-file, --key-file) must be provided for client url {url} with HTTPS scheme, \
+                 or --auto-tls"
+            ));
+        }
+        for url in of_scheme(Scheme::Http) {
+            if tls.is_configured() {
+                let text = "scheme is http while key and cert files are present; ignoring key and cert files";
+                notices.push(Notice::new(url.to_string(), text));
+            }
+            if tls.requires_client_cert() {
+                let text = "scheme is http while client cert auth is enabled; ignoring client cert auth for this URL";
+                notices.push(Notice::new(url.to_string(), text));
+            }
+        }
+        if tls.auto_tls && tls.has_files() {
+            notices.push(Notice::new("--auto-tls", "ignoring client auto TLS since certs given"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tls::{CipherSuite, TlsConfig};
+
+    fn urls(text: &str) -> Vec<Url> {
+        crate::config::value::Value::parse(text).unwrap()
+    }
+
+    fn error(change: impl FnOnce(&mut Config)) -> String {
+        let mut config = Config::default();
+        change(&mut config);
+        config.validate().unwrap_err().to_string()
+    }
+
+    fn notices(change: impl FnOnce(&mut Config)) -> Vec<String> {
+        let mut config = Config::default();
+        change(&mut config);
+        config.validate().unwrap().into_iter().map(|notice| format!("{}: {}", notice.setting, notice.text)).collect()
+    }
+
+    fn with_cert(config: &mut Config) {
+        config.client_tls.cert_file = Some("cert.pem".into());
+        config.client_tls.key_file = Some("key.pem".into());
+        config.listen_client_urls = urls("https://localhost:2379");
+    }
+
+    #[test]
+    fn the_default_is_valid_and_nothing_to_say_about() {
+        assert_eq!(Config::default().validate().unwrap(), []);
+    }
+
+    #[test]
+    fn an_election_takes_at_least_five_heartbeats_and_at_most_fifty_seconds() {
+        assert_eq!(
+            error(|c| c.election_timeout = Duration::from_millis(499)),
+            "--election-timeout[499ms] should be at least as 5 times as --heartbeat-interval[100ms]"
+        );
+        assert_eq!(
+            error(|c| c.election_timeout = Duration::from_millis(50_001)),
+            "--election-timeout[50001ms] is too long, and should be set less than 50000ms"
+        );
+        assert_eq!(error(|c| c.heartbeat_interval = Duration::ZERO), "--heartbeat-interval must be >0 (set to 0ms)");
+        assert!(notices(|c| c.election_timeout = Duration::from_millis(500)).is_empty());
+    }
+
+    #[test]
+    fn listening_takes_addresses_and_each_only_once() {
+        assert!(error(|c| c.listen_client_urls = urls("http://node1:2379")).contains("--listen-client-urls: expected an IP"));
+        assert!(error(|c| c.listen_client_urls.clear()).contains("needs at least one URL"));
+        assert_eq!(
+            error(|c| c.listen_metrics_urls = urls("http://127.0.0.1:2379")),
+            "--listen-metrics-urls and --listen-client-urls both listen on 127.0.0.1:2379"
+        );
+        assert!(error(|c| c.listen_peer_urls = urls("https://127.0.0.1:2380")).contains("not served yet"));
+    }
+
+    #[test]
+    fn advertised_urls_need_a_host() {
+        assert!(error(|c| c.advertise_client_urls = urls("http://:2379")).contains("unexpected empty host"));
+        assert!(error(|c| c.initial_advertise_peer_urls = urls("http://:2380")).contains("unexpected empty host"));
+    }
+
+    #[test]
+    fn names_that_initial_cluster_could_not_hold_are_refused() {
+        assert!(error(|c| c.name = "a=b".to_owned()).contains("--name must not"));
+        assert!(error(|c| c.name.clear()).contains("--name must not"));
+    }
+
+    #[test]
+    fn https_needs_a_certificate_or_auto_tls() {
+        let listen = |c: &mut Config| c.listen_client_urls = urls("http://127.0.0.1:1,https://127.0.0.1:2");
+        let text = error(listen);
+        assert!(text.contains("must be provided for client url https://127.0.0.1:2"), "{text}");
+        assert!(error(|c| c.listen_metrics_urls = urls("https://127.0.0.1:3")).contains("https://127.0.0.1:3"));
+        let notices = notices(|c| {
+            listen(c);
+            c.client_tls.auto_tls = true;
+        });
+        assert_eq!(notices.len(), 1, "{notices:?}");
+        assert!(notices[0].starts_with("http://127.0.0.1:1: scheme is http while key and cert files"), "{notices:?}");
+    }
+
+    #[test]
+    fn certificate_and_key_come_together() {
+        assert!(error(|c| c.client_tls.cert_file = Some("c".into())).starts_with("--cert-file needs --key-file"));
+        assert!(error(|c| c.client_tls.key_file = Some("k".into())).starts_with("--key-file needs --cert-file"));
+    }
+
+    #[test]
+    fn client_certificates_need_an_authority() {
+        assert!(
+            error(|c| {
+                with_cert(c);
+                c.client_tls.client_cert_auth = true;
+            })
+            .starts_with("--client-cert-auth needs --trusted-ca-file")
+        );
+        assert!(error(|c| c.client_tls.client_crl_file = Some("x".into())).starts_with("--client-crl-file needs"));
+        assert!(
+            error(|c| c.client_tls.client_cert_allowed_hostnames = vec!["x".to_owned()])
+                .starts_with("--client-cert-allowed-hostname needs")
+        );
+    }
+
+    #[test]
+    fn http_with_certificates_is_served_plain_with_a_warning() {
+        let notices = notices(|c| {
+            with_cert(c);
+            c.client_tls.trusted_ca_file = Some("ca.pem".into());
+            c.listen_client_urls = urls("http://127.0.0.1:2379");
+        });
+        assert_eq!(notices.len(), 2, "{notices:?}");
+        assert!(notices[1].contains("ignoring client cert auth for this URL"));
+    }
+
+    #[test]
+    fn tls_versions_and_suites_must_leave_something_to_negotiate() {
+        let tls = |tls: TlsConfig| error(|c| c.client_tls = tls);
+        assert!(
+            tls(TlsConfig { min_version: TlsVersion::Tls13, max_version: TlsVersion::Tls12, ..TlsConfig::default() })
+                .starts_with("min version (TLS1.3) is greater than max version (TLS1.2)")
+        );
+        assert_eq!(
+            tls(TlsConfig {
+                min_version: TlsVersion::Tls13,
+                cipher_suites: vec![CipherSuite::EcdheRsaAes128GcmSha256],
+                ..TlsConfig::default()
+            }),
+            "cipher suites cannot be configured when only TLS1.3 is enabled"
+        );
+        assert!(
+            tls(TlsConfig {
+                max_version: TlsVersion::Tls12,
+                cipher_suites: vec![CipherSuite::Aes128GcmSha256],
+                ..TlsConfig::default()
+            })
+            .starts_with("--cipher-suites names only suites of TLS1.3")
+        );
+    }
+
+    #[test]
+    fn limits_of_zero_are_refused() {
+        assert!(error(|c| c.max_request_bytes = 0).contains("--max-request-bytes must be from 1"));
+        assert!(error(|c| c.max_txn_ops = 0).contains("--max-txn-ops must be >0"));
+        assert!(error(|c| c.max_concurrent_streams = 0).contains("--max-concurrent-streams must be >0"));
+        assert!(error(|c| c.compaction_batch_limit = 0).contains("--compaction-batch-limit must be >0"));
+        assert!(error(|c| c.snapshot_count = 0).contains("--snapshot-count must be >0"));
+        assert!(error(|c| c.memtable_bytes = 1).contains("--memtable-bytes must be at least"));
+        assert_eq!(notices(|c| c.max_request_bytes = 11 * 1024 * 1024).len(), 1);
+    }
+}

@@ -1,0 +1,89 @@
+//! What the TLS files hold, read and parsed.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+
+use super::error::TlsError;
+use crate::config::TlsConfig;
+
+/// The contents of all TLS files, read at one time.
+pub(super) struct Material {
+    /// The server's certificate and its intermediates.
+    pub(super) chain: Vec<CertificateDer<'static>>,
+    /// Its private key.
+    pub(super) key: PrivateKeyDer<'static>,
+    /// Who may have signed client certificates; none if clients need none.
+    pub(super) roots: Option<Arc<RootCertStore>>,
+    /// Which of those are revoked.
+    pub(super) crls: Vec<CertificateRevocationListDer<'static>>,
+}
+
+impl Material {
+    /// Reads every file that `tls` names.
+    pub(super) fn read(tls: &TlsConfig) -> Result<Self, TlsError> {
+        let (Some(cert_file), Some(key_file)) = (&tls.cert_file, &tls.key_file) else {
+            return Err(TlsError::NotConfigured);
+        };
+        Ok(Self {
+            chain: certificates("--cert-file", cert_file)?,
+            key: private_key("--key-file", key_file)?,
+            roots: tls.trusted_ca_file.as_deref().map(roots).transpose()?,
+            crls: tls.client_crl_file.as_deref().map(revocations).transpose()?.unwrap_or_default(),
+        })
+    }
+}
+
+fn read(flag: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
+    std::fs::read(path).map_err(|source| TlsError::Read { flag, path: path.to_owned(), source })
+}
+
+fn unusable(flag: &'static str, path: &Path, reason: impl Into<String>) -> TlsError {
+    TlsError::Unusable { flag, path: path.to_owned(), reason: reason.into() }
+}
+
+/// Every certificate of a PEM file, at least one.
+fn certificates(flag: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let bytes = read(flag, path)?;
+    let certs = CertificateDer::pem_slice_iter(&bytes)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| unusable(flag, path, format!("is not valid PEM: {error}")))?;
+    if certs.is_empty() {
+        return Err(unusable(flag, path, "holds no PEM certificate"));
+    }
+    Ok(certs)
+}
+
+fn private_key(flag: &'static str, path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let bytes = read(flag, path)?;
+    // The parser's error would quote nothing of the key, but it says no more than this either.
+    PrivateKeyDer::from_pem_slice(&bytes)
+        .map_err(|_| unusable(flag, path, "holds no unencrypted PEM private key (PKCS#8, PKCS#1 or SEC1)"))
+}
+
+fn roots(path: &Path) -> Result<Arc<RootCertStore>, TlsError> {
+    const FLAG: &str = "--trusted-ca-file";
+    let mut roots = RootCertStore::empty();
+    for cert in certificates(FLAG, path)? {
+        roots.add(cert).map_err(|error| unusable(FLAG, path, format!("holds an unusable authority: {error}")))?;
+    }
+    Ok(Arc::new(roots))
+}
+
+/// The revocation lists of a PEM file, or the one of a DER file.
+fn revocations(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+    const FLAG: &str = "--client-crl-file";
+    let bytes = read(FLAG, path)?;
+    let crls = CertificateRevocationListDer::pem_slice_iter(&bytes)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| unusable(FLAG, path, format!("is not valid PEM: {error}")))?;
+    // Every DER list is an ASN.1 sequence and begins with this byte.
+    match bytes.first() {
+        Some(0x30) if crls.is_empty() => Ok(vec![CertificateRevocationListDer::from(bytes)]),
+        _ if crls.is_empty() => Err(unusable(FLAG, path, "holds no revocation list, neither PEM nor DER")),
+        _ => Ok(crls),
+    }
+}

@@ -1,0 +1,69 @@
+//! TLS on the client port.
+//!
+//! ```text
+//!   accept loop ──▶ Acceptor::accept(TcpStream) ──▶ MaybeTlsStream ──▶ HTTP
+//!                        │   bounded, timed
+//!                        ▼
+//!                   TlsReloader ──▶ current ServerConfig      files: certificate, key, authorities, revocations
+//!                        └── looks at the files, at most once a second, when someone connects
+//! ```
+//!
+//! * [`client_tls`] makes a [`TlsReloader`] of the configuration, with a self-signed certificate if asked (`--auto-tls`).
+//! * A [`TlsReloader`] holds the TLS configuration made of the files as they were last read without an error. A change
+//!   replaces the configuration whole: certificate, authorities and revocations never mix, and a session ticket of the old
+//!   one is worth nothing with the new one. Connections that exist are left alone.
+//! * An [`Acceptor`] takes one accepted connection through the handshake, in the caller's task, which must not be the
+//!   accept loop. [`Acceptor::ready`] holds the accept loop back while too many handshakes are under way.
+//! * A [`MaybeTlsStream`] is what is served; it knows the [`PeerIdentity`] of a client that showed a certificate.
+//!
+//! Knows `config/`. Its one invariant: **a connection that comes out of an acceptor has passed every check of the
+//! configuration current when its handshake began.** A file that cannot be read or used changes nothing but a log line.
+//!
+//! Left out: TLS between members, and the metrics of certificates about to expire.
+
+mod acceptor;
+mod auto;
+mod error;
+mod identity;
+mod material;
+mod reload;
+mod server_config;
+mod stream;
+mod verifier;
+
+use std::sync::Arc;
+
+use crate::config::Config;
+
+pub use acceptor::{AcceptError, AcceptLimits, AcceptStats, Acceptor};
+pub use error::TlsError;
+pub use identity::PeerIdentity;
+pub use reload::{RELOAD_INTERVAL, TlsReloader};
+pub use stream::MaybeTlsStream;
+
+/// Sets up TLS for the client URLs of a valid configuration: reads the files, or makes and keeps a certificate under the
+/// data directory. None if no client URL is https. Blocks on the disk.
+pub fn client_tls(config: &Config) -> Result<Option<Arc<TlsReloader>>, TlsError> {
+    if !config.serves_tls() {
+        return Ok(None);
+    }
+    let mut tls = config.client_tls.clone();
+    if !tls.is_configured() {
+        return Err(TlsError::NotConfigured);
+    }
+    if !tls.has_files() {
+        let directory = config.data_dir().join("fixtures").join("client");
+        let urls = config.client_urls().chain(&config.advertise_client_urls);
+        let hosts: std::collections::BTreeSet<&str> =
+            urls.map(crate::config::Url::host).filter(|host| !host.is_empty()).collect();
+        let pair = auto::ensure_self_signed(&directory, &hosts, tls.self_signed_cert_validity_years)?;
+        tls.cert_file = Some(pair.cert_file);
+        tls.key_file = Some(pair.key_file);
+    }
+    TlsReloader::new(tls, RELOAD_INTERVAL).map(|reloader| Some(Arc::new(reloader)))
+}
+
+#[cfg(test)]
+mod test_certs;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,125 @@
+//! TLS files that are read again when they change.
+//!
+//! Who renews certificates writes several files, one after the other, or swings a symbolic link. So a change is anything
+//! that a `stat` of any file shows, the files are always read all together, and a state in between (a new certificate with
+//! an old key, a file missing) fails, is logged once, and leaves the configuration as it was until the files change again.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use rustls::ServerConfig;
+
+use super::error::TlsError;
+use super::server_config::build;
+use crate::config::TlsConfig;
+
+/// How often, at most, the files are looked at. They are looked at only when someone connects.
+pub const RELOAD_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The TLS configuration made of a set of files, kept up to date.
+#[derive(Debug)]
+pub struct TlsReloader {
+    tls: TlsConfig,
+    interval: Duration,
+    current: ArcSwap<ServerConfig>,
+    next_look: Mutex<Instant>,
+    /// The files as they were when last read, with or without success. Held while reading, so that one thread reads.
+    seen: Mutex<Stamps>,
+    reloads: AtomicU64,
+    failures: AtomicU64,
+}
+
+impl TlsReloader {
+    /// Reads the files of `tls` for the first time, and at most every `interval` again. Blocks on the disk.
+    pub fn new(tls: TlsConfig, interval: Duration) -> Result<Self, TlsError> {
+        // Before the files are read: a change in between is then seen at the next look.
+        let stamps = Stamps::of(&tls);
+        let current = ArcSwap::new(build(&tls)?);
+        Ok(Self {
+            tls,
+            interval,
+            current,
+            next_look: Mutex::new(Instant::now() + interval),
+            seen: Mutex::new(stamps),
+            reloads: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+        })
+    }
+
+    /// The configuration for a new connection, after a look at the files if none was taken lately.
+    /// The disk is touched on the blocking pool.
+    pub async fn current(self: &Arc<Self>) -> Arc<ServerConfig> {
+        if self.is_due() {
+            let this = Arc::clone(self);
+            // It fails only if the runtime is shutting down, and then what was loaded last will do.
+            let _ = tokio::task::spawn_blocking(move || this.look()).await;
+        }
+        self.current.load_full()
+    }
+
+    /// How often new files were taken.
+    pub fn reloads(&self) -> u64 {
+        self.reloads.load(Ordering::Relaxed)
+    }
+
+    /// How often changed files were no good.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is time for a look; says so to only one caller.
+    fn is_due(&self) -> bool {
+        let now = Instant::now();
+        let mut next = self.next_look.lock();
+        let due = now >= *next;
+        if due {
+            *next = now + self.interval;
+        }
+        due
+    }
+
+    /// Reads the files again if they changed.
+    fn look(&self) {
+        let mut seen = self.seen.lock();
+        let stamps = Stamps::of(&self.tls);
+        if stamps == *seen {
+            return;
+        }
+        *seen = stamps;
+        match build(&self.tls) {
+            Ok(config) => {
+                self.current.store(config);
+                self.reloads.fetch_add(1, Ordering::Relaxed);
+                tracing::info!("reloaded TLS files");
+            }
+            Err(error) => {
+                self.failures.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(%error, "changed TLS files are unusable, going on with those loaded before");
+            }
+        }
+    }
+}
+
+/// What `stat` says about one file: device, inode, size, times of last change of content and of inode.
+type Stamp = (u64, u64, u64, i64, i64, i64, i64);
+
+/// The stamps of all files of a configuration, in a fixed order; none for a file that is not there.
+#[derive(Debug, PartialEq, Eq)]
+struct Stamps([Option<Stamp>; 4]);
+
+impl Stamps {
+    fn of(tls: &TlsConfig) -> Self {
+        let files = [&tls.cert_file, &tls.key_file, &tls.trusted_ca_file, &tls.client_crl_file];
+        Self(files.map(|file| file.as_deref().and_then(stamp)))
+    }
+}
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let data = std::fs::metadata(path).ok()?;
+    Some((data.dev(), data.ino(), data.size(), data.mtime(), data.mtime_nsec(), data.ctime(), data.ctime_nsec()))
+}
