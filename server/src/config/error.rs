@@ -6,7 +6,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// No flag has this name.
-    #[error("unknown flag --{name}{}; --help lists the flags", did_you_mean("--", .nearest))]
+    #[error("unknown flag --{name}{}; --help lists the flags", did_you_mean("--", .nearest.as_ref()))]
     UnknownFlag {
         /// The name as given, without dashes.
         name: String,
@@ -72,7 +72,7 @@ pub enum ConfigError {
         reason: String,
     },
     /// A key of the config file that means nothing.
-    #[error("unknown key {key} in config file {}{}", path.display(), did_you_mean("", .nearest))]
+    #[error("unknown key {key} in config file {}{}", path.display(), did_you_mean("", .nearest.as_ref()))]
     UnknownKey {
         /// The key, with its section.
         key: String,
@@ -99,8 +99,8 @@ pub enum ConfigError {
 }
 
 /// `, did you mean …?`, or nothing.
-fn did_you_mean(dashes: &str, nearest: &Option<impl std::fmt::Display>) -> String {
-    nearest.as_ref().map_or(String::new(), |name| format!(", did you mean {dashes}{name}?"))
+fn did_you_mean(dashes: &str, nearest: Option<&impl std::fmt::Display>) -> String {
+    nearest.map_or(String::new(), |name| format!(", did you mean {dashes}{name}?"))
 }
 
 /// The candidate most similar to `name`, if a slip of the fingers could explain the difference.

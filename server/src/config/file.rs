@@ -57,8 +57,8 @@ static SECTIONS: [Section; 3] = [
 
 /// Reads the file at `path` into `draft`.
 pub(crate) fn read(path: &Path, draft: &mut Draft) -> Result<(), ConfigError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| ConfigError::ReadFile { path: path.to_owned(), source })?;
+    let text =
+        std::fs::read_to_string(path).map_err(|source| ConfigError::ReadFile { path: path.to_owned(), source })?;
     parse(&text, path, draft)
 }
 
@@ -169,4 +169,5 @@ fn scalar(kind: Kind, node: &Node) -> Option<String> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 mod tests;

@@ -217,7 +217,8 @@ impl Draft {
     }
 
     fn apply_as(&mut self, flag: &'static Flag, text: &str, setting: &str) -> Result<(), ConfigError> {
-        let invalid = |reason| ConfigError::InvalidValue { setting: setting.to_owned(), value: text.to_owned(), reason };
+        let invalid =
+            |reason| ConfigError::InvalidValue { setting: setting.to_owned(), value: text.to_owned(), reason };
         flag.kind.check(text).map_err(invalid)?;
         match flag.class {
             Class::Effect(set) => set(self, text).map_err(invalid)?,
@@ -278,6 +279,7 @@ pub(crate) fn put<T: Value>(field: &mut T, text: &str) -> Result<(), String> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 mod tests {
     use super::*;
 

@@ -93,7 +93,11 @@ pub(crate) fn markdown() -> String {
          | older name | does what the flag it stands for does, with a warning |\n",
     );
     for group in Group::ALL {
-        let _ = write!(text, "\n## {}\n\n| flag | default | class | what it does, or why it does nothing |\n|---|---|---|---|\n", group.title());
+        let _ = write!(
+            text,
+            "\n## {}\n\n| flag | default | class | what it does, or why it does nothing |\n|---|---|---|---|\n",
+            group.title()
+        );
         for flag in in_group(group) {
             let (class, what) = match flag.class {
                 Class::Effect(_) | Class::Action => ("yes", flag.text.to_owned()),
@@ -117,6 +121,7 @@ fn sentence(text: &str) -> String {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 mod tests {
     use super::*;
 

@@ -45,8 +45,8 @@ pub fn cluster_id(member_ids: &[u64]) -> u64 {
 }
 
 fn first_8_bytes(bytes: &[u8]) -> u64 {
-    let [a, b, c, d, e, f, g, h, ..]: [u8; 20] = Sha1::digest(bytes).into();
-    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    let digest = Sha1::digest(bytes);
+    u64::from_be_bytes(digest[..8].try_into().expect("a SHA-1 digest has 20 bytes"))
 }
 
 impl Value for Vec<(String, Url)> {
@@ -150,6 +150,7 @@ impl InitialCluster {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 mod tests {
     use super::*;
 
@@ -171,7 +172,8 @@ mod tests {
 
     #[test]
     fn a_single_member_has_the_ids_etcd_gives_it() {
-        let cluster = InitialCluster::from_config(&config("default", "http://localhost:23801", "", "etcd-cluster")).unwrap();
+        let cluster =
+            InitialCluster::from_config(&config("default", "http://localhost:23801", "", "etcd-cluster")).unwrap();
         assert_eq!(cluster.member_id, 10_380_308_844_252_023_631);
         assert_eq!(cluster.cluster_id, 14_157_404_839_081_899_249);
     }
@@ -205,7 +207,8 @@ mod tests {
 
     #[test]
     fn a_cluster_without_this_member_is_refused() {
-        let error = InitialCluster::from_config(&config("b", "http://a:1", "a=http://a:1", "t")).unwrap_err().to_string();
+        let error =
+            InitialCluster::from_config(&config("b", "http://a:1", "a=http://a:1", "t")).unwrap_err().to_string();
         assert_eq!(error, "couldn't find local name \"b\" in the initial cluster configuration");
     }
 
@@ -222,10 +225,7 @@ mod tests {
             error("http://a:1,http://a:2", "a=http://a:1"),
             "--initial-advertise-peer-urls has http://a:2 but missing from --initial-cluster for a"
         );
-        assert_eq!(
-            error("http://a:1", "a=http://a:1,b=http://a:1"),
-            "--initial-cluster has the URL http://a:1 twice"
-        );
+        assert_eq!(error("http://a:1", "a=http://a:1,b=http://a:1"), "--initial-cluster has the URL http://a:1 twice");
     }
 
     #[test]

@@ -66,7 +66,8 @@ pub fn load(
             .chain(variables.iter().map(|(name, _)| name.clone()).filter(|name| name != "ETCD_CONFIG_FILE"))
             .collect();
         if !ignored.is_empty() {
-            let text = format!("with a config file, flags and environment variables are ignored: {}", ignored.join(", "));
+            let text =
+                format!("with a config file, flags and environment variables are ignored: {}", ignored.join(", "));
             draft.notices.push(Notice::new("--config-file", text));
         }
     } else {
@@ -173,4 +174,5 @@ fn utf8(setting: &str, text: OsString) -> Result<String, ConfigError> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 mod tests;

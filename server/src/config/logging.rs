@@ -54,6 +54,7 @@ pub fn init_logging(config: &LogConfig) -> Result<(), LogError> {
 }
 
 /// A subscriber that writes lines of the configured level and form to `writer`.
+#[expect(clippy::disallowed_methods, reason = "a log line carries the time")]
 fn subscriber<W>(config: &LogConfig, writer: W) -> impl Subscriber + Send + Sync
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
@@ -66,7 +67,8 @@ where
     };
     // Libraries say at info what only their authors act on.
     let others = if config.level == LogLevel::Debug { LevelFilter::INFO } else { level.min(LevelFilter::WARN) };
-    let filter = OWN_TARGETS.iter().fold(Targets::new().with_default(others), |targets, own| targets.with_target(*own, level));
+    let filter =
+        OWN_TARGETS.iter().fold(Targets::new().with_default(others), |targets, own| targets.with_target(*own, level));
     let lines = tracing_subscriber::fmt::layer()
         .event_format(ZapLines { format: config.format, clock: SystemTime::now })
         .with_writer(writer)
@@ -248,4 +250,5 @@ impl MakeWriter<'_> for Sinks {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 mod tests;

@@ -174,7 +174,7 @@ impl Default for Config {
             compaction_batch_limit: 1_000,
             compaction_sleep_interval: Duration::from_millis(10),
             grpc_keepalive_min_time: Duration::from_secs(5),
-            grpc_keepalive_interval: Duration::from_secs(2 * 3600),
+            grpc_keepalive_interval: Duration::from_hours(2),
             grpc_keepalive_timeout: Duration::from_secs(20),
             socket_reuse_port: false,
             socket_reuse_address: false,
@@ -186,7 +186,7 @@ impl Default for Config {
             log: LogConfig::default(),
             warning_apply_duration: Duration::from_millis(100),
             warning_unary_request_duration: Duration::from_millis(300),
-            watch_progress_notify_interval: Duration::from_secs(600),
+            watch_progress_notify_interval: Duration::from_mins(10),
             memtable_bytes: 16 * MIB,
             block_cache_bytes: 32 * MIB,
             entry_cache_bytes: 32 * MIB,
@@ -458,6 +458,7 @@ impl Value for Vec<LogOutput> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 mod tests {
     use super::*;
 
@@ -485,9 +486,9 @@ mod tests {
         let parse = AutoCompaction::from_flags;
         let (periodic, revision) = (CompactionMode::Periodic, CompactionMode::Revision);
         assert_eq!(parse(periodic, "0"), Ok(AutoCompaction::Off));
-        assert_eq!(parse(periodic, "1"), Ok(AutoCompaction::Periodic(Duration::from_secs(3600))));
-        assert_eq!(parse(periodic, "5m"), Ok(AutoCompaction::Periodic(Duration::from_secs(300))));
-        assert_eq!(parse(periodic, "1h30m"), Ok(AutoCompaction::Periodic(Duration::from_secs(5400))));
+        assert_eq!(parse(periodic, "1"), Ok(AutoCompaction::Periodic(Duration::from_hours(1))));
+        assert_eq!(parse(periodic, "5m"), Ok(AutoCompaction::Periodic(Duration::from_mins(5))));
+        assert_eq!(parse(periodic, "1h30m"), Ok(AutoCompaction::Periodic(Duration::from_mins(90))));
         assert_eq!(parse(periodic, "0s"), Ok(AutoCompaction::Off));
         assert_eq!(parse(revision, "0"), Ok(AutoCompaction::Off));
         assert_eq!(parse(revision, "1000"), Ok(AutoCompaction::Revision(1000)));
@@ -531,7 +532,10 @@ mod tests {
         let parse = Vec::<LogOutput>::parse;
         assert_eq!(parse("default"), Ok(vec![LogOutput::Stderr]));
         assert_eq!(parse(""), Ok(vec![LogOutput::Stderr]));
-        assert_eq!(parse("stdout,/var/log/x,stdout"), Ok(vec![LogOutput::Stdout, LogOutput::File("/var/log/x".into())]));
+        assert_eq!(
+            parse("stdout,/var/log/x,stdout"),
+            Ok(vec![LogOutput::Stdout, LogOutput::File("/var/log/x".into())])
+        );
         assert!(parse("default,stdout").is_err());
     }
 

@@ -144,16 +144,19 @@ impl Value for Vec<CipherSuite> {
                 // Go accepts the two ChaCha20 suites without their hash as well.
                 let name_in_full =
                     if name.ends_with("_WITH_CHACHA20_POLY1305") { format!("{name}_SHA256") } else { name.to_owned() };
-                CipherSuite::ALL.iter().find(|(_, known)| *known == name_in_full).map(|(suite, _)| *suite).ok_or_else(|| {
-                    let supported: Vec<_> = CipherSuite::ALL.iter().map(|(_, name)| *name).collect();
-                    format!("cipher suite {name} is unknown or not supported (supported: {})", supported.join(", "))
-                })
+                CipherSuite::ALL.iter().find(|(_, known)| *known == name_in_full).map(|(suite, _)| *suite).ok_or_else(
+                    || {
+                        let supported: Vec<_> = CipherSuite::ALL.iter().map(|(_, name)| *name).collect();
+                        format!("cipher suite {name} is unknown or not supported (supported: {})", supported.join(", "))
+                    },
+                )
             })
             .collect()
     }
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 mod tests {
     use super::*;
 

@@ -89,7 +89,9 @@ impl Url {
     pub fn bind_addr(&self) -> Result<SocketAddr, String> {
         let ip = match self.host.as_str() {
             "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            host => host.parse().map_err(|_| format!("expected an IP address or localhost in a URL to listen on: \"{self}\""))?,
+            host => host
+                .parse()
+                .map_err(|_| format!("expected an IP address or localhost in a URL to listen on: \"{self}\""))?,
         };
         Ok(SocketAddr::new(ip, self.port))
     }
@@ -159,12 +161,15 @@ pub fn listen_addrs(urls: &[Url]) -> Result<Vec<ListenAddr>, String> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 mod tests {
     use super::*;
 
     #[test]
     fn a_url_prints_as_it_was_given() {
-        for text in ["http://localhost:2379", "https://127.0.0.1:0", "http://[::1]:2379", "https://node-1.example:12379"] {
+        for text in
+            ["http://localhost:2379", "https://127.0.0.1:0", "http://[::1]:2379", "https://node-1.example:12379"]
+        {
             assert_eq!(Url::parse(text).unwrap().to_string(), text);
         }
         assert_eq!(Url::parse(" HTTP://h:1 ").unwrap().to_string(), "http://h:1");
@@ -207,7 +212,8 @@ mod tests {
 
     #[test]
     fn http_and_https_on_one_address_share_a_socket() {
-        let urls = Vec::<Url>::parse("http://127.0.0.1:1,https://127.0.0.1:1,https://127.0.0.1:2,http://127.0.0.1:0").unwrap();
+        let urls =
+            Vec::<Url>::parse("http://127.0.0.1:1,https://127.0.0.1:1,https://127.0.0.1:2,http://127.0.0.1:0").unwrap();
         let addrs = listen_addrs(&urls).unwrap();
         assert_eq!(addrs.len(), 3);
         let shared = addrs.iter().find(|a| a.addr.port() == 1).unwrap();

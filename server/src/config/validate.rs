@@ -123,7 +123,8 @@ impl Config {
             ));
         }
         if self.max_request_bytes > RECOMMENDED_MAX_REQUEST_BYTES {
-            let text = format!("{} bytes exceed the recommended {RECOMMENDED_MAX_REQUEST_BYTES}", self.max_request_bytes);
+            let text =
+                format!("{} bytes exceed the recommended {RECOMMENDED_MAX_REQUEST_BYTES}", self.max_request_bytes);
             notices.push(Notice::new("--max-request-bytes", text));
         }
         for (flag, value) in [
@@ -179,7 +180,9 @@ impl Config {
             ("client-cert-allowed-hostname", !tls.client_cert_allowed_hostnames.is_empty()),
         ] {
             if given && tls.trusted_ca_file.is_none() {
-                return invalid(format!("--{flag} needs --trusted-ca-file: without it no client certificate is checked"));
+                return invalid(format!(
+                    "--{flag} needs --trusted-ca-file: without it no client certificate is checked"
+                ));
             }
         }
         self.validate_schemes(notices)
@@ -215,6 +218,7 @@ impl Config {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 mod tests {
     use super::*;
     use crate::config::tls::{CipherSuite, TlsConfig};
@@ -262,7 +266,10 @@ mod tests {
 
     #[test]
     fn listening_takes_addresses_and_each_only_once() {
-        assert!(error(|c| c.listen_client_urls = urls("http://node1:2379")).contains("--listen-client-urls: expected an IP"));
+        assert!(
+            error(|c| c.listen_client_urls = urls("http://node1:2379"))
+                .contains("--listen-client-urls: expected an IP")
+        );
         assert!(error(|c| c.listen_client_urls.clear()).contains("needs at least one URL"));
         assert_eq!(
             error(|c| c.listen_metrics_urls = urls("http://127.0.0.1:2379")),

@@ -88,7 +88,8 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     }
     let mut total_nanos: u128 = 0;
     while !rest.is_empty() {
-        let number_end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(|| format!("missing unit; {HINT}"))?;
+        let number_end =
+            rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(|| format!("missing unit; {HINT}"))?;
         let (number, after) = rest.split_at(number_end);
         let unit_end = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
         let (unit, next) = after.split_at(unit_end);

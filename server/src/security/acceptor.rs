@@ -114,6 +114,7 @@ impl Acceptor {
         Self::new(mode, limits)
     }
 
+    #[expect(clippy::disallowed_methods, reason = "log lines are held back by the clock")]
     fn new(mode: Mode, limits: AcceptLimits) -> Self {
         let handshakes = Semaphore::new(limits.max_handshakes);
         let stats = AcceptStats::default();
@@ -171,15 +172,12 @@ impl Inner {
                 return Ok(MaybeTlsStream::plain(stream));
             }
             let config = reloader.current().await;
-            TlsAcceptor::from(config)
-                .accept(stream)
-                .await
-                .map(MaybeTlsStream::tls)
-                .map_err(AcceptError::Handshake)
+            TlsAcceptor::from(config).accept(stream).await.map(MaybeTlsStream::tls).map_err(AcceptError::Handshake)
         };
         tokio::time::timeout(self.limits.handshake_timeout, handshake).await.unwrap_or(Err(AcceptError::TimedOut))
     }
 
+    #[expect(clippy::disallowed_methods, reason = "log lines are held back by the clock")]
     fn log_rejection(&self, peer: Option<SocketAddr>, error: &AcceptError) {
         let peer = peer.map_or_else(|| "unknown".to_owned(), |peer| peer.to_string());
         // Port scanners and health checks of load balancers connect and hang up.
@@ -201,10 +199,7 @@ async fn begins_with_tls(stream: &TcpStream) -> io::Result<bool> {
 }
 
 fn is_hang_up(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
-    )
+    matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
 }
 
 /// Keeps a flood of bad connections from becoming a flood of log lines.
@@ -231,6 +226,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "an instant can be had in no other way")]
     fn a_flood_of_rejections_is_counted_not_logged() {
         let start = Instant::now();
         let mut log = RejectionLog { next: start, unlogged: 0 };

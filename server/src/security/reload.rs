@@ -36,6 +36,7 @@ pub struct TlsReloader {
 
 impl TlsReloader {
     /// Reads the files of `tls` for the first time, and at most every `interval` again. Blocks on the disk.
+    #[expect(clippy::disallowed_methods, reason = "files are looked at by the clock")]
     pub fn new(tls: TlsConfig, interval: Duration) -> Result<Self, TlsError> {
         // Before the files are read: a change in between is then seen at the next look.
         let stamps = Stamps::of(&tls);
@@ -73,6 +74,7 @@ impl TlsReloader {
     }
 
     /// Whether it is time for a look; says so to only one caller.
+    #[expect(clippy::disallowed_methods, reason = "files are looked at by the clock")]
     fn is_due(&self) -> bool {
         let now = Instant::now();
         let mut next = self.next_look.lock();

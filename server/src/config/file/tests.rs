@@ -58,8 +58,8 @@ fn keys_are_flag_names() {
 
 #[test]
 fn durations_are_texts_or_nanoseconds() {
-    assert_eq!(config("grpc-keepalive-interval: 10m").grpc_keepalive_interval, Duration::from_secs(600));
-    assert_eq!(config("grpc-keepalive-interval: 600000000000").grpc_keepalive_interval, Duration::from_secs(600));
+    assert_eq!(config("grpc-keepalive-interval: 10m").grpc_keepalive_interval, Duration::from_mins(10));
+    assert_eq!(config("grpc-keepalive-interval: 600000000000").grpc_keepalive_interval, Duration::from_mins(10));
     assert_eq!(config("grpc-keepalive-interval: 0").grpc_keepalive_interval, Duration::ZERO);
 }
 
@@ -196,7 +196,7 @@ tls-min-version: 'TLS1.2'
 tls-max-version: 'TLS1.3'
 ";
     let (config, notices) = parsed(sample).unwrap();
-    assert_eq!(config.auto_compaction, AutoCompaction::Periodic(Duration::from_secs(3600)));
+    assert_eq!(config.auto_compaction, AutoCompaction::Periodic(Duration::from_hours(1)));
     assert_eq!(config.client_tls.cipher_suites.len(), 2);
     let noticed: Vec<_> = notices.iter().map(|notice| notice.setting.split(' ').next().unwrap()).collect();
     assert_eq!(noticed, ["discovery-fallback", "enable-pprof", "strict-reconfig-check"]);

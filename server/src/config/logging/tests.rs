@@ -44,10 +44,15 @@ fn json() -> LogConfig {
 
 #[test]
 fn a_json_line_has_zaps_fields_first_and_in_order() {
-    let text = logged(&json(), || tracing::info!(address = "127.0.0.1:2379", count = 3, ok = true, "ready to serve client requests"));
+    let text = logged(&json(), || {
+        tracing::info!(address = "127.0.0.1:2379", count = 3, ok = true, "ready to serve client requests");
+    });
     let line = text.strip_suffix('\n').unwrap();
     assert!(line.starts_with(r#"{"level":"info","ts":"20"#), "{line}");
-    assert!(line.ends_with(r#","msg":"ready to serve client requests","address":"127.0.0.1:2379","count":3,"ok":true}"#), "{line}");
+    assert!(
+        line.ends_with(r#","msg":"ready to serve client requests","address":"127.0.0.1:2379","count":3,"ok":true}"#),
+        "{line}"
+    );
     let value: serde_json::Value = serde_json::from_str(line).unwrap();
     assert!(value["caller"].as_str().unwrap().starts_with("logging/tests.rs:"), "{line}");
     let ts = value["ts"].as_str().unwrap();

@@ -1,6 +1,9 @@
 //! Flags about the cluster: bootstrap, membership, history, checks between members.
 
-use super::super::flag::{Class::{Effect, Ignored, Pending, Refused}, Draft, Flag, Group, Kind, put};
+use super::super::flag::{
+    Class::{Effect, Ignored, Pending, Refused},
+    Draft, Flag, Group, Kind, put,
+};
 use super::{rows, set};
 
 pub(super) static CLUSTERING: &[Flag] = rows! { Clustering:

@@ -1,6 +1,9 @@
 //! Names from older releases of etcd: those that only moved, and those that no release does anything with.
 
-use super::super::flag::{Class::{Alias, Ignored, Refused}, Flag, Group, Kind};
+use super::super::flag::{
+    Class::{Alias, Ignored, Refused},
+    Flag, Group, Kind,
+};
 use super::rows;
 
 pub(super) static OLDER: &[Flag] = rows! { Older:

@@ -1,6 +1,9 @@
 //! Flags of the member itself: storage, limits, client port, monitoring, logging, memory.
 
-use super::super::flag::{Class::{Action, Effect, Ignored, Pending, Refused}, Draft, Flag, Group, Kind, put};
+use super::super::flag::{
+    Class::{Action, Effect, Ignored, Pending, Refused},
+    Draft, Flag, Group, Kind, put,
+};
 use super::super::value::millis;
 use super::{rows, set};
 
@@ -45,7 +48,7 @@ pub(super) static MONITORING: &[Flag] = rows! { Monitoring:
     "metrics" Text "basic", "Set level of detail for exported metrics; extensive adds a latency histogram for every RPC.", Effect(set!(metrics));
     "listen-metrics-urls" Urls "", "List of URLs to listen on for the /metrics and health endpoints. https uses the client port's TLS.", Effect(set!(listen_metrics_urls));
     "warning-apply-duration" Duration "100ms", "Log a warning when applying a command takes longer.", Pending(set!(warning_apply_duration), "slow commands are not logged yet");
-    "warning-unary-request-duration" Duration "300ms", "Log a warning when a unary request takes longer.", Pending(set!(warning_unary_request_duration), "slow requests are not logged yet");
+    "warning-unary-request-duration" Duration "300ms", "Log a warning when a unary request takes longer.", Effect(set!(warning_unary_request_duration));
     "enable-pprof" Bool "false", "there is no Go runtime to profile", Ignored;
     "enable-distributed-tracing" Bool "false", "traces are not exported", Ignored;
     "distributed-tracing-address" Text "localhost:4317", "traces are not exported", Ignored;

@@ -1,6 +1,9 @@
 //! Flags about TLS, origins, passwords and tokens.
 
-use super::super::flag::{Class::{Effect, Ignored, Pending, Refused}, Draft, Flag, Group, Kind, put};
+use super::super::flag::{
+    Class::{Effect, Ignored, Refused},
+    Draft, Flag, Group, Kind, put,
+};
 use super::super::tls::TlsVersion;
 use super::{rows, set};
 
@@ -19,7 +22,7 @@ pub(super) static SECURITY: &[Flag] = rows! { Security:
     "tls-min-version" Text "TLS1.2", "Minimum TLS version: TLS1.2 or TLS1.3.", Effect(|draft, text| put_version(&mut draft.config.client_tls.min_version, TlsVersion::Tls12, text));
     "tls-max-version" Text "", "Maximum TLS version: TLS1.2 or TLS1.3 (empty: TLS1.3).", Effect(|draft, text| put_version(&mut draft.config.client_tls.max_version, TlsVersion::Tls13, text));
     "host-whitelist" List "*", "Acceptable hostnames from HTTP client requests, if server is not secure (empty or * means allow all).", Effect(set!(host_whitelist));
-    "cors" List "*", "Comma-separated list of origins whose web pages may use the HTTP endpoints (empty or * means allow all).", Pending(set!(cors), "no endpoint meant for web pages is served yet");
+    "cors" List "*", "Comma-separated list of origins whose web pages may use the HTTP endpoints (empty or * means allow all).", Effect(set!(cors));
     "peer-cert-file" Text "", "TLS between members is not served yet", Refused;
     "peer-key-file" Text "", "TLS between members is not served yet", Refused;
     "peer-client-cert-auth" Bool "false", "TLS between members is not served yet", Refused;

@@ -2,7 +2,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::super::flag::{Class, Draft, Origin};
-use super::super::settings::{AutoCompaction, ClusterState, Config, LogConfig, LogFormat, LogLevel, LogOutput, MetricsLevel};
+use super::super::settings::{
+    AutoCompaction, ClusterState, Config, LogConfig, LogFormat, LogLevel, LogOutput, MetricsLevel,
+};
 use super::super::tls::{CipherSuite, TlsVersion};
 use super::super::url::Url;
 use super::*;
@@ -92,7 +94,7 @@ fn member_flags_take_effect() {
     takes_effect("enable-grpc-gateway", "false", |c| c.enable_grpc_gateway = false);
     takes_effect("grpc-keepalive-min-time", "1s", |c| c.grpc_keepalive_min_time = Duration::from_secs(1));
     takes_effect("grpc-keepalive-interval", "0", |c| c.grpc_keepalive_interval = Duration::ZERO);
-    takes_effect("grpc-keepalive-timeout", "1m", |c| c.grpc_keepalive_timeout = Duration::from_secs(60));
+    takes_effect("grpc-keepalive-timeout", "1m", |c| c.grpc_keepalive_timeout = Duration::from_mins(1));
     takes_effect("socket-reuse-port", "true", |c| c.socket_reuse_port = true);
     takes_effect("socket-reuse-address", "true", |c| c.socket_reuse_address = true);
     takes_effect("compaction-batch-limit", "7", |c| c.compaction_batch_limit = 7);
@@ -102,7 +104,9 @@ fn member_flags_take_effect() {
 
 #[test]
 fn clustering_flags_take_effect() {
-    takes_effect("initial-advertise-peer-urls", "http://h:1", |c| c.initial_advertise_peer_urls = urls(&["http://h:1"]));
+    takes_effect("initial-advertise-peer-urls", "http://h:1", |c| {
+        c.initial_advertise_peer_urls = urls(&["http://h:1"]);
+    });
     takes_effect("initial-cluster", "a=http://a:1,b=http://b:1", |c| {
         c.initial_cluster = vec![
             ("a".to_owned(), Url::parse("http://a:1").unwrap()),
@@ -116,7 +120,7 @@ fn clustering_flags_take_effect() {
     takes_effect("max-learners", "2", |c| c.max_learners = 2);
     takes_effect("pre-vote", "false", |c| c.pre_vote = false);
     takes_effect("auto-compaction-retention", "2", |c| {
-        c.auto_compaction = AutoCompaction::Periodic(Duration::from_secs(7200));
+        c.auto_compaction = AutoCompaction::Periodic(Duration::from_hours(2));
     });
 }
 

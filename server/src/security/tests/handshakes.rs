@@ -163,7 +163,9 @@ async fn a_plain_listener_serves_without_certificates() {
 async fn garbage_is_rejected() {
     let ca = Ca::new("ca");
     let (server, _) = Server::of(&Files::new(&ca.server(1))).await;
-    for garbage in [b"GET / HTTP/1.1\r\n\r\n".as_slice(), b"\x16\x03\x01\xff\xff\xff", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
+    for garbage in
+        [b"GET / HTTP/1.1\r\n\r\n".as_slice(), b"\x16\x03\x01\xff\xff\xff", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"]
+    {
         let mut stream = TcpStream::connect(server.addr).await.unwrap();
         stream.write_all(garbage).await.unwrap();
         stream.shutdown().await.unwrap();
@@ -186,7 +188,9 @@ async fn a_client_that_says_nothing_is_dropped() {
     let reloader = Arc::new(TlsReloader::new(files.tls.clone(), Duration::ZERO).unwrap());
     let limits = AcceptLimits { handshake_timeout: Duration::from_millis(20), ..AcceptLimits::default() };
     let both = ListenAddr { addr: "127.0.0.1:0".parse().unwrap(), plain: true, tls: true };
-    for acceptor in [Acceptor::tls(Arc::clone(&reloader), limits), Acceptor::for_listener(&both, Some(&reloader), limits)] {
+    for acceptor in
+        [Acceptor::tls(Arc::clone(&reloader), limits), Acceptor::for_listener(&both, Some(&reloader), limits)]
+    {
         let (mut client, stream) = connected().await;
         assert!(matches!(acceptor.accept(stream).await, Err(AcceptError::TimedOut)));
         assert_eq!(client.read(&mut [0]).await.unwrap(), 0, "the connection is closed");
@@ -226,7 +230,10 @@ fn a_key_of_another_certificate_is_refused() {
     let error = refused(&files);
     assert!(matches!(error, TlsError::KeyMismatch { .. }));
     let text = error.to_string();
-    assert!(text.starts_with("the private key in ") && text.contains("key.pem does not belong to the certificate in"), "{text}");
+    assert!(
+        text.starts_with("the private key in ") && text.contains("key.pem does not belong to the certificate in"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -239,12 +246,21 @@ fn a_file_that_is_no_good_is_named_with_its_flag() {
         refused(&files).to_string()
     };
     assert!(text(&|files| files.remove("cert.pem")).contains("cert.pem of --cert-file: No such file"));
-    assert!(text(&|files| drop(files.put("cert.pem", "x"))).ends_with("cert.pem of --cert-file holds no PEM certificate"));
-    assert!(text(&|files| drop(files.put("key.pem", ca.pem()))).contains("of --key-file holds no unencrypted PEM private key"));
-    assert!(text(&|files| drop(files.put("ca.pem", ""))).ends_with("ca.pem of --trusted-ca-file holds no PEM certificate"));
+    assert!(
+        text(&|files| drop(files.put("cert.pem", "x"))).ends_with("cert.pem of --cert-file holds no PEM certificate")
+    );
+    assert!(
+        text(&|files| drop(files.put("key.pem", ca.pem())))
+            .contains("of --key-file holds no unencrypted PEM private key")
+    );
+    assert!(
+        text(&|files| drop(files.put("ca.pem", ""))).ends_with("ca.pem of --trusted-ca-file holds no PEM certificate")
+    );
     let broken = "-----BEGIN CERTIFICATE-----\nAQID\n-----END CERTIFICATE-----\n";
     assert!(text(&|files| drop(files.put("cert.pem", broken))).contains("cert.pem of --cert-file is unusable"));
-    assert!(text(&|files| drop(files.put("ca.pem", broken))).contains("of --trusted-ca-file holds an unusable authority"));
+    assert!(
+        text(&|files| drop(files.put("ca.pem", broken))).contains("of --trusted-ca-file holds an unusable authority")
+    );
     for content in ["", "0broken", "text"] {
         let text = text(&|files| files.tls.client_crl_file = Some(files.put("crl", content)));
         assert!(text.contains("crl of --client-crl-file"), "{text}");
