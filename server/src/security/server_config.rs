@@ -97,6 +97,12 @@ fn client_verifier(
 fn pair_error(tls: &TlsConfig, error: rustls::Error) -> TlsError {
     let cert = tls.cert_file.clone().unwrap_or_default();
     match error {
+        // This is what the library says of a key that it cannot use.
+        rustls::Error::General(_) => TlsError::Unusable {
+            flag: "--key-file",
+            path: tls.key_file.clone().unwrap_or_default(),
+            reason: "is of no supported kind (RSA of 2048 to 4096 bits, ECDSA P-256 or P-384, Ed25519)".to_owned(),
+        },
         rustls::Error::InconsistentKeys(_) => {
             TlsError::KeyMismatch { cert, key: tls.key_file.clone().unwrap_or_default() }
         }

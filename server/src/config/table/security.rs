@@ -12,7 +12,7 @@ pub(super) static SECURITY: &[Flag] = rows! { Security:
     "key-file" Text "", "Path to the client server TLS key file.", Effect(set!(client_tls.key_file));
     "trusted-ca-file" Text "", "Path to the client server TLS trusted CA cert file. Makes client certificates required.", Effect(set!(client_tls.trusted_ca_file));
     "client-cert-auth" Bool "false", "Require client certificates signed by --trusted-ca-file.", Effect(set!(client_tls.client_cert_auth));
-    "client-crl-file" Text "", "Path to the client certificate revocation list file, PEM or DER, signed by the authority it is about.", Effect(set!(client_tls.client_crl_file));
+    "client-crl-file" Text "", "Path to the client certificate revocation list file (PEM or DER, version 2), signed by the authority it is about.", Effect(set!(client_tls.client_crl_file));
     "client-cert-allowed-hostname" List "", "Comma-separated list of host names and addresses, one of which a client certificate must be for.", Effect(set!(client_tls.client_cert_allowed_hostnames));
     "client-cert-file" Text "", "this member opens no client connections to itself", Ignored;
     "client-key-file" Text "", "this member opens no client connections to itself", Ignored;

@@ -256,6 +256,10 @@ fn a_file_that_is_no_good_is_named_with_its_flag() {
     assert!(
         text(&|files| drop(files.put("ca.pem", ""))).ends_with("ca.pem of --trusted-ca-file holds no PEM certificate")
     );
+    let strange = "-----BEGIN PRIVATE KEY-----\nAQID\n-----END PRIVATE KEY-----\n";
+    assert!(
+        text(&|files| drop(files.put("key.pem", strange))).contains("key.pem of --key-file is of no supported kind")
+    );
     let broken = "-----BEGIN CERTIFICATE-----\nAQID\n-----END CERTIFICATE-----\n";
     assert!(text(&|files| drop(files.put("cert.pem", broken))).contains("cert.pem of --cert-file is unusable"));
     assert!(
