@@ -9,3 +9,5 @@
 
 pub mod config;
 pub mod security;
+pub mod state;
+pub mod store;

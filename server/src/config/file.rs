@@ -169,5 +169,4 @@ fn scalar(kind: Kind, node: &Node) -> Option<String> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 mod tests;

@@ -279,7 +279,6 @@ pub(crate) fn put<T: Value>(field: &mut T, text: &str) -> Result<(), String> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 mod tests {
     use super::*;
 

@@ -174,5 +174,4 @@ fn utf8(setting: &str, text: OsString) -> Result<String, ConfigError> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 mod tests;

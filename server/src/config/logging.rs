@@ -250,5 +250,4 @@ impl MakeWriter<'_> for Sinks {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 mod tests;

@@ -458,7 +458,6 @@ impl Value for Vec<LogOutput> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 mod tests {
     use super::*;
 

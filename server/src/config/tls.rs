@@ -156,7 +156,6 @@ impl Value for Vec<CipherSuite> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 mod tests {
     use super::*;
 

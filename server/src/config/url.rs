@@ -161,7 +161,6 @@ pub fn listen_addrs(urls: &[Url]) -> Result<Vec<ListenAddr>, String> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 mod tests {
     use super::*;
 

@@ -218,7 +218,6 @@ impl Config {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 mod tests {
     use super::*;
     use crate::config::tls::{CipherSuite, TlsConfig};

@@ -94,7 +94,6 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<(), TlsError> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 mod tests {
     use super::*;
 

@@ -64,9 +64,7 @@ pub fn client_tls(config: &Config) -> Result<Option<Arc<TlsReloader>>, TlsError>
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 mod test_certs;
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "the server under test runs beside its clients")]
-#[expect(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 mod tests;

@@ -57,5 +57,4 @@ pub(crate) fn find(name: &str) -> Option<&'static Flag> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 mod tests;
