@@ -46,7 +46,7 @@ pub enum LogError {
 
     /// A batch in the middle of the log does not verify. A torn last write can not explain it, because something that was written after it is there.
     #[error(
-        "raft log: {} is damaged at byte {offset}: batch {batch} cannot be read ({why}), but batch {later_batch} was written after it (byte {later_offset} \
+        "raft log: {} is damaged at byte {offset}: batch {batch} cannot be read ({why}), but the log goes on with batch {later_batch} (byte {later_offset} \
          of {}), so this is not a write torn by a crash. Nothing was changed. Check the disk; then restore this member from a backup, or remove it from the \
          cluster, delete its data directory and add it again",
         path.display(), later_path.display()

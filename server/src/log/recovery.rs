@@ -292,8 +292,11 @@ impl Replay {
             ));
         }
         if id.index <= base.index {
-            // It overwrites entries of a segment that is gone. What comes before it is gone too; a purge later in the log must say so.
-            self.layout.lower_base(EntryId { index: id.index - 1, term: UNKNOWN_TERM });
+            // It overwrites entries of a segment that is gone, so what comes before it is gone too. Either it was purged
+            // by what is on record, or a purge later in the log must say so.
+            self.covered = id.index == self.base.index + 1;
+            let unknown = EntryId { index: id.index - 1, term: UNKNOWN_TERM };
+            self.layout.lower_base(if self.covered { self.base } else { unknown });
         }
         self.layout.append(id, at);
         let keep = self.entries.partition_point(|entry| entry.index < id.index);

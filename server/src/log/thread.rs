@@ -279,17 +279,29 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// The thread that prepares segment files. It ends when its channel does.
+/// The thread that prepares segment files. It ends with the log thread, which waits for it: nothing touches the directory
+/// after that.
 struct SpareMaker {
-    jobs: Sender<SpareJob>,
+    jobs: Option<Sender<SpareJob>>,
     done: Receiver<Option<Spare>>,
+    handle: Option<JoinHandle<()>>,
+}
+
+impl Drop for SpareMaker {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(handle) = self.handle.take() {
+            // A panic there leaves a file that the next start removes.
+            let _ = handle.join();
+        }
+    }
 }
 
 impl SpareMaker {
     fn start() -> std::io::Result<Self> {
         let (jobs, incoming) = crossbeam_channel::bounded::<SpareJob>(1);
         let (outgoing, done) = crossbeam_channel::bounded(1);
-        thread::Builder::new().name("raft-log-spare".to_owned()).spawn(move || {
+        let handle = thread::Builder::new().name("raft-log-spare".to_owned()).spawn(move || {
             for job in incoming {
                 let spare = match job.run() {
                     Ok(spare) => Some(spare),
@@ -303,7 +315,7 @@ impl SpareMaker {
                 }
             }
         })?;
-        Ok(Self { jobs, done })
+        Ok(Self { jobs: Some(jobs), done, handle: Some(handle) })
     }
 
     /// Hands over a file that is ready.
@@ -315,9 +327,9 @@ impl SpareMaker {
 
     /// Sees whether a file is wanted. There is one job at a time, so the channel has room.
     fn order(&self, log: &mut dyn LogStore) {
-        if let Some(job) = log.spare_job()
-            && self.jobs.try_send(job).is_err()
-        {
+        let Some(job) = log.spare_job() else { return };
+        let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.try_send(job).is_ok());
+        if !sent {
             log.add_spare(None);
         }
     }

@@ -220,6 +220,12 @@ impl Log {
         outcome
     }
 
+    /// Name of the active segment and where its last batch ends.
+    #[cfg(test)]
+    pub(crate) fn end(&self) -> (String, u64) {
+        (FileName::Log(self.active.number).to_string(), self.active.end)
+    }
+
     /// The hard state with what is staged.
     fn hard_state(&self) -> &HardState {
         self.pending.as_ref().unwrap_or(&self.written)
