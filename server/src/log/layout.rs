@@ -173,7 +173,7 @@ impl Layout {
         let keep = self.segments.iter().rposition(|segment| segment.begin_index <= index + 1)?;
         let to = self.segments[keep].begin_index - 1;
         let term = self.terms.term(to)?;
-        (keep > 0).then_some(EntryId { index: to, term })
+        (keep > 0 && to > self.terms.base().index).then_some(EntryId { index: to, term })
     }
 
     /// Takes out the first segment if nothing in it is needed.

@@ -378,7 +378,11 @@ impl Log {
             self.sync_staged()?;
         }
         let purgeable = self.shared.read().purgeable(index);
-        let Some(to) = purgeable else { return Ok(self.terms.base()) };
+        let Some(to) = purgeable else {
+            // Segments can also be of no use because everything in them was overwritten, or came before a snapshot.
+            self.recycle_obsolete()?;
+            return Ok(self.terms.base());
+        };
         // The caller has applied these entries, so they are committed, even if the hard state that says so was never synced.
         if self.hard_state().commit < to.index {
             self.pending = Some(HardState { commit: to.index, ..self.hard_state().clone() });
