@@ -1,4 +1,5 @@
-//! What can go wrong with the log on disk. Every error here but [`LogError::Purged`] and [`LogError::OutOfRange`] is fatal for the server.
+//! What can go wrong with the log on disk. Every error here but [`LogError::Purged`] and [`LogError::OutOfRange`] is
+//! fatal for the server.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,8 +9,8 @@ pub type Result<T> = std::result::Result<T, LogError>;
 
 /// Why the log could not do what it was asked to.
 ///
-/// Apart from the two conditions a reader of old entries has to expect ([`LogError::Purged`], [`LogError::OutOfRange`]) all of these are fatal: the
-/// member must stop acknowledging and stop.
+/// Apart from the two conditions a reader of old entries has to expect ([`LogError::Purged`], [`LogError::OutOfRange`])
+/// all of these are fatal: the member must stop acknowledging and stop.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// The operating system refused a file operation.
@@ -25,7 +26,8 @@ pub enum LogError {
 
     /// The file system is full (or the quota used up).
     #[error(
-        "raft log: cannot {action} {}: no space left on the device. Nothing acknowledged is lost; free some space on this file system and start again",
+        "raft log: cannot {action} {}: no space left on the device. Nothing acknowledged is lost; free some space \
+         on this file system and start again",
         path.display()
     )]
     NoSpace {
@@ -37,18 +39,21 @@ pub enum LogError {
         source: io::Error,
     },
 
-    /// An earlier operation failed, so nothing may be written any more: after a failed write or sync nobody knows what is on the disk.
+    /// An earlier operation failed, so nothing may be written any more: after a failed write or sync nobody knows what
+    /// is on the disk.
     #[error("raft log: refused because an earlier operation failed ({cause}); it is never retried, restart the member")]
     Poisoned {
         /// The first error.
         cause: String,
     },
 
-    /// A batch in the middle of the log does not verify. A torn last write can not explain it, because something that was written after it is there.
+    /// A batch in the middle of the log does not verify. A torn last write can not explain it, because something that
+    /// was written after it is there.
     #[error(
-        "raft log: {} is damaged at byte {offset}: batch {batch} cannot be read ({why}), but the log goes on with batch {later_batch} (byte {later_offset} \
-         of {}), so this is not a write torn by a crash. Nothing was changed. Check the disk; then restore this member from a backup, or remove it from the \
-         cluster, delete its data directory and add it again",
+        "raft log: {} is damaged at byte {offset}: batch {batch} cannot be read ({why}), but the log goes on with \
+         batch {later_batch} (byte {later_offset} of {}), so this is not a write torn by a crash. Nothing was \
+         changed. Check the disk; then restore this member from a backup, or remove it from the cluster, delete its \
+         data directory and add it again",
         path.display(), later_path.display()
     )]
     Damaged {
@@ -70,8 +75,8 @@ pub enum LogError {
 
     /// What the records say, although each of them verifies, makes no sense.
     #[error(
-        "raft log: {} is inconsistent at byte {offset}, batch {batch}: {why}. Nothing was changed. Restore this member from a backup, or remove it from the \
-         cluster, delete its data directory and add it again",
+        "raft log: {} is inconsistent at byte {offset}, batch {batch}: {why}. Nothing was changed. Restore this \
+         member from a backup, or remove it from the cluster, delete its data directory and add it again",
         path.display()
     )]
     Inconsistent {
@@ -85,10 +90,25 @@ pub enum LogError {
         why: String,
     },
 
+    /// An entry that was written cannot be read back.
+    #[error(
+        "raft log: cannot read an entry back from {} at byte {offset}: {why}. Check the disk",
+        path.display()
+    )]
+    Unreadable {
+        /// The segment file.
+        path: PathBuf,
+        /// Where the record begins.
+        offset: u64,
+        /// What is wrong with it.
+        why: String,
+    },
+
     /// A segment file has no readable header, so it is no segment or it is damaged.
     #[error(
-        "raft log: {} has no valid segment header ({why}). Nothing was changed. If the file does not belong to this log, move it away; otherwise restore \
-         this member from a backup, or remove it from the cluster, delete its data directory and add it again",
+        "raft log: {} has no valid segment header ({why}). Nothing was changed. If the file does not belong to this \
+         log, move it away; otherwise restore this member from a backup, or remove it from the cluster, delete its \
+         data directory and add it again",
         path.display()
     )]
     BadHeader {
@@ -100,7 +120,8 @@ pub enum LogError {
 
     /// The segment was written by a newer version of the program.
     #[error(
-        "raft log: {} has format version {found}, this program reads versions up to {supported}. Start the version that wrote it, or a newer one",
+        "raft log: {} has format version {found}, this program reads versions up to {supported}. Start the version \
+         that wrote it, or a newer one",
         path.display()
     )]
     NewerFormat {
@@ -114,8 +135,8 @@ pub enum LogError {
 
     /// The log belongs to another cluster or to another member.
     #[error(
-        "raft log: {} belongs to {what} {found:x}, but this is {what} {expected:x}. The data directory is another member's; check --data-dir, --name and the \
-         --initial-cluster flags",
+        "raft log: {} belongs to {what} {found:x}, but this is {what} {expected:x}. The data directory is another \
+         member's; check --data-dir, --name and the --initial-cluster flags",
         path.display()
     )]
     WrongIdentity {
@@ -131,8 +152,8 @@ pub enum LogError {
 
     /// A segment file between two others, or before the first one, is gone.
     #[error(
-        "raft log: {} is missing, but entries that are only in it are still needed. Put the file back, or restore this member from a backup, or remove it from \
-         the cluster, delete its data directory and add it again",
+        "raft log: {} is missing, but entries that are only in it are still needed. Put the file back, or restore \
+         this member from a backup, or remove it from the cluster, delete its data directory and add it again",
         path.display()
     )]
     MissingSegment {
@@ -142,8 +163,9 @@ pub enum LogError {
 
     /// The hard state names a committed entry that the log does not have.
     #[error(
-        "raft log: {}: entry {commit} is recorded as committed, but the log ends at entry {last}. Nothing was changed. Restore this member from a backup, or \
-         remove it from the cluster, delete its data directory and add it again",
+        "raft log: {}: entry {commit} is recorded as committed, but the log ends at entry {last}. Nothing was \
+         changed. Restore this member from a backup, or remove it from the cluster, delete its data directory and \
+         add it again",
         path.display()
     )]
     CommitBeyondEnd {

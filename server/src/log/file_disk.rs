@@ -35,7 +35,8 @@ impl FileDisk {
         Ok(Self { dir, record: None })
     }
 
-    /// As [`FileDisk::open`], and writes down beside the segments what each completed sync has covered, for [`cut_back`](super::cut_back). For crash tests.
+    /// As [`FileDisk::open`], and writes down beside the segments what each completed sync has covered, for
+    /// [`cut_back`](super::cut_back). For crash tests.
     pub fn open_recording_syncs(dir: impl Into<PathBuf>) -> io::Result<Self> {
         let mut disk = Self::open(dir)?;
         disk.record = Some(Arc::new(SyncRecord::open(&disk.dir)?));

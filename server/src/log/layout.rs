@@ -1,11 +1,13 @@
 //! Where the entries of the log are: the segments, and a sparse list of points to read from.
 //!
-//! A *point* says: from this place on, entry `index` and those after it are written. There is one at the first entry of each segment, one at each entry that
-//! overwrote others, and one about every 64 KiB. Each truncation drops the points at or above its index, so between a point and the next one the first record
-//! of each index below the next point's is the current one, and what else lies there (entries at or above the next point's index) has been overwritten later.
+//! A *point* says: from this place on, entry `index` and those after it are written. There is one at the first entry of
+//! each segment, one at each entry that overwrote others, and one about every 64 KiB. Each truncation drops the points
+//! at or above its index, so between a point and the next one the first record of each index below the next point's is
+//! the current one, and what else lies there (entries at or above the next point's index) has been overwritten later.
 //! That makes 24 bytes for 64 KiB of log.
 //!
-//! Writer and recovery both drive this structure with the same calls in the same order, so after a restart it is what it was before.
+//! Writer and recovery both drive this structure with the same calls in the same order, so after a restart it is what
+//! it was before.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -141,7 +143,8 @@ impl Layout {
         }
     }
 
-    /// Used by recovery when the first segment there is overwrites entries of segments purged since: the log begins at `base` then, whose term comes later.
+    /// Used by recovery when the first segment there is overwrites entries of segments purged since: the log begins at
+    /// `base` then, whose term comes later.
     pub(crate) fn lower_base(&mut self, base: EntryId) {
         self.reset(base);
     }
@@ -168,7 +171,8 @@ impl Layout {
         }
     }
 
-    /// What could be purged if entries up to `index` were not needed: whole segments, never the active one. Returns the last entry in them.
+    /// What could be purged if entries up to `index` were not needed: whole segments, never the active one. Returns the
+    /// last entry in them.
     pub(crate) fn purgeable(&self, index: u64) -> Option<EntryId> {
         let keep = self.segments.iter().rposition(|segment| segment.begin_index <= index + 1)?;
         let to = self.segments[keep].begin_index - 1;
@@ -300,7 +304,8 @@ mod tests {
                 prop_assert_eq!(layout.terms().base().index, base);
                 prop_assert_eq!(layout.terms().last().index, last);
                 let low = base + 1 + pick % (last - base + 1);
-                prop_assert_eq!(read(&layout, &written, low, last + 1), model.range(low..).map(|(_, id)| *id).collect::<Vec<_>>());
+                let expected: Vec<EntryId> = model.range(low..).map(|(_, id)| *id).collect();
+                prop_assert_eq!(read(&layout, &written, low, last + 1), expected);
             }
         }
     }

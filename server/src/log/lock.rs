@@ -1,7 +1,8 @@
 //! The lock on a data directory: two processes writing one directory would destroy it.
 //!
-//! The lock is the operating system's (`flock`) on the file `LOCK`, so it goes with the process that held it, however that ended. The file itself stays; it
-//! holds the process id of the last holder, for the message to the one who comes second.
+//! The lock is the operating system's (`flock`) on the file `LOCK`, so it goes with the process that held it, however
+//! that ended. The file itself stays; it holds the process id of the last holder, for the message to the one who comes
+//! second.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -13,7 +14,10 @@ const FILE_NAME: &str = "LOCK";
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Another process (or another server in this one) uses the directory.
-    #[error("the data directory {} is in use by {holder}; stop that process, or give this one another --data-dir", dir.display())]
+    #[error(
+        "the data directory {} is in use by {holder}; stop that process, or give this one another --data-dir",
+        dir.display()
+    )]
     InUse {
         /// The data directory.
         dir: PathBuf,

@@ -1,8 +1,8 @@
 //! Reading entries back, for followers that are too far behind for the entries in memory.
 //!
-//! A reader works beside the writer: it takes the places to read from under a short lock and reads without one. Batches are only ever added behind what it
-//! reads, so an overwritten entry is still where it was. A segment that is purged meanwhile may be in use again: its old records do not verify any more, and
-//! the read ends in [`LogError::Purged`].
+//! A reader works beside the writer: it takes the places to read from under a short lock and reads without one. Batches
+//! are only ever added behind what it reads, so an overwritten entry is still where it was. A segment that is purged
+//! meanwhile may be in use again: its old records do not verify any more, and the read ends in [`LogError::Purged`].
 
 use raft::eraftpb::Entry;
 
@@ -47,7 +47,7 @@ impl LogReader {
         if low < first_index {
             return LogError::Purged { index: low, first_index };
         }
-        LogError::Inconsistent { path: span.segment.path.clone(), offset, batch: 0, why }
+        LogError::Unreadable { path: span.segment.path.clone(), offset, why }
     }
 }
 

@@ -1,10 +1,12 @@
 //! Reading the log at start: every batch of every segment in order, and the verdict on where it ends.
 //!
-//! Each segment's header says where the segment before it ended and which batch comes first, so in all segments but the last there is nothing to guess: every
-//! batch must verify up to exactly that place. In the last one the first batch that does not verify is the end of the log, *unless* the header of a record
-//! with a higher batch number verifies anywhere after it: then the batch had been synced before that record was written, so it is damaged and not torn.
+//! Each segment's header says where the segment before it ended and which batch comes first, so in all segments but the
+//! last there is nothing to guess: every batch must verify up to exactly that place. In the last one the first batch
+//! that does not verify is the end of the log, *unless* the header of a record with a higher batch number verifies
+//! anywhere after it: then the batch had been synced before that record was written, so it is damaged and not torn.
 //!
-//! Nothing is changed here; [`Log::open`](super::Log::open) does what has to be done before the log can be written again.
+//! Nothing is changed here; [`Log::open`](super::Log::open) does what has to be done before the log can be written
+//! again.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -153,7 +155,8 @@ struct Replay {
     layout: Layout,
     /// The purge point on record.
     base: EntryId,
-    /// Whether the layout begins at the purge point. It does not while only a later record says that the entries before the first segment were purged.
+    /// Whether the layout begins at the purge point. It does not while only a later record says that the entries before
+    /// the first segment were purged.
     covered: bool,
     hard_state: HardState,
     entries: Vec<Entry>,
@@ -172,7 +175,8 @@ impl Replay {
                 offset: 0,
                 batch: header.first_batch,
                 why: format!(
-                    "its header says base {:?}, last {:?}, {:?}, but the segments before it end with base {:?}, last {:?}, {:?}",
+                    "its header says base {:?}, last {:?}, {:?}, but the segments before it end with base {:?}, last \
+                     {:?}, {:?}",
                     header.base,
                     header.last,
                     header.hard_state,
@@ -292,8 +296,8 @@ impl Replay {
             ));
         }
         if id.index <= base.index {
-            // It overwrites entries of a segment that is gone, so what comes before it is gone too. Either it was purged
-            // by what is on record, or a purge later in the log must say so.
+            // It overwrites entries of a segment that is gone, so what comes before it is gone too. Either it was
+            // purged by what is on record, or a purge later in the log must say so.
             self.covered = id.index == self.base.index + 1;
             let unknown = EntryId { index: id.index - 1, term: UNKNOWN_TERM };
             self.layout.lower_base(if self.covered { self.base } else { unknown });

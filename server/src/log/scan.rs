@@ -5,7 +5,8 @@ use std::io;
 use super::disk::DiskFile;
 use super::record::{ALIGNMENT, HEADER_BYTES, Header, Seed};
 
-/// Reads the records of a stretch of a segment in order. The file is read in pieces, larger ones where a record needs it.
+/// Reads the records of a stretch of a segment in order. The file is read in pieces, larger ones where a record needs
+/// it.
 pub(crate) struct RecordScanner<'a> {
     file: &'a dyn DiskFile,
     seed: Seed,

@@ -1,7 +1,7 @@
 //! A segment file: its name and its header.
 //!
-//! Names: `log-<number>` is a segment in use, `spare-<n>` a file ready to become one, `tmp-<n>` a file that is still being filled with zeros; numbers are 16
-//! hexadecimal digits. Anything else in the directory is left alone.
+//! Names: `log-<number>` is a segment in use, `spare-<n>` a file ready to become one, `tmp-<n>` a file that is still
+//! being filled with zeros; numbers are 16 hexadecimal digits. Anything else in the directory is left alone.
 //!
 //! The header takes the first 4096 bytes, of which 512 (one disk sector) are used. Little-endian:
 //!
@@ -23,7 +23,8 @@
 //! | 128 | 380 | zero |
 //! | 508 | 4 | CRC-32C of bytes 0..508 |
 //!
-//! A header is written and synced before the file gets its `log-` name, so a segment without a valid header is never the trace of a crash.
+//! A header is written and synced before the file gets its `log-` name, so a segment without a valid header is never
+//! the trace of a crash.
 
 use raft::eraftpb::HardState;
 

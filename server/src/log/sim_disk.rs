@@ -1,12 +1,14 @@
 //! A disk in memory that crashes as real ones do, seeded and repeatable.
 //!
-//! Every file has two contents: what is durable, and what a reader sees (the page cache). A write changes the second and is remembered as pending until the
-//! file is synced; names work alike, for the directory as a whole. [`SimDisk::power_failure`] throws the cache away; of the pending writes nothing survives,
-//! or everything, or a beginning that ends at any byte, or any set of 512-byte sectors, as the seed has it. Of pending changes of names a beginning survives.
-//! [`SimDisk::kill`] ends the process only: the cache stays, and stays unsynced.
+//! Every file has two contents: what is durable, and what a reader sees (the page cache). A write changes the second
+//! and is remembered as pending until the file is synced; names work alike, for the directory as a whole.
+//! [`SimDisk::power_failure`] throws the cache away; of the pending writes nothing survives, or everything, or a
+//! beginning that ends at any byte, or any set of 512-byte sectors, as the seed has it. Of pending changes of names a
+//! beginning survives. [`SimDisk::kill`] ends the process only: the cache stays, and stays unsynced.
 //!
-//! Faults are put on the n-th operation that changes something, see [`SimDisk::fault_at`]. Not modelled: bytes that rot (tests change them with
-//! [`SimDisk::patch`]), sectors that cannot be read, and a power failure that damages a sector which was not being written.
+//! Faults are put on the n-th operation that changes something, see [`SimDisk::fault_at`]. Not modelled: bytes that rot
+//! (tests change them with [`SimDisk::patch`]), sectors that cannot be read, and a power failure that damages a sector
+//! which was not being written.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -28,9 +30,11 @@ pub enum Fault {
     Error(io::ErrorKind),
     /// A write does its first half and fails; anything else just fails.
     HalfDone,
-    /// A sync fails, and the kernel forgets that the pages were dirty: readers go on seeing what will never be on the disk. Anything else just fails.
+    /// A sync fails, and the kernel forgets that the pages were dirty: readers go on seeing what will never be on the
+    /// disk. Anything else just fails.
     SyncLost,
-    /// The power goes while it runs: it may or may not have taken effect, and all later operations fail until [`SimDisk::power_failure`] is called.
+    /// The power goes while it runs: it may or may not have taken effect, and all later operations fail until
+    /// [`SimDisk::power_failure`] is called.
     PowerCut,
 }
 
@@ -194,7 +198,8 @@ impl SimDisk {
         Self { state: Arc::new(Mutex::new(state)), generation: 0 }
     }
 
-    /// The power fails and comes back: what was not synced is lost or torn. Returns the disk for the next run; this handle and its files fail from now on.
+    /// The power fails and comes back: what was not synced is lost or torn. Returns the disk for the next run; this
+    /// handle and its files fail from now on.
     #[must_use]
     pub fn power_failure(&self) -> Self {
         let mut state = self.state.lock();
@@ -230,7 +235,8 @@ impl SimDisk {
         self.state.lock().operations
     }
 
-    /// Lets the changing operation number `operation` (the first one ever is 1) go wrong. Faults still to come are dropped at a crash.
+    /// Lets the changing operation number `operation` (the first one ever is 1) go wrong. Faults still to come are
+    /// dropped at a crash.
     pub fn fault_at(&self, operation: u64, fault: Fault) {
         self.state.lock().faults.insert(operation, fault);
     }

@@ -1,8 +1,8 @@
 //! Files that wait to become segments.
 //!
-//! A spare is a file of the segments' size, allocated and written all over: with zeros, or with the records of a purged segment, which do not verify any
-//! more. So appending to it changes blocks, not metadata, and a sync costs no journal commit. Zeroing 64 MiB takes a while: [`SpareJob`] can be run by another
-//! thread while the log is written.
+//! A spare is a file of the segments' size, allocated and written all over: with zeros, or with the records of a purged
+//! segment, which do not verify any more. So appending to it changes blocks, not metadata, and a sync costs no journal
+//! commit. Zeroing 64 MiB takes a while: [`SpareJob`] can be run by another thread while the log is written.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -75,7 +75,8 @@ pub(crate) struct Spares {
 }
 
 impl Spares {
-    /// Takes over what is in the directory: spares that can be used; the rest, and files whose preparation was interrupted, are removed.
+    /// Takes over what is in the directory: spares that can be used; the rest, and files whose preparation was
+    /// interrupted, are removed.
     pub(crate) fn open(disk: Arc<dyn Disk>, len: u64, keep_max: usize, files: &[FileName]) -> Result<Self> {
         let numbers = files.iter().filter_map(|name| match name {
             FileName::Spare(number) | FileName::Tmp(number) => Some(*number),

@@ -1,18 +1,21 @@
 //! For crash tests on real files: what completed syncs have covered, and a way to destroy everything else.
 //!
 //! `kill -9` alone keeps the page cache, so a missing `fdatasync` goes unnoticed. With recording switched on
-//! ([`FileDisk::open_recording_syncs`](super::FileDisk::open_recording_syncs)) two files beside the segments say what is durable. They are written by
-//! ordinary writes, which survive the end of a process, only after a sync has returned, and from the outcome of that sync:
+//! ([`FileDisk::open_recording_syncs`](super::FileDisk::open_recording_syncs)) two files beside the segments say what
+//! is durable. They are written by ordinary writes, which survive the end of a process, only after a sync has returned,
+//! and from the outcome of that sync:
 //!
-//! * `synced-position`: 32 bytes a file: inode, durable length, CRC-32C of these 16 bytes (u64, u64, u32, little-endian), zeros. Bytes before the durable
-//!   length are on the disk, bytes from there on may or may not be. Inode 0 is a free place. A file that is not listed was not written since recording began.
+//! * `synced-position`: 32 bytes a file: inode, durable length, CRC-32C of these 16 bytes (u64, u64, u32,
+//!   little-endian), zeros. Bytes before the durable length are on the disk, bytes from there on may or may not be.
+//!   Inode 0 is a free place. A file that is not listed was not written since recording began.
 //! * `synced-names`: one line `inode name` a file, as of the last completed sync of the directory; replaced as a whole.
 //!
-//! After the process was killed, [`cut_back`] brings the directory to a state that a power failure could have left: names and bytes not covered are gone.
-//! Leave out the sync, and what was written never counts as durable, so the test loses acknowledged writes.
+//! After the process was killed, [`cut_back`] brings the directory to a state that a power failure could have left:
+//! names and bytes not covered are gone. Leave out the sync, and what was written never counts as durable, so the test
+//! loses acknowledged writes.
 //!
-//! A write below the durable length (a recycled file, the last page again) takes the length back to its offset before it is done, unless it writes what is
-//! there already: such bytes are not at risk.
+//! A write below the durable length (a recycled file, the last page again) takes the length back to its offset before
+//! it is done, unless it writes what is there already: such bytes are not at risk.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -226,8 +229,8 @@ pub struct CutBack {
     pub renamed: Vec<(String, String)>,
 }
 
-/// Destroys in the log directory `dir` everything that no completed sync has covered, as a power failure may do. To be used after a server that ran with
-/// recording switched on was killed, and before it is started again.
+/// Destroys in the log directory `dir` everything that no completed sync has covered, as a power failure may do. To be
+/// used after a server that ran with recording switched on was killed, and before it is started again.
 ///
 /// Fails if nothing was recorded there, so that a test can not pass because recording was forgotten.
 pub fn cut_back(dir: &Path, unsynced: Unsynced) -> io::Result<CutBack> {

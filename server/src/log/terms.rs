@@ -1,6 +1,7 @@
 //! Which term each entry of the log has, kept as runs of equal terms: a handful of pairs however long the log is.
 
-/// The identity of an entry: its index and its term. Two logs that hold the same `EntryId` are equal up to it (raft paper, 5.3).
+/// The identity of an entry: its index and its term. Two logs that hold the same `EntryId` are equal up to it (raft
+/// paper, 5.3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EntryId {
     /// The entry's place in the log; the first entry ever has index 1.

@@ -1,7 +1,8 @@
 //! The thread that writes the log: nothing else in the server ever waits for its disk.
 //!
-//! Batches come in by a bounded channel and go out as one [`LogEvent::Synced`] after the sync that made them durable. Batches that queued up meanwhile share
-//! one write and one sync. An error is reported once and ends the thread: nothing is acknowledged after it.
+//! Batches come in by a bounded channel and go out as one [`LogEvent::Synced`] after the sync that made them durable.
+//! Batches that queued up meanwhile share one write and one sync. An error is reported once and ends the thread:
+//! nothing is acknowledged after it.
 //!
 //! A second, idle thread prepares segment files.
 
@@ -28,7 +29,8 @@ pub struct Batch {
     pub entries: Vec<Entry>,
     /// The new hard state, if it changed.
     pub hard_state: Option<HardState>,
-    /// Whether raft asks for a sync. Without it, and without entries, the batch counts as done at once and is written with a later one.
+    /// Whether raft asks for a sync. Without it, and without entries, the batch counts as done at once and is written
+    /// with a later one.
     pub must_sync: bool,
 }
 
@@ -117,7 +119,8 @@ impl LogSender {
         })
     }
 
-    /// Asks for the removal of segments in which no entry after `index` is; see [`LogStore::purge`]. Skipped if the queue is full: there will be another one.
+    /// Asks for the removal of segments in which no entry after `index` is; see [`LogStore::purge`]. Skipped if the
+    /// queue is full: there will be another one.
     pub fn purge(&self, index: u64) -> Result<(), LogStopped> {
         match self.requests.try_send(Request::Purge(index)) {
             Ok(()) | Err(TrySendError::Full(_)) => Ok(()),
@@ -274,13 +277,13 @@ impl Worker {
     }
 }
 
-#[allow(clippy::disallowed_methods, reason = "how long a sync takes is measured, and decides nothing")]
+#[expect(clippy::disallowed_methods, reason = "how long a sync takes is measured, and decides nothing")]
 fn now() -> Instant {
     Instant::now()
 }
 
-/// The thread that prepares segment files. It ends with the log thread, which waits for it: nothing touches the directory
-/// after that.
+/// The thread that prepares segment files. It ends with the log thread, which waits for it: nothing touches the
+/// directory after that.
 struct SpareMaker {
     jobs: Option<Sender<SpareJob>>,
     done: Receiver<Option<Spare>>,
@@ -306,7 +309,7 @@ impl SpareMaker {
                 let spare = match job.run() {
                     Ok(spare) => Some(spare),
                     Err(error) => {
-                        tracing::warn!(%error, "could not prepare the next segment of the raft log; trying again when it is needed");
+                        tracing::warn!(%error, "could not prepare the next segment of the raft log ahead of its use");
                         None
                     }
                 };

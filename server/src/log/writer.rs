@@ -18,7 +18,8 @@ use super::segment::{DATA_START, FileName, Identity, SegmentHeader};
 use super::spare::{self, Spare, SpareJob, Spares};
 use super::terms::{EntryId, Terms};
 
-/// Batches are written up to the next multiple of this, with zeros after the last record: a page that is written whole need not be read before.
+/// Batches are written up to the next multiple of this, with zeros after the last record: a page that is written whole
+/// need not be read before.
 const PAGE_BYTES: u64 = 4096;
 /// The largest batch. One that does not fit an ordinary segment gets a segment of its own size.
 const BATCH_BYTES_MAX: usize = 1 << 30;
@@ -34,7 +35,8 @@ pub struct LogOptions {
     pub segment_bytes: u64,
     /// Purged segments and prepared files kept for use, at most.
     pub spares_max: usize,
-    /// A random number, another one at each start. It makes the checksums of this run's segments unlike all others'; clients must not know it.
+    /// A random number, another one at each start. It makes the checksums of this run's segments unlike all others';
+    /// clients must not know it.
     pub nonce: u64,
 }
 
@@ -54,7 +56,8 @@ pub struct Recovered {
     pub hard_state: HardState,
     /// The entries after the index asked for, without gaps up to the last one.
     pub entries: Vec<Entry>,
-    /// The terms of all entries there are. Its base is the entry before the first one; the first can be beyond the index asked for.
+    /// The terms of all entries there are. Its base is the entry before the first one; the first can be beyond the
+    /// index asked for.
     pub terms: Terms,
     /// Number of the last batch; 0 if there is none.
     pub last_batch: u64,
@@ -102,8 +105,9 @@ impl Log {
 
     /// Opens the log on `disk`, or creates it, and returns the entries with an index above `after`.
     ///
-    /// What is returned is durable: a process that was killed may have left a batch that is written but not synced, so the last batch is written again and
-    /// synced. If anything does not verify that a crash can not explain, this is an error and nothing is changed.
+    /// What is returned is durable: a process that was killed may have left a batch that is written but not synced, so
+    /// the last batch is written again and synced. If anything does not verify that a crash can not explain, this is an
+    /// error and nothing is changed.
     pub fn open(disk: Arc<dyn Disk>, options: &LogOptions, after: u64) -> Result<(Self, Recovered)> {
         let mut options = options.clone();
         options.segment_bytes = options.segment_bytes.next_multiple_of(PAGE_BYTES).max(DATA_START + PAGE_BYTES);
@@ -175,11 +179,13 @@ impl Log {
     fn resume(disk: Arc<dyn Disk>, options: LogOptions, spares: Spares, found: Found) -> Result<(Self, Recovered)> {
         let Found { layout, active, hard_state: written, entries, next_batch, torn, last_batch_start: _ } = found;
         let terms = layout.terms().clone();
-        // What was purged or came as a snapshot was committed; the record of that may have been waiting for a sync that never came.
+        // What was purged or came as a snapshot was committed; the record of that may have been waiting for a sync that
+        // never came.
         let mut hard_state = written.clone();
         hard_state.commit = hard_state.commit.max(terms.base().index);
         if torn {
-            tracing::warn!(file = %active.path.display(), offset = active.end, batch = next_batch, "raft log: the last write was torn by a crash; dropped it");
+            let file = active.path.display();
+            tracing::warn!(%file, offset = active.end, batch = next_batch, "raft log: dropped a write torn by a crash");
         }
         let recovered = Recovered {
             created: false,
@@ -361,7 +367,8 @@ impl Log {
         Ok(())
     }
 
-    /// Segments without a needed entry become spares or go, the oldest first, each durably before the next: never is there a gap between those left.
+    /// Segments without a needed entry become spares or go, the oldest first, each durably before the next: never is
+    /// there a gap between those left.
     fn recycle_obsolete(&mut self) -> Result<()> {
         loop {
             let Some(gone) = self.shared.write().pop_obsolete() else { return Ok(()) };
@@ -383,7 +390,8 @@ impl Log {
             self.recycle_obsolete()?;
             return Ok(self.terms.base());
         };
-        // The caller has applied these entries, so they are committed, even if the hard state that says so was never synced.
+        // The caller has applied these entries, so they are committed, even if the hard state that says so was never
+        // synced.
         if self.hard_state().commit < to.index {
             self.pending = Some(HardState { commit: to.index, ..self.hard_state().clone() });
         }
@@ -412,9 +420,10 @@ fn begin_segment(disk: &dyn Disk, spares: &mut Spares, len: u64, header: Segment
 
 /// Makes durable what recovery has read.
 ///
-/// The last batch is written again with the same bytes: a process that ended because a sync failed leaves pages which the kernel shows to readers and takes
-/// for clean, so that syncing them again would do nothing. Only the last batch can be in that state, the one before it was synced when it was written. If
-/// there is none in the last segment, the same goes for the segment's header.
+/// The last batch is written again with the same bytes: a process that ended because a sync failed leaves pages which
+/// the kernel shows to readers and takes for clean, so that syncing them again would do nothing. Only the last batch
+/// can be in that state, the one before it was synced when it was written. If there is none in the last segment, the
+/// same goes for the segment's header.
 fn harden(disk: &dyn Disk, found: &Found) -> Result<()> {
     let active = &found.active;
     let error = |action| move |source| LogError::io(action, active.path.clone(), source);

@@ -1,4 +1,5 @@
-//! Record kinds 3 (purge) and 4 (reset): the entry just before the first one that counts. 16 bytes: index and term, each a little-endian u64.
+//! Record kinds 3 (purge) and 4 (reset): the entry just before the first one that counts. 16 bytes: index and term,
+//! each a little-endian u64.
 
 use super::le_u64;
 use crate::log::terms::EntryId;

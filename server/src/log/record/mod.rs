@@ -1,6 +1,7 @@
 //! The framing of everything that follows a segment's header.
 //!
-//! A record is a header of 32 bytes and a body, padded with zeros to a multiple of 8 so that every record begins at a multiple of 8. Little-endian:
+//! A record is a header of 32 bytes and a body, padded with zeros to a multiple of 8 so that every record begins at a
+//! multiple of 8. Little-endian:
 //!
 //! | offset | size | what |
 //! |---|---|---|
@@ -14,13 +15,15 @@
 //! | 26 | 6 | zero |
 //! | 32 | | body and padding |
 //!
-//! The seed is made of the segment's number and a random number drawn when the segment was begun (see [`Seed`]), so bytes which an earlier use of a recycled
-//! file left behind do not verify, and no client can put a record into a value. The header's checksum covers the body's, and thereby the whole record. That
-//! the header verifies on its own is what the search after a torn batch needs: a header alone proves that its batch was begun, thus that the one before it
-//! had been synced.
+//! The seed is made of the segment's number and a random number drawn when the segment was begun (see [`Seed`]), so
+//! bytes which an earlier use of a recycled file left behind do not verify, and no client can put a record into a
+//! value. The header's checksum covers the body's, and thereby the whole record. That the header verifies on its own is
+//! what the search after a torn batch needs: a header alone proves that its batch was begun, thus that the one before
+//! it had been synced.
 //!
-//! The chain keeps a batch together: after a torn batch another one of the same number is written in its place, and if that is torn too, records of the first
-//! may follow records of the second. They do not chain, so the mixture is not taken for a batch.
+//! The chain keeps a batch together: after a torn batch another one of the same number is written in its place, and if
+//! that is torn too, records of the first may follow records of the second. They do not chain, so the mixture is not
+//! taken for a batch.
 
 mod entry;
 mod entry_id;
@@ -102,7 +105,8 @@ impl Header {
     pub(crate) fn read(bytes: &[u8], seed: Seed) -> Option<Self> {
         let bytes = bytes.get(..HEADER_BYTES)?;
         let (kind, flags) = (bytes[24], bytes[25]);
-        // The cheap tests first: the search for later batches tries every eighth byte. A kind of a later version is no reason to say no here.
+        // The cheap tests first: the search for later batches tries every eighth byte. A kind of a later version is no
+        // reason to say no here.
         if kind == 0 || flags & !(FLAG_FIRST | FLAG_LAST) != 0 || bytes[26..] != [0; 6] {
             return None;
         }
@@ -162,7 +166,8 @@ impl<'a> Record<'a> {
     }
 }
 
-/// A batch being put together: its records in one contiguous buffer, complete but for what depends on where it goes (batch number, flags, header checksum).
+/// A batch being put together: its records in one contiguous buffer, complete but for what depends on where it goes
+/// (batch number, flags, header checksum).
 #[derive(Debug, Default)]
 pub(crate) struct BatchBuffer {
     bytes: Vec<u8>,
@@ -334,7 +339,10 @@ mod tests {
             let mut intact = true;
             while !rest.is_empty() {
                 let Some(header) = Header::read(rest, seed) else { intact = false; break };
-                let Some(body) = rest.get(HEADER_BYTES..HEADER_BYTES + header.padded_len()) else { intact = false; break };
+                let Some(body) = rest.get(HEADER_BYTES..HEADER_BYTES + header.padded_len()) else {
+                    intact = false;
+                    break;
+                };
                 if !header.verifies(body) { intact = false; break }
                 rest = &rest[HEADER_BYTES + header.padded_len()..];
             }

@@ -1,4 +1,5 @@
-//! Directories that no crash leaves: each is refused with an error that says where and why, and nothing is changed. And torn ends, which are not.
+//! Directories that no crash leaves: each is refused with an error that says where and why, and nothing is changed. And
+//! torn ends, which are not.
 
 use std::path::PathBuf;
 
@@ -164,7 +165,9 @@ fn a_missing_first_segment_is_noticed_after_purges_too() {
 fn a_log_of_another_cluster_or_member_is_refused() {
     let disk = SimDisk::new(1);
     open(&disk, 0).unwrap();
-    for (what, cluster_id, member_id) in [("cluster c1, but this is cluster 99", 0x99, 0x3e), ("member 3e, but this is member 99", 0xc1, 0x99)] {
+    for (what, cluster_id, member_id) in
+        [("cluster c1, but this is cluster 99", 0x99, 0x3e), ("member 3e, but this is member 99", 0xc1, 0x99)]
+    {
         let theirs = LogOptions { identity: Identity { cluster_id, member_id }, ..options() };
         let error = Log::open(Arc::new(disk.clone()), &theirs, 0).map(|_| ()).unwrap_err().to_string();
         assert!(error.contains(what), "{error}");

@@ -141,9 +141,7 @@ fn changes_that_make_no_sense_are_refused() {
     refuse("commit index 4", &|log| log.append(&[], Some(&hard_state(2, 1, 4))));
     refuse("commit index 2", &|log| log.reset(EntryId::new(1, 1), None));
     refuse("purge up to entry 4", &|log| log.purge(4).map(|_| ()));
-    refuse("commit index 2", &|log| {
-        log.stage(&Change { reset: Some(EntryId::new(1, 1)), ..Change::default() })
-    });
+    refuse("commit index 2", &|log| log.stage(&Change { reset: Some(EntryId::new(1, 1)), ..Change::default() }));
 }
 
 #[test]

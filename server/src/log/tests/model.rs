@@ -1,7 +1,8 @@
 //! Random histories of appends, truncations, purges, resets, crashes and faults against a plain model.
 //!
-//! The model holds what must be there (everything that a call reported as synced) and, after a call that failed, what may be there instead: the whole of what
-//! that call was to make durable. Nothing else is right, and in particular no mixture.
+//! The model holds what must be there (everything that a call reported as synced) and, after a call that failed, what
+//! may be there instead: the whole of what that call was to make durable. Nothing else is right, and in particular no
+//! mixture.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -202,7 +203,8 @@ impl Run {
         self.disk.list().is_ok()
     }
 
-    /// Crashes, starts again (with a fault while starting, if there is one) and compares what is found with what may be there.
+    /// Crashes, starts again (with a fault while starting, if there is one) and compares what is found with what may be
+    /// there.
     fn restart(&mut self, mut power: bool, after: usize, mut fault: Option<(u64, Fault)>, candidates: &[Model]) {
         let after = after as u64 % (self.now.last().index + 3);
         let recovered = loop {
