@@ -8,6 +8,7 @@
 //! ```
 
 pub mod config;
+pub mod log;
 pub mod security;
 pub mod state;
 pub mod store;
