@@ -26,6 +26,7 @@ use cairn_proto::etcdserverpb::{
     kv_client::KvClient,
     request_op,
 };
+use cairn_server::log::{Unsynced, cut_back};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tempfile::TempDir;
 use tonic::transport::Channel;
@@ -63,8 +64,8 @@ pub struct Summary {
     pub unknown_applied: u64,
     /// Writes under way at a kill that did not.
     pub unknown_lost: u64,
-    /// Bytes of the log destroyed because no completed fdatasync covered them.
-    pub bytes_cut: u64,
+    /// Files of the log of which something was destroyed because no completed fdatasync covered it.
+    pub files_cut: u64,
 }
 
 /// One key as its owner knows it.
@@ -114,7 +115,9 @@ pub async fn run(plan: &Plan) -> Result<Summary> {
             clients.push(keys);
         }
         if plan.cut_to_synced {
-            summary.bytes_cut += cairn_server::log::cut_to_synced(&member.data_dir().join("member/wal")).with_context(context)?;
+            let unsynced = Unsynced::Torn { seed: random.random() };
+            let cut = cut_back(&member.data_dir().join("member/wal"), unsynced).with_context(context)?;
+            summary.files_cut += cut.cut.len() as u64;
         }
         summary.rounds += 1;
     }
