@@ -5,8 +5,9 @@
 //! ```text
 //! main u64 BE | '_' | sub u64 BE | 't' for a tombstone | the stored value
 //! ```
-//! Of the revisions at or below C only the **keep-set** counts: the value of each key that lives at R. If the keep-set is empty, everything that compaction
-//! to C leaves counts, tombstones at exactly C included. So the hash is a function of the log, R and C, whatever was physically removed.
+//! Of the revisions at or below C only the **keep-set** counts: the value of each key that lives at R. If the keep-set is empty, every value that compaction
+//! to C leaves counts. Tombstones at or below C never do, not even those at C, which are kept. So the hash is a function of the log, R and C, whatever was
+//! physically removed.
 //!
 //! A compaction to C remembers the hash at C as seen just before it, that is with the compacted revision of then. The newest ten of these answer HashKV at
 //! their revisions ever after; they are how members compare themselves at a common point. The keep-set of such a hash is what compaction to C leaves, so it
@@ -63,7 +64,7 @@ pub(super) struct HashWalk {
 enum Keep {
     /// Those whose key lives at the hash's revision with this value.
     Living,
-    /// What compaction leaves.
+    /// Values that compaction leaves.
     Surviving,
 }
 
@@ -113,9 +114,12 @@ impl HashWalk {
         if at.main > self.compacted {
             return true;
         }
+        if tombstone {
+            return false;
+        }
         let index = mvcc.index.read();
         match self.keep {
-            Keep::Living => !tombstone && index.get(key, Revision::whole(self.at)).is_some_and(|meta| meta.modified == at),
+            Keep::Living => index.get(key, Revision::whole(self.at)).is_some_and(|meta| meta.modified == at),
             Keep::Surviving => index.survives(key, at, self.compacted),
         }
     }

@@ -4,7 +4,8 @@
 //! write      changes keys: index and open batch          txn, compare    what a transaction may do
 //! view       one look at a point of history              range, pieces   every option of a range, in pages; in pieces
 //! reader     what the API reads through                  answer          rows for what apply planned
-//! horizon    pins, and what may be removed               compaction      removes it, in small steps
+//! order      of rows that sort equal                     horizon         pins, and what may be removed
+//! compaction removes it, in small steps
 //! hash       HashKV and Hash                             index, value, revision    where everything stands
 //! ```
 //! Every read happens at a fixed point of history at or below the published revision, so writers never wait for readers and readers never see half a
@@ -29,6 +30,7 @@ mod compare;
 mod hash;
 mod horizon;
 pub mod index;
+mod order;
 mod pieces;
 mod range;
 mod reader;

@@ -7,8 +7,9 @@
 //! The natural order (ascending by key) needs no sorting and stops at the limit. Any other order looks at all keys of the range first, but keeps no more
 //! candidates than the limit asks for, and reads values only of what is answered (or of everything, when values decide the order).
 //!
-//! A sort target without an order sorts ascending, but *after* the limit has cut, in key order, to one row more than asked for. Equal sort keys stay in key
-//! order in both directions.
+//! A sort target without an order sorts ascending, but *after* the limit has cut, in key order, to one row more than asked for. For rows that sort equal see
+//! `order`; it needs all candidates at once, so beyond [`EXACT_ROWS_MAX`] rows or [`EXACT_BYTES_MAX`] bytes of values only the best are kept while looking,
+//! and equal rows then stay in key order.
 
 use std::{cmp::Ordering, ops::ControlFlow};
 
@@ -20,10 +21,16 @@ use cairn_proto::etcdserverpb::{
 
 use super::{
     index::{KeyMeta, RangeEnd, Visited},
+    order,
     revision::Revision,
     value,
     view::{INLINE_ROWS_MAX, PAGE_KEYS, Unread, View},
 };
+
+/// Rows up to which equal ones come in the very order of [`order`].
+const EXACT_ROWS_MAX: usize = 1 << 16;
+/// The same for the bytes of values, if they decide.
+const EXACT_BYTES_MAX: usize = 64 << 20;
 
 /// What a range answers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -248,20 +255,25 @@ struct Candidate {
 
 impl Sort {
     fn compare(self, a: &Candidate, b: &Candidate) -> Ordering {
-        let by_target = match self.target {
+        let ascending = match self.target {
             SortTarget::Key => a.place.cmp(&b.place),
             SortTarget::Version => a.meta.version.cmp(&b.meta.version),
             SortTarget::Create => a.meta.created.cmp(&b.meta.created),
             SortTarget::Mod => a.meta.modified.main.cmp(&b.meta.modified.main),
             SortTarget::Value => a.value.cmp(&b.value),
         };
-        let by_target = if self.descending { by_target.reverse() } else { by_target };
-        by_target.then(a.place.cmp(&b.place))
+        if self.descending { ascending.reverse() } else { ascending }
     }
 
-    /// Keeps the best `limit` of `candidates`, sorted.
+    /// Keeps the best `limit` of `candidates`, which are all there are, in the order of the answer.
+    fn exactly(self, candidates: &mut Vec<Candidate>, limit: usize) {
+        order::sort(candidates, |a, b| self.compare(a, b).is_lt());
+        candidates.truncate(limit);
+    }
+
+    /// Keeps the best `limit` of those `candidates` seen so far; equal ones stay in key order.
     fn best(self, candidates: &mut Vec<Candidate>, limit: usize) {
-        candidates.sort_unstable_by(|a, b| self.compare(a, b));
+        candidates.sort_unstable_by(|a, b| self.compare(a, b).then(a.place.cmp(&b.place)));
         candidates.truncate(limit);
     }
 }
@@ -271,7 +283,7 @@ pub(super) fn sorted(scan: &mut Scan<'_>, limit: usize, sort: Sort) -> Result<Ro
     let keys_only = scan.request.keys_only;
     // A late sort sees one row more than the limit, in key order; with filters there is no early cut.
     let seen_max = if sort.late && !scan.filters.any() { limit.saturating_add(1) } else { usize::MAX };
-    let mut seen = 0;
+    let (mut seen, mut bytes, mut exact) = (0, 0, true);
     let mut best: Vec<Candidate> = Vec::new();
     loop {
         let page_start = best.len();
@@ -287,17 +299,19 @@ pub(super) fn sorted(scan: &mut Scan<'_>, limit: usize, sort: Sort) -> Result<Ro
             scan.view.values(&revisions, &mut stored)?;
             for (candidate, stored) in best[page_start..].iter_mut().zip(stored) {
                 candidate.value = value::decode(candidate.meta.modified, stored.clone())?.value;
+                bytes += stored.len();
                 candidate.stored = stored;
             }
         }
-        if best.len() >= limit.saturating_mul(2).saturating_add(PAGE_KEYS) {
+        exact &= seen <= EXACT_ROWS_MAX && bytes <= EXACT_BYTES_MAX;
+        if !exact && best.len() >= limit.saturating_mul(2).saturating_add(PAGE_KEYS) {
             sort.best(&mut best, limit);
         }
         if !on {
             break;
         }
     }
-    sort.best(&mut best, limit);
+    if exact { sort.exactly(&mut best, limit) } else { sort.best(&mut best, limit) }
     let mut rows = Rows { more: seen > limit, kvs: Vec::with_capacity(best.len()), ..Rows::default() };
     if by_value {
         for candidate in best {
