@@ -1,0 +1,112 @@
+//! The log as raft-rs sees it.
+//!
+//! raft-rs asks for entries for two purposes. To send them to a follower: then they are copied out of the cache, and if they left it, the follower waits.
+//! To learn which are committed, or whether there are membership changes among them: then they come without their data, which the core takes from the cache
+//! itself when it applies them. That saves a copy of everything that is written.
+
+use std::cell::Cell;
+
+use raft::{
+    GetEntriesContext, RaftState, Storage, StorageError,
+    eraftpb::{ConfState, Entry, HardState, Snapshot},
+};
+
+use super::cache::EntryCache;
+use crate::log::Terms;
+
+/// Committed entries named to the core at once.
+const COMMITTED_ENTRIES_MAX: usize = 4096;
+
+/// What the log holds when a member starts.
+#[derive(Debug, Clone)]
+pub struct LogStart {
+    /// The hard state last synced.
+    pub hard_state: HardState,
+    /// Terms of all entries, from the one before the first on.
+    pub terms: Terms,
+    /// The entries after the applied index.
+    pub entries: Vec<Entry>,
+}
+
+/// The cache, and what raft-rs asks for once at its start.
+pub(super) struct CachedLog {
+    pub(super) cache: EntryCache,
+    hard_state: HardState,
+    conf_state: ConfState,
+    /// Times that a follower was told to wait because its entries left the cache.
+    missed: Cell<u64>,
+}
+
+impl CachedLog {
+    pub(super) fn new(cache: EntryCache, hard_state: HardState, conf_state: ConfState) -> Self {
+        Self { cache, hard_state, conf_state, missed: Cell::new(0) }
+    }
+
+    pub(super) fn missed(&self) -> u64 {
+        self.missed.get()
+    }
+}
+
+fn without_data(entry: &Entry) -> Entry {
+    Entry { entry_type: entry.entry_type, term: entry.term, index: entry.index, ..Entry::default() }
+}
+
+impl Storage for CachedLog {
+    fn initial_state(&self) -> raft::Result<RaftState> {
+        Ok(RaftState { hard_state: self.hard_state.clone(), conf_state: self.conf_state.clone() })
+    }
+
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_size: impl Into<Option<u64>>,
+        context: GetEntriesContext,
+    ) -> raft::Result<Vec<Entry>> {
+        let bytes_max = max_size.into().unwrap_or(raft::NO_LIMIT);
+        if low <= self.cache.before() {
+            return Err(StorageError::Compacted.into());
+        }
+        if high > self.cache.last() + 1 {
+            return Err(StorageError::Unavailable.into());
+        }
+        let to_send = context.can_async();
+        let Some(entries) = self.cache.range(low, high) else {
+            // Only what is applied ever leaves the cache, and raft-rs asks for that only in order to send it.
+            self.missed.set(self.missed.get() + 1);
+            return Err(
+                if to_send { StorageError::LogTemporarilyUnavailable } else { StorageError::Unavailable }.into()
+            );
+        };
+        if to_send {
+            let mut bytes = 0;
+            let fits = |entry: &&Entry| {
+                let first = bytes == 0;
+                bytes += (entry.data.len() + entry.context.len()) as u64 + 1;
+                first || bytes <= bytes_max
+            };
+            return Ok(entries.take_while(fits).cloned().collect());
+        }
+        let count_max = if bytes_max == raft::NO_LIMIT { usize::MAX } else { COMMITTED_ENTRIES_MAX };
+        Ok(entries.take(count_max).map(without_data).collect())
+    }
+
+    fn term(&self, index: u64) -> raft::Result<u64> {
+        if index < self.cache.before() {
+            return Err(StorageError::Compacted.into());
+        }
+        self.cache.term(index).ok_or_else(|| StorageError::Unavailable.into())
+    }
+
+    fn first_index(&self) -> raft::Result<u64> {
+        Ok(self.cache.before() + 1)
+    }
+
+    fn last_index(&self) -> raft::Result<u64> {
+        Ok(self.cache.last())
+    }
+
+    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+        Err(StorageError::SnapshotTemporarilyUnavailable.into())
+    }
+}
