@@ -1,7 +1,8 @@
 //! The entry cache: the tail of the log in memory.
 //!
-//! It holds every entry that is not applied, and older ones for followers that lag a little, up to a number of bytes. Entries stay in the chunks in which
-//! raft-rs handed them out: the log thread, the cache and the commands being applied all point into the same memory.
+//! It holds every entry that is not applied, and older ones for followers that lag a little, up to a number of bytes.
+//! Entries stay in the chunks in which raft-rs handed them out: the log thread, the cache and the commands being
+//! applied all point into the same memory.
 //!
 //! ```text
 //!   log:     before | purged ... | on disk only ... | cached, applied ... | cached, not applied ... last |
@@ -88,6 +89,11 @@ impl EntryCache {
     /// Index of the last entry.
     pub fn last(&self) -> u64 {
         self.terms.last().index
+    }
+
+    /// Index of the first entry in memory.
+    pub(super) fn first_cached(&self) -> Option<u64> {
+        self.chunks.front().map(Chunk::first)
     }
 
     /// Bytes of the entries that are not applied.

@@ -1,8 +1,9 @@
 //! Election time-outs from a seed.
 //!
-//! raft-rs draws a new time-out from the thread's random generator whenever it resets itself. It cannot be told not to, and does not say when it did. What can
-//! be seen from outside are the reasons: another term, role or leader, or a campaign that began. So we draw at those, from our own generator, and set our
-//! value after every input, whatever raft-rs drew in between.
+//! raft-rs draws a new time-out from the thread's random generator whenever it resets itself. It cannot be told not to,
+//! and does not say when it did. What can be seen from outside are the reasons: another term, role or leader, or a
+//! campaign that began. So we draw at those, from our own generator, and set our value after every input, whatever
+//! raft-rs drew in between.
 
 use raft::StateRole;
 

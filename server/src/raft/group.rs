@@ -3,16 +3,19 @@
 use std::{collections::VecDeque, mem, sync::Arc};
 
 use raft::{
-    RawNode, StateRole,
+    GetEntriesContext, RawNode, StateRole,
     eraftpb::{ConfChangeV2, ConfState, Entry, HardState, Message},
 };
 
 use super::{
     EntryCache, LogStart, RaftOptions, Refused,
     election::ElectionDice,
-    storage::CachedLog,
+    storage::{CachedLog, Miss},
     validate::{self, View},
 };
+
+/// Fetches that may be under way at once.
+const FETCHES_MAX: usize = 16;
 
 /// What a member is at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +39,8 @@ pub struct Standing {
     pub leader: u64,
 }
 
-/// Entries and hard state to be written in one piece. It may begin at an index that the log already has: everything from there on is replaced.
+/// Entries and hard state to be written in one piece. It may begin at an index that the log already has: everything
+/// from there on is replaced.
 #[derive(Debug, Clone)]
 pub struct InFlight {
     /// Rises by one with each.
@@ -58,6 +62,19 @@ pub struct Work {
     pub reads: Vec<(Vec<u8>, u64)>,
 }
 
+/// Entries to be read from the log for a follower, because they are not in memory any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fetch {
+    /// Names the request.
+    pub id: u64,
+    /// The first entry.
+    pub low: u64,
+    /// The entry after the last one.
+    pub high: u64,
+    /// Bytes at which it is enough. One entry is always wanted.
+    pub bytes_max: u64,
+}
+
 /// A write that is not known to be synced.
 struct Parked {
     number: u64,
@@ -73,11 +90,15 @@ pub struct Group {
     written: u64,
     unwritten: Option<HardState>,
     commit: u64,
+    /// Fetches that are not answered, with what raft-rs wants to be told then.
+    fetches: VecDeque<(Fetch, GetEntriesContext)>,
+    fetched: u64,
 }
 
 impl Group {
-    /// A member whose state machine has applied everything up to `applied` and stands at `conf_state`, over the log it found. The caller has checked that they
-    /// fit: nothing is missing between `applied` and the log, and the hard state's commit index is within `applied` and the last entry.
+    /// A member whose state machine has applied everything up to `applied` and stands at `conf_state`, over the log it
+    /// found. The caller has checked that they fit: nothing is missing between `applied` and the log, and the hard
+    /// state's commit index is within `applied` and the last entry.
     pub fn start(
         options: &RaftOptions,
         applied: u64,
@@ -97,6 +118,8 @@ impl Group {
             written: 0,
             unwritten: None,
             commit: applied,
+            fetches: VecDeque::new(),
+            fetched: 0,
         };
         group.settle(false);
         Ok(group)
@@ -130,11 +153,6 @@ impl Group {
     /// The last entry known to be committed.
     pub fn committed(&self) -> u64 {
         self.node.raft.raft_log.committed
-    }
-
-    /// Times that a follower had to wait because its entries left the cache.
-    pub fn missed(&self) -> u64 {
-        self.node.store().missed()
     }
 
     /// Whether this member decides alone.
@@ -203,7 +221,8 @@ impl Group {
     /// Takes a message of a peer.
     pub fn step(&mut self, message: Message) -> Result<(), Refused> {
         let raft = &self.node.raft;
-        let view = View { member: raft.id, term: raft.term, last: raft.raft_log.last_index() };
+        let leads = raft.state == StateRole::Leader;
+        let view = View { member: raft.id, term: raft.term, last: raft.raft_log.last_index(), leads };
         validate::check(&message, view)?;
         let from = message.from;
         let taken = self.node.step(message);
@@ -213,8 +232,8 @@ impl Group {
 
     /// Lets time pass.
     pub fn tick(&mut self) {
-        // Whoever is alone wins an election at once, and raft-rs takes it for granted that a new leader's log is synced. With peers that is so, because the
-        // request for their votes waits for the sync.
+        // Whoever is alone wins an election at once, and raft-rs takes it for granted that a new leader's log is
+        // synced. With peers that is so, because the request for their votes waits for the sync.
         if self.node.raft.state != StateRole::Leader && !self.parked.is_empty() && self.is_alone() {
             return;
         }
@@ -265,7 +284,8 @@ impl Group {
         }
         let number = ready.number();
         let promises = ready.take_persisted_messages();
-        // A commit index that moved alone is written with the next batch: it can be found again from the other members or by an election.
+        // A commit index that moved alone is written with the next batch: it can be found again from the other members
+        // or by an election.
         if ready.must_sync() {
             let entries: Arc<[Entry]> = ready.take_entries().into();
             self.node.mut_store().cache.append(Arc::clone(&entries));
@@ -288,6 +308,37 @@ impl Group {
             }
         }
         Some(work)
+    }
+
+    /// Entries that followers need from the disk, each asked for once until [`Self::fetched`].
+    pub fn fetches(&mut self) -> Vec<Fetch> {
+        let misses = self.node.store().misses.take();
+        let mut fetches = Vec::new();
+        for Miss { low, high, bytes_max, context } in misses {
+            if self.fetches.len() == FETCHES_MAX || self.fetches.iter().any(|(fetch, _)| fetch.low == low) {
+                // The follower's next answer to a heartbeat asks again.
+                continue;
+            }
+            self.fetched += 1;
+            let fetch = Fetch { id: self.fetched, low, high, bytes_max };
+            self.fetches.push_back((fetch, context));
+            fetches.push(fetch);
+        }
+        fetches
+    }
+
+    /// Takes what a fetch brought; nothing, if the entries could not be read, for instance because they were purged
+    /// meanwhile.
+    pub fn fetched(&mut self, id: u64, entries: Vec<Entry>) {
+        let Some(at) = self.fetches.iter().position(|(fetch, _)| fetch.id == id) else { return };
+        let Some((_, context)) = self.fetches.remove(at) else { return };
+        if entries.is_empty() {
+            return;
+        }
+        self.node.mut_store().fetched = entries;
+        self.node.on_entries_fetched(context);
+        self.node.mut_store().fetched = Vec::new();
+        self.settle(false);
     }
 
     /// Notes that all writes up to `number` are synced; gives the messages that waited for it.

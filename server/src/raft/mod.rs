@@ -10,30 +10,31 @@
 //!                                                             how far the log is committed, answered read indexes }
 //! ```
 //!
-//! What lives here: [`Group`], the only owner of a `RawNode`; [`EntryCache`], the part of the log that is in memory and raft-rs's view of the rest;
-//! the checks that keep bad bytes away from raft-rs, which panics on many of them; the bridge for its log lines. What may call it: `node/core`.
+//! What lives here: [`Group`], the only owner of a `RawNode`; [`EntryCache`], the part of the log that is in memory and
+//! raft-rs's view of the rest; the checks that keep bad bytes away from raft-rs, which panics on many of them; the
+//! bridge for its log lines. What may call it: `node/core`.
 //!
-//! The one invariant: this layer does no I/O and has neither clock nor randomness. Time is [`Group::tick`], luck is the seed in [`RaftOptions`]
-//! (raft-rs draws its election time-outs from the thread's generator; [`Group`] overwrites every one of them), and disk and network are
-//! what the caller does with a [`Work`].
+//! The one invariant: this layer does no I/O and has neither clock nor randomness. Time is [`Group::tick`], luck is the
+//! seed in [`RaftOptions`] (raft-rs draws its election time-outs from the thread's generator; [`Group`] overwrites
+//! every one of them), and disk and network are what the caller does with a [`Work`].
 //!
 //! # The asynchronous protocol
 //!
-//! raft-rs knows two ways of being driven. We use the one with `advance_append_async`: a ready is taken while earlier ones are still being written, and
-//! [`Group::synced`] says later which are durable. Three rules make it right:
+//! raft-rs knows two ways of being driven. We use the one with `advance_append_async`: a ready is taken while earlier
+//! ones are still being written, and [`Group::synced`] says later which are durable. Three rules make it right:
 //!
 //! * Entries are readable in the cache before the ready is handed back, durable or not.
-//! * A follower's or candidate's messages are promises about what it has stored: they are parked until the batch with that ready is synced. A leader's go
-//!   out at once, so that followers write in parallel with it.
-//! * Committed entries are only those this member itself has synced: raft-rs 0.7 hands out `min(committed, persisted)`, and `persisted` moves in
-//!   [`Group::synced`] alone.
+//! * A follower's or candidate's messages are promises about what it has stored: they are parked until the batch with
+//!   that ready is synced. A leader's go out at once, so that followers write in parallel with it.
+//! * Committed entries are only those this member itself has synced: raft-rs 0.7 hands out `min(committed, persisted)`,
+//!   and `persisted` moves in [`Group::synced`] alone.
 //!
 //! In this protocol raft-rs has no `LightReady`: what a sync makes possible comes with the next ready.
 //!
 //! # Caveats
 //!
-//! Entries that left the cache cannot be read back for a slow follower yet, and there are no snapshots to send it instead; it is told to wait.
-//! Snapshots from peers are refused.
+//! There are no snapshots yet: a follower that needs entries which were purged waits for good, and messages with
+//! snapshots are refused.
 
 mod cache;
 mod drain;
@@ -48,7 +49,7 @@ mod tests;
 
 pub use cache::EntryCache;
 pub use drain::logger;
-pub use group::{Group, InFlight, Role, Standing, Work};
+pub use group::{Fetch, Group, InFlight, Role, Standing, Work};
 pub use options::RaftOptions;
 pub use storage::LogStart;
 pub use validate::Refused;

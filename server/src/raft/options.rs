@@ -4,7 +4,8 @@
 const MESSAGE_BYTES_MAX: u64 = 1 << 20;
 /// Append messages on their way to one follower.
 const MESSAGES_IN_FLIGHT_MAX: usize = 256;
-/// Bytes of committed entries raft-rs names at once. They are named without their data, so this is a bound on the list, not on memory.
+/// Bytes of committed entries raft-rs names at once. They are named without their data, so this is a bound on the list,
+/// not on memory.
 const COMMITTED_BYTES_MAX: u64 = 16 << 20;
 
 /// Options of a [`Group`](super::Group).

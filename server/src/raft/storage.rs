@@ -1,10 +1,11 @@
 //! The log as raft-rs sees it.
 //!
-//! raft-rs asks for entries for two purposes. To send them to a follower: then they are copied out of the cache, and if they left it, the follower waits.
-//! To learn which are committed, or whether there are membership changes among them: then they come without their data, which the core takes from the cache
+//! raft-rs asks for entries for two purposes. To send them to a follower: then they are copied out of the cache, and if
+//! they left it, the follower waits until they were fetched from the disk. To learn which are committed, or whether
+//! there are membership changes among them: then they come without their data, which the core takes from the cache
 //! itself when it applies them. That saves a copy of everything that is written.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 
 use raft::{
     GetEntriesContext, RaftState, Storage, StorageError,
@@ -28,23 +29,40 @@ pub struct LogStart {
     pub entries: Vec<Entry>,
 }
 
+/// Entries that a follower needs and that left the cache.
+pub(super) struct Miss {
+    pub(super) low: u64,
+    pub(super) high: u64,
+    pub(super) bytes_max: u64,
+    pub(super) context: GetEntriesContext,
+}
+
 /// The cache, and what raft-rs asks for once at its start.
 pub(super) struct CachedLog {
     pub(super) cache: EntryCache,
+    /// Entries from the disk, while raft-rs sends them.
+    pub(super) fetched: Vec<Entry>,
+    /// What was asked for in vain since this was last looked at.
+    pub(super) misses: RefCell<Vec<Miss>>,
     hard_state: HardState,
     conf_state: ConfState,
-    /// Times that a follower was told to wait because its entries left the cache.
-    missed: Cell<u64>,
 }
 
 impl CachedLog {
     pub(super) fn new(cache: EntryCache, hard_state: HardState, conf_state: ConfState) -> Self {
-        Self { cache, hard_state, conf_state, missed: Cell::new(0) }
+        Self { cache, fetched: Vec::new(), misses: RefCell::default(), hard_state, conf_state }
     }
+}
 
-    pub(super) fn missed(&self) -> u64 {
-        self.missed.get()
-    }
+/// As many of the entries as fit into a number of bytes, but at least one.
+fn fitting<'a>(entries: impl Iterator<Item = &'a Entry>, bytes_max: u64) -> Vec<Entry> {
+    let mut bytes = 0;
+    let fits = |entry: &&Entry| {
+        let first = bytes == 0;
+        bytes += (entry.data.len() + entry.context.len()) as u64 + 1;
+        first || bytes <= bytes_max
+    };
+    entries.take_while(fits).cloned().collect()
 }
 
 fn without_data(entry: &Entry) -> Entry {
@@ -73,19 +91,18 @@ impl Storage for CachedLog {
         let to_send = context.can_async();
         let Some(entries) = self.cache.range(low, high) else {
             // Only what is applied ever leaves the cache, and raft-rs asks for that only in order to send it.
-            self.missed.set(self.missed.get() + 1);
-            return Err(
-                if to_send { StorageError::LogTemporarilyUnavailable } else { StorageError::Unavailable }.into()
-            );
+            if !to_send {
+                return Err(StorageError::Unavailable.into());
+            }
+            if self.fetched.first().is_some_and(|first| first.index == low) {
+                return Ok(fitting(self.fetched.iter().take_while(|entry| entry.index < high), bytes_max));
+            }
+            let high = self.cache.first_cached().map_or(high, |cached| cached.min(high));
+            self.misses.borrow_mut().push(Miss { low, high, bytes_max, context });
+            return Err(StorageError::LogTemporarilyUnavailable.into());
         };
         if to_send {
-            let mut bytes = 0;
-            let fits = |entry: &&Entry| {
-                let first = bytes == 0;
-                bytes += (entry.data.len() + entry.context.len()) as u64 + 1;
-                first || bytes <= bytes_max
-            };
-            return Ok(entries.take_while(fits).cloned().collect());
+            return Ok(fitting(entries, bytes_max));
         }
         let count_max = if bytes_max == raft::NO_LIMIT { usize::MAX } else { COMMITTED_ENTRIES_MAX };
         Ok(entries.take(count_max).map(without_data).collect())

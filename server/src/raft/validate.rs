@@ -1,11 +1,13 @@
 //! What a peer's message must satisfy before raft-rs may see it.
 //!
-//! raft-rs trusts its peers: an enum value it does not know, a term that overflows, a commit index past the end of the log or a read request without a
-//! context end the process. Everything checked here is something that it would stumble over, or that would break its promises silently.
+//! raft-rs trusts its peers: an enum value it does not know, a term that overflows, a commit index past the end of the
+//! log or a read request without a context end the process. Everything checked here is something that it would stumble
+//! over, or that would break its promises silently.
 
 use raft::eraftpb::{ConfChangeV2, Entry, EntryType, Message, MessageType};
 
-/// Terms and indexes at or above this are refused: counting one by one never gets there, and arithmetic on what is below never overflows.
+/// Terms and indexes at or above this are refused: counting one by one never gets there, and arithmetic on what is
+/// below never overflows.
 const NUMBER_MAX: u64 = 1 << 62;
 
 /// Why a peer's message was not taken.
@@ -65,6 +67,7 @@ pub(super) struct View {
     pub(super) member: u64,
     pub(super) term: u64,
     pub(super) last: u64,
+    pub(super) leads: bool,
 }
 
 /// Whether raft-rs can take `message` without harm.
@@ -110,8 +113,9 @@ pub(super) fn check(message: &Message, view: View) -> Result<(), Refused> {
             if message.reject && message.reject_hint > message.index {
                 return malformed("the hint is past what was rejected");
             }
-            // Of another term it is not an answer to this leader's entries and raft-rs does not look at the index.
-            if !message.reject && message.term == view.term && message.index > view.last {
+            // Whoever does not lead does not look at it: a leader that lost what it had sent, before it was synced, may
+            // get an answer to it after a restart.
+            if view.leads && !message.reject && message.term == view.term && message.index > view.last {
                 return malformed("it acknowledges entries that were never sent");
             }
             Ok(())
@@ -126,7 +130,8 @@ pub(super) fn check(message: &Message, view: View) -> Result<(), Refused> {
         | MessageType::MsgRequestPreVote
         | MessageType::MsgRequestPreVoteResponse
         | MessageType::MsgTimeoutNow => Ok(()),
-        // Local to raft-rs, or done by us in another way: commands are forwarded outside of raft, and there are no snapshots to install.
+        // Local to raft-rs, or done by us in another way: commands are forwarded outside of raft, and there are no
+        // snapshots to install.
         MessageType::MsgHup
         | MessageType::MsgBeat
         | MessageType::MsgPropose
