@@ -9,6 +9,8 @@
 
 pub mod config;
 pub mod log;
+pub mod node;
+pub mod raft;
 pub mod security;
 pub mod state;
 pub mod store;

@@ -100,20 +100,38 @@ pub(crate) fn recover(disk: &dyn Disk, numbers: &[u64], identity: Identity, afte
     })
 }
 
-fn open_segment(disk: &dyn Disk, number: u64, identity: Identity) -> Result<Opened> {
+/// Whose log is on the disk, by the header of its first segment, if there is a log. Nothing else is looked at.
+pub(crate) fn identity(disk: &dyn Disk) -> Result<Option<Identity>> {
+    let names = disk.list().map_err(|source| LogError::io("list", disk.path(""), source))?;
+    let number = |name: String| match FileName::parse(&name) {
+        Some(FileName::Log(number)) => Some(number),
+        _ => None,
+    };
+    match names.into_iter().filter_map(number).min() {
+        Some(number) => Ok(Some(read_header(disk, number)?.header.identity)),
+        None => Ok(None),
+    }
+}
+
+fn read_header(disk: &dyn Disk, number: u64) -> Result<Opened> {
     let name = FileName::Log(number).to_string();
     let path = disk.path(&name);
     let file = disk.open(&name).map_err(|source| LogError::io("open", path.clone(), source))?;
-    let read_error = |source| LogError::io("read", path.clone(), source);
     let mut bytes = [0; segment::HEADER_BYTES];
-    let read = file.read_at(&mut bytes, 0).map_err(read_error)?;
-    let bad = |why: String| LogError::BadHeader { path: path.clone(), why };
+    let read = file.read_at(&mut bytes, 0).map_err(|source| LogError::io("read", path.clone(), source))?;
     let header = SegmentHeader::decode(&bytes[..read]).map_err(|error| match error {
-        HeaderError::Invalid(why) => bad(why.to_owned()),
+        HeaderError::Invalid(why) => LogError::BadHeader { path: path.clone(), why: why.to_owned() },
         HeaderError::Newer(found) => {
             LogError::NewerFormat { path: path.clone(), found, supported: segment::FORMAT_VERSION }
         }
     })?;
+    Ok(Opened { file, path, header })
+}
+
+fn open_segment(disk: &dyn Disk, number: u64, identity: Identity) -> Result<Opened> {
+    let Opened { file, path, header } = read_header(disk, number)?;
+    let read_error = |source| LogError::io("read", path.clone(), source);
+    let bad = |why: String| LogError::BadHeader { path: path.clone(), why };
     for (what, expected, found) in [
         ("cluster", identity.cluster_id, header.identity.cluster_id),
         ("member", identity.member_id, header.identity.member_id),

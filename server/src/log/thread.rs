@@ -26,7 +26,7 @@ pub struct Batch {
     /// A snapshot was installed: forget all entries and go on after this one.
     pub reset: Option<EntryId>,
     /// Entries to append.
-    pub entries: Vec<Entry>,
+    pub entries: Arc<[Entry]>,
     /// The new hard state, if it changed.
     pub hard_state: Option<HardState>,
     /// Whether raft asks for a sync. Without it, and without entries, the batch counts as done at once and is written

@@ -97,6 +97,11 @@ enum Step {
 }
 
 impl Log {
+    /// Whose log is on `disk`; none if there is no log. [`Log::open`] refuses the log of others and looks at all of it.
+    pub fn identity(disk: &dyn Disk) -> Result<Option<Identity>> {
+        recovery::identity(disk)
+    }
+
     /// Opens the log in the directory `dir`, or creates it. See [`Log::open`].
     pub fn open_dir(dir: &Path, options: &LogOptions, after: u64) -> Result<(Self, Recovered)> {
         let disk = FileDisk::open(dir).map_err(|source| LogError::io("open", dir.to_owned(), source))?;

@@ -48,7 +48,7 @@ impl Started {
 fn batch(number: u64, index: u64) -> Batch {
     Batch {
         number,
-        entries: vec![kib_entry(index, 1)],
+        entries: Arc::new([kib_entry(index, 1)]),
         hard_state: Some(hard_state(1, 1, index - 1)),
         must_sync: true,
         reset: None,

@@ -1,0 +1,530 @@
+//! The replica as a step function: what happens goes in, what is to be done comes out. It decides everything and does
+//! nothing itself.
+//!
+//! ```text
+//!   propose   read_index   step(message)   tick   synced(n)   flushed(i), fetched    inputs: remember, hand to raft
+//!        \         \            |           /        /           /
+//!         v         v           v          v        v           v
+//!   advance(): begin a read round, pack waiting commands into entries, ask raft what follows      -> writes, messages
+//!   apply():   a piece of what is committed and synced goes to the state machine                  -> answers, reads, flush, purge
+//! ```
+//!
+//! [`Core::advance`] and [`Core::apply`] are called in turn until both say that there is nothing left; after each of
+//! them the caller takes what is in [`Core::out`]. They are two because the disk should be busy with the next write
+//! before the processor is busy with the last one.
+//!
+//! What lives here: the rules of order. What may call it: `node/shell` with real time, threads and disks, and the
+//! simulation with its own.
+//!
+//! The rules:
+//! 1. A command is answered only after it is applied; it is applied only after it is committed and synced here.
+//! 2. A command is given to raft, or to the leader, once. What became of it is learnt from applying it, or never.
+//! 3. A read waits for an index that a leader confirmed after the read came, and for its being applied. A leader
+//!    confirms nothing before an entry of its own term is committed.
+//! 4. The log is cut only behind what the store has flushed.
+//! 5. After the first error there are no outputs any more: nothing is acknowledged on grounds that are in doubt.
+//!
+//! # Waiting together
+//!
+//! While [`CoreOptions::writes_in_flight_max`] writes are not synced, commands wait in the queue, and the next write
+//! takes all of them: the longer a sync takes, the more it carries. With none in flight a command is written at once,
+//! alone if it is alone.
+//!
+//! # Caveats
+//!
+//! Membership changes are proposed and applied, but no request asks for them yet. Snapshots for followers that lag too
+//! far are not there.
+
+mod applying;
+mod queue;
+mod reads;
+mod retention;
+mod start;
+#[cfg(test)]
+mod tests;
+
+use bytes::Bytes;
+use raft::eraftpb::{ConfChangeV2, Entry, Message};
+
+use self::{
+    queue::{Queue, Queued, Waiters},
+    reads::Reads,
+    retention::Retention,
+};
+pub use self::{
+    retention::RetentionOptions,
+    start::{check_fit, log_of_new_cluster},
+};
+use super::error::{NodeError, ProposeError, ReadIndexError};
+use crate::{
+    log::EntryId,
+    raft::{Fetch, Group, InFlight, LogStart, RaftOptions, Refused, Role, Standing},
+    state::{Answer, State, command::EntryBuilder},
+};
+
+/// Options of a [`Core`].
+#[derive(Debug, Clone)]
+pub struct CoreOptions {
+    /// Consensus.
+    pub raft: RaftOptions,
+    /// Drawn at random at each start, so that request ids and read contexts of two runs never meet.
+    pub nonce: u64,
+    /// Ticks after which a request is told that it took too long.
+    pub request_ticks: u64,
+    /// Ticks after which a read index that got no answer is asked for again.
+    pub read_retry_ticks: u64,
+    /// Writes to the log that may be unsynced before further commands wait in the queue.
+    pub writes_in_flight_max: usize,
+    /// Bytes of commands in one write, give or take one entry.
+    pub write_bytes_max: usize,
+    /// Commands that may wait in the queue.
+    pub queue_commands_max: usize,
+    /// Bytes of commands that may wait in the queue.
+    pub queue_bytes_max: usize,
+    /// Reads that may wait.
+    pub reads_max: usize,
+    /// Bytes of entries that are not applied before no more are proposed; at twice this, no more are taken from a
+    /// leader.
+    pub unapplied_bytes_max: usize,
+    /// Bytes of entries applied in one piece.
+    pub piece_bytes_max: usize,
+    /// Entries applied in one piece.
+    pub piece_entries_max: usize,
+    /// What of the log is kept.
+    pub retention: RetentionOptions,
+}
+
+impl CoreOptions {
+    /// The usual limits.
+    pub fn new(raft: RaftOptions, nonce: u64) -> Self {
+        Self {
+            raft,
+            nonce,
+            request_ticks: 70,
+            read_retry_ticks: 5,
+            writes_in_flight_max: 2,
+            write_bytes_max: 4 << 20,
+            queue_commands_max: 32 << 10,
+            queue_bytes_max: 64 << 20,
+            reads_max: 64 << 10,
+            unapplied_bytes_max: 64 << 20,
+            piece_bytes_max: 512 << 10,
+            piece_entries_max: 256,
+            retention: RetentionOptions::default(),
+        }
+    }
+}
+
+/// What is to be done. The caller takes it after each call of [`Core::advance`] and [`Core::apply`].
+#[derive(Debug)]
+pub struct Outputs<W, R> {
+    /// To be written to the log in this order and synced; then [`Core::synced`].
+    pub writes: Vec<InFlight>,
+    /// To be sent to their members. They may get lost.
+    pub messages: Vec<Message>,
+    /// Commands for the leader to propose: the leader and the encoded command. They may get lost.
+    pub forwards: Vec<(u64, Bytes)>,
+    /// Entries to be read from the log; then [`Core::fetched`].
+    pub fetches: Vec<Fetch>,
+    /// Results of proposals.
+    pub answers: Vec<(W, Result<Answer, ProposeError>)>,
+    /// Reads that may go ahead, or may not.
+    pub reads: Vec<(R, Result<(), ReadIndexError>)>,
+    /// The store is to be flushed; then [`Core::flushed`].
+    pub flush: bool,
+    /// The log may be cut up to and with this index.
+    pub purge: Option<u64>,
+}
+
+impl<W, R> Default for Outputs<W, R> {
+    fn default() -> Self {
+        Self {
+            writes: Vec::new(),
+            messages: Vec::new(),
+            forwards: Vec::new(),
+            fetches: Vec::new(),
+            answers: Vec::new(),
+            reads: Vec::new(),
+            flush: false,
+            purge: None,
+        }
+    }
+}
+
+/// How a replica is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CoreStatus {
+    /// Term, role and leader.
+    pub standing: Standing,
+    /// The last entry known to be committed.
+    pub committed: u64,
+    /// The last entry applied.
+    pub applied: u64,
+    /// Whether this member has no vote.
+    pub learner: bool,
+    /// Whether reads here are linearizable without asking anybody: this member decides alone and has applied an entry
+    /// of its own term.
+    pub reads_locally: bool,
+    /// Proposals without a result.
+    pub pending: usize,
+    /// Proposals that ended without a result so far.
+    pub proposals_failed: u64,
+    /// Leaders this member has seen so far.
+    pub leader_changes: u64,
+    /// Read indexes that were asked for again so far.
+    pub slow_reads: u64,
+    /// Reads that were not confirmed in time so far.
+    pub failed_reads: u64,
+}
+
+/// A replica. `W` is what the caller knows a proposal's waiter by, `R` a reader.
+pub struct Core<W, R> {
+    options: CoreOptions,
+    group: Group,
+    state: State,
+    queue: Queue,
+    waiters: Waiters<W>,
+    reads: Reads<R>,
+    retention: Retention,
+    /// What is to be done.
+    pub out: Outputs<W, R>,
+    builder: EntryBuilder,
+    piece: Vec<crate::state::Committed>,
+    /// What the state machine has been given and could not store yet: index, term and bytes of it.
+    stalled: Option<applying::Piece>,
+    now: u64,
+    standing: Standing,
+    applied: (u64, u64),
+    alone: bool,
+    joint: bool,
+    /// A voter that is alone campaigns at once, when it has applied what it knows to be committed.
+    campaign: bool,
+    /// When the leader was last seen to change.
+    leader_changed_at: Option<u64>,
+    proposals_failed: u64,
+    leader_changes: u64,
+    failed_reads: u64,
+}
+
+impl<W, R> Core<W, R> {
+    /// A replica over what its log and its state machine hold. A new cluster's state has been bootstrapped and flushed
+    /// before.
+    pub fn start(options: CoreOptions, state: State, mut log: LogStart) -> Result<Self, NodeError> {
+        let applied = state.applied();
+        let member = options.raft.member;
+        check_fit(member, EntryId::new(applied.0, applied.1), state.conf_state(), &mut log)?;
+        let before = log.terms.base().index;
+        let group = Group::start(&options.raft, applied.0, state.conf_state(), log)
+            .map_err(|source| NodeError::Raft { action: "start", source })?;
+        let standing = group.standing();
+        let alone = group.is_alone();
+        Ok(Self {
+            queue: Queue::new(options.queue_commands_max, options.queue_bytes_max),
+            waiters: Waiters::new(),
+            reads: Reads::new(member, options.nonce),
+            retention: Retention::new(options.retention.clone(), before, applied.0),
+            out: Outputs::default(),
+            builder: EntryBuilder::new(),
+            piece: Vec::new(),
+            stalled: None,
+            now: 0,
+            standing,
+            applied,
+            alone,
+            joint: group.is_joint(),
+            campaign: alone,
+            leader_changed_at: None,
+            proposals_failed: 0,
+            leader_changes: 0,
+            failed_reads: 0,
+            options,
+            group,
+            state,
+        })
+    }
+
+    /// The state machine.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The part of the log that is in memory.
+    pub fn cache(&self) -> &crate::raft::EntryCache {
+        self.group.cache()
+    }
+
+    /// How the replica is doing.
+    pub fn status(&self) -> CoreStatus {
+        CoreStatus {
+            standing: self.standing,
+            committed: self.group.committed(),
+            applied: self.applied.0,
+            learner: self.group.is_learner(),
+            reads_locally: self.alone && self.standing.role == Role::Leader && self.applied.1 == self.standing.term,
+            pending: self.waiters.len(),
+            proposals_failed: self.proposals_failed,
+            leader_changes: self.leader_changes,
+            slow_reads: self.reads.retries(),
+            failed_reads: self.failed_reads,
+        }
+    }
+
+    /// Whether the store asked to wait: [`Self::apply`] should be called again a little later.
+    pub fn is_stalled(&self) -> bool {
+        self.stalled.is_some()
+    }
+
+    /// Takes an encoded command of this member. `counter` is its number in the command's request id.
+    pub fn propose(&mut self, counter: u64, command: Bytes, waiter: W) {
+        if !self.queue.has_room(command.len()) {
+            self.refuse(waiter, ProposeError::TooManyRequests);
+            return;
+        }
+        self.waiters.insert(counter, waiter, self.now + self.options.request_ticks);
+        self.queue.push(Queued { counter: Some(counter), command });
+    }
+
+    /// Takes an encoded command that another member forwarded. There is no answer: that member learns the result by
+    /// applying it.
+    pub fn forwarded(&mut self, command: Bytes) {
+        if self.standing.role == Role::Leader && self.queue.has_room(command.len()) {
+            self.queue.push(Queued { counter: None, command });
+        }
+    }
+
+    /// Proposes a membership change. `context` is the encoded command that the state machine gets with it, `counter`
+    /// its number.
+    pub fn propose_conf_change(&mut self, counter: u64, change: ConfChangeV2, context: &Bytes, waiter: W) {
+        if !self.group.takes_conf_change() || self.applied.1 != self.standing.term {
+            self.refuse(waiter, ProposeError::ChangePending);
+            return;
+        }
+        self.waiters.insert(counter, waiter, self.now + self.options.request_ticks);
+        if self.group.propose_conf_change(change, context.to_vec()).is_err() {
+            if let Some(waiter) = self.waiters.take(counter) {
+                self.refuse(waiter, ProposeError::ChangePending);
+            }
+        }
+    }
+
+    /// Takes a reader that wants everything acknowledged before now to be applied here.
+    pub fn read_index(&mut self, reader: R) {
+        if self.reads.len() >= self.options.reads_max {
+            self.out.reads.push((reader, Err(ReadIndexError::TooManyRequests)));
+            return;
+        }
+        self.reads.push(reader, self.now + self.options.request_ticks);
+    }
+
+    /// Takes a peer's message. A refused one is worth a line in the log and nothing else.
+    pub fn step(&mut self, message: Message) -> Result<(), Refused> {
+        // The leader tries again with the next heartbeat: until then there may be room.
+        if !message.entries.is_empty() && self.group.cache().bytes_not_applied() > 2 * self.options.unapplied_bytes_max
+        {
+            return Ok(());
+        }
+        let taken = self.group.step(message);
+        self.see_standing();
+        taken
+    }
+
+    /// Notes that messages to a peer were lost.
+    pub fn unreachable(&mut self, peer: u64) {
+        self.group.unreachable(peer);
+    }
+
+    /// Hands leadership over to another voter.
+    pub fn transfer_leader(&mut self, to: u64) {
+        self.group.transfer_leader(to);
+    }
+
+    /// Lets a tick of time pass.
+    pub fn tick(&mut self) {
+        self.now += 1;
+        self.group.tick();
+        self.see_standing();
+        let timeout = self.timeout();
+        for waiter in self.waiters.expired(self.now) {
+            self.proposals_failed += 1;
+            self.out.answers.push((waiter, Err(timeout)));
+        }
+        let (unconfirmed, not_applied) = self.reads.expired(self.now);
+        self.failed_reads += unconfirmed.len() as u64;
+        self.out.reads.extend(unconfirmed.into_iter().map(|reader| (reader, Err(ReadIndexError::Timeout))));
+        self.out.reads.extend(not_applied.into_iter().map(|reader| (reader, Err(ReadIndexError::TimeoutNotApplied))));
+    }
+
+    /// Notes that all writes up to `number` are synced.
+    pub fn synced(&mut self, number: u64) {
+        let mut messages = self.group.synced(number);
+        self.out.messages.append(&mut messages);
+    }
+
+    /// Notes that the store has durably applied everything up to `index`, whoever made it flush.
+    pub fn flushed(&mut self, index: u64) {
+        self.retention.flushed(index, self.now);
+        if let Some(index) = self.retention.purge() {
+            self.group.purged_to(index);
+            self.out.purge = Some(index);
+        }
+    }
+
+    /// Takes the entries that were to be fetched; none, if they could not be read.
+    pub fn fetched(&mut self, id: u64, entries: Vec<Entry>) {
+        self.group.fetched(id, entries);
+    }
+
+    /// Everybody who waits is told that the replica stops. Nothing may be given in any more.
+    pub fn stop(&mut self) {
+        let stopped = self.waiters.drain().into_iter().map(|waiter| (waiter, Err(ProposeError::Stopped)));
+        self.out.answers.extend(stopped);
+        let stopped = self.reads.drain().into_iter().map(|reader| (reader, Err(ReadIndexError::Stopped)));
+        self.out.reads.extend(stopped);
+    }
+
+    /// Writes what of the hard state is not written, as the last write before a shutdown.
+    pub fn write_hard_state(&mut self) {
+        self.out.writes.extend(self.group.unwritten_hard_state());
+    }
+
+    /// Gives raft what waits, and takes from it what follows. Without inputs in between, a second call does nothing.
+    pub fn advance(&mut self) -> Result<(), NodeError> {
+        self.begin_campaign()?;
+        self.leave_joint()?;
+        self.begin_read();
+        self.pack()?;
+        while let Some(work) = self.group.work() {
+            self.out.writes.extend(work.write);
+            self.out.messages.extend(work.messages);
+            for (context, index) in work.reads {
+                self.reads.confirmed(&context, index);
+            }
+        }
+        self.out.fetches.append(&mut self.group.fetches());
+        self.answer_reads();
+        Ok(())
+    }
+
+    fn begin_campaign(&mut self) -> Result<(), NodeError> {
+        if !self.campaign || self.group.unsynced() > 0 || self.applied.0 < self.group.committed() {
+            return Ok(());
+        }
+        self.campaign = false;
+        self.group.campaign().map_err(|source| NodeError::Raft { action: "campaign", source })?;
+        self.see_standing();
+        Ok(())
+    }
+
+    /// A change of several members at once has two halves. Whoever leads after the first proposes the second.
+    fn leave_joint(&mut self) -> Result<(), NodeError> {
+        if !self.joint || self.applied.1 != self.standing.term || !self.group.takes_conf_change() {
+            return Ok(());
+        }
+        let leave = ConfChangeV2::default();
+        self.group
+            .propose_conf_change(leave, Vec::new())
+            .map_err(|source| NodeError::Raft { action: "leave of a joint configuration", source })
+    }
+
+    fn begin_read(&mut self) {
+        let can_ask = match self.standing.role {
+            Role::Leader => self.group.has_committed_in_term(),
+            Role::Follower | Role::Candidate => self.standing.leader != 0,
+        };
+        if can_ask && self.reads.wants_context(self.now) {
+            let context = self.reads.context(self.now, self.options.read_retry_ticks);
+            self.group.read_index(context);
+        }
+    }
+
+    fn answer_reads(&mut self) {
+        let reads = &mut self.out.reads;
+        self.reads.ready(self.applied.0, |reader| reads.push((reader, Ok(()))));
+    }
+
+    /// Puts waiting commands into entries, or sends them to the leader.
+    fn pack(&mut self) -> Result<(), NodeError> {
+        if self.queue.is_empty() {
+            return Ok(());
+        }
+        if self.standing.role != Role::Leader {
+            if self.standing.leader != 0 {
+                while let Some(queued) = self.next_queued() {
+                    self.out.forwards.push((self.standing.leader, queued.command));
+                }
+            }
+            return Ok(());
+        }
+        if self.stalled.is_some()
+            || self.group.unsynced() >= self.options.writes_in_flight_max
+            || self.group.cache().bytes_not_applied() >= self.options.unapplied_bytes_max
+            || !self.group.takes_proposals()
+        {
+            return Ok(());
+        }
+        let mut bytes = 0;
+        while bytes < self.options.write_bytes_max {
+            let Some(queued) = self.next_queued() else { break };
+            if !self.builder.push(&queued.command) {
+                bytes += self.close_entry()?;
+                let alone = self.builder.push(&queued.command);
+                debug_assert!(alone, "an empty entry takes any one command");
+            }
+        }
+        if !self.builder.is_empty() {
+            self.close_entry()?;
+        }
+        Ok(())
+    }
+
+    /// The next command whose waiter still waits.
+    fn next_queued(&mut self) -> Option<Queued> {
+        loop {
+            let queued = self.queue.pop()?;
+            if queued.counter.is_none_or(|counter| self.waiters.contains(counter)) {
+                return Some(queued);
+            }
+        }
+    }
+
+    fn close_entry(&mut self) -> Result<usize, NodeError> {
+        let data = self.builder.finish();
+        let bytes = data.len();
+        // The conditions under which a leader drops a proposal were looked at before.
+        self.group.propose(data).map_err(|source| NodeError::Raft { action: "proposal", source })?;
+        Ok(bytes)
+    }
+
+    fn refuse(&mut self, waiter: W, error: ProposeError) {
+        self.proposals_failed += 1;
+        self.out.answers.push((waiter, Err(error)));
+    }
+
+    /// What to tell whoever waited too long.
+    fn timeout(&self) -> ProposeError {
+        let recently = 2 * self.options.raft.election_ticks as u64 + self.options.request_ticks;
+        let leader_failed = self.standing.leader == 0
+            || self
+                .leader_changed_at
+                .is_some_and(|changed_at| changed_at + recently > self.now && self.leader_changes > 1);
+        if leader_failed { ProposeError::TimeoutLeaderFailure } else { ProposeError::Timeout }
+    }
+
+    /// Sees whether the last input changed term, role or leader.
+    fn see_standing(&mut self) {
+        let standing = self.group.standing();
+        if standing == self.standing {
+            return;
+        }
+        let before = std::mem::replace(&mut self.standing, standing);
+        if before.role == Role::Leader {
+            self.waiters.leadership_lost(before.term, &self.queue);
+        }
+        if standing.leader != before.leader {
+            self.leader_changed_at = Some(self.now);
+            self.leader_changes += u64::from(standing.leader != 0);
+        }
+        self.reads.standing_changed();
+        tracing::info!(term = standing.term, role = ?standing.role, leader = format_args!("{:x}", standing.leader), "standing changed");
+    }
+}

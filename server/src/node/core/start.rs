@@ -1,0 +1,62 @@
+//! Whether log and state belong together, and the log of a cluster that begins.
+//!
+//! All initial members of a cluster start as if each had received the same snapshot: index 1, term 1, the initial
+//! membership. The log begins after it.
+
+use raft::eraftpb::{ConfState, HardState};
+
+use crate::{
+    log::{EntryId, Terms},
+    node::error::Unfit,
+    raft::LogStart,
+};
+
+/// Index and term of the snapshot from which every initial member starts.
+pub const FIRST_SNAPSHOT: EntryId = EntryId { index: 1, term: 1 };
+
+/// The log of a member of a new cluster.
+pub fn log_of_new_cluster() -> LogStart {
+    let EntryId { index, term } = FIRST_SNAPSHOT;
+    LogStart {
+        hard_state: HardState { term, vote: 0, commit: index },
+        terms: Terms::new(FIRST_SNAPSHOT),
+        entries: Vec::new(),
+    }
+}
+
+/// Whether a replica can start from a state that has applied `applied` and the log.
+///
+/// Raises the log's term and commit index to what is applied: a commit index that moved alone is not synced, while the
+/// store may well have flushed what was applied because of it.
+pub fn check_fit(member: u64, applied: EntryId, conf_state: &ConfState, log: &mut LogStart) -> Result<(), Unfit> {
+    let last = log.terms.last();
+    if applied.index < log.terms.base().index {
+        return Err(Unfit::LogBeginsTooLate { applied: applied.index, first: log.terms.first_index() });
+    }
+    match log.terms.term(applied.index) {
+        Some(in_log) if in_log == applied.term => {}
+        Some(in_log) => return Err(Unfit::Terms { index: applied.index, in_log, in_state: applied.term }),
+        None => return Err(Unfit::LogTooShort { applied: applied.index, last: last.index }),
+    }
+    let held = |entry: Option<&raft::eraftpb::Entry>, index| {
+        entry.map_or(last.index == applied.index, |entry| entry.index == index)
+    };
+    if !held(log.entries.first(), applied.index + 1) || !held(log.entries.last(), last.index) {
+        return Err(Unfit::LogBeginsTooLate {
+            applied: applied.index,
+            first: log.entries.first().map_or(last.index, |entry| entry.index),
+        });
+    }
+    if log.hard_state.term < last.term {
+        return Err(Unfit::HardState { hard_state: log.hard_state.term, last: last.term });
+    }
+    log.hard_state.commit = log.hard_state.commit.max(applied.index);
+    if log.hard_state.commit > last.index {
+        return Err(Unfit::Commit { commit: log.hard_state.commit, last: last.index });
+    }
+    let members = [&conf_state.voters, &conf_state.learners, &conf_state.voters_outgoing, &conf_state.learners_next];
+    if !members.into_iter().flatten().any(|&id| id == member) {
+        return Err(Unfit::NotAMember { member });
+    }
+    Ok(())
+}

@@ -1,0 +1,26 @@
+//! The running replica: consensus, log and state machine put together.
+//!
+//! ```text
+//!   api  --NodeHandle-->  shell: one task with an inbox   <--completions--  log thread, flush thread
+//!                           |            ^
+//!                           v            |
+//!                         core: inputs -> outputs          (no clock, no threads, no I/O but the state machine's store)
+//! ```
+//!
+//! What lives here: [`core`], which decides; [`shell`], which has the threads, the clock and the files; who a member is
+//! ([`identity`]); what is counted ([`NodeMetrics`]). What may call it: `api/` and `http/` through [`NodeHandle`], the
+//! server to start and stop it.
+//!
+//! The one invariant: what was answered as done is in the synced logs of a majority, and is applied here.
+
+pub mod core;
+mod error;
+pub mod identity;
+mod metrics;
+pub mod shell;
+#[cfg(test)]
+mod sim_tests;
+
+pub use error::{NodeError, ProposeError, ReadIndexError, Unfit};
+pub use metrics::NodeMetrics;
+pub use shell::{NodeConfig, NodeHandle, NodeStatus};

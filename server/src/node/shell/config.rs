@@ -1,0 +1,105 @@
+//! What a node is started with.
+
+use std::{path::PathBuf, time::Duration};
+
+use crate::{
+    node::{core::RetentionOptions, identity::InitialMember},
+    raft::RaftOptions,
+    state::{PIN_HOLD_MAX, mvcc::index::IndexLimits},
+    store::RocksOptions,
+};
+
+/// Configuration of a node. [`NodeConfig::new`] gives etcd's defaults.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+    /// This member's name among `initial_cluster`. Only looked at when the data directory is empty, like the next two.
+    pub name: String,
+    /// The initial members.
+    pub initial_cluster: Vec<InitialMember>,
+    /// Tells clusters apart whose members have the same URLs.
+    pub token: String,
+    /// Time between a leader's heartbeats, which is a tick.
+    pub heartbeat: Duration,
+    /// Time without a leader until a follower campaigns, a multiple of `heartbeat`.
+    pub election: Duration,
+    /// Bytes of raft log entries kept in memory; those not applied are kept whatever this says.
+    pub entry_cache_bytes: usize,
+    /// What of the raft log is kept.
+    pub retention: RetentionOptions,
+    /// Size of a file of the raft log.
+    pub segment_bytes: u64,
+    /// Requests that may wait at once.
+    pub requests_max: usize,
+    /// Bytes of writes that may wait at once.
+    pub requests_bytes_max: usize,
+    /// Writes to the log that may be unsynced before further commands wait, to be written together.
+    pub writes_in_flight_max: usize,
+    /// The store.
+    pub store: RocksOptions,
+    /// Bounds of the key index.
+    pub index: IndexLimits,
+    /// How long a compaction waits for a running read.
+    pub pin_hold_max: Duration,
+    /// Notes beside the log what its completed syncs have covered, so that a test can destroy everything else.
+    pub record_syncs: bool,
+}
+
+impl NodeConfig {
+    /// The defaults, for a cluster of one member that is named `default`.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        let name = "default".to_owned();
+        let peer_urls = vec!["http://localhost:2380".to_owned()];
+        Self {
+            data_dir: data_dir.into(),
+            initial_cluster: vec![InitialMember { name: name.clone(), peer_urls }],
+            name,
+            token: "etcd-cluster".to_owned(),
+            heartbeat: Duration::from_millis(100),
+            election: Duration::from_secs(1),
+            entry_cache_bytes: RaftOptions::CACHE_BYTES,
+            retention: RetentionOptions::default(),
+            segment_bytes: 64 << 20,
+            requests_max: 32 << 10,
+            requests_bytes_max: 64 << 20,
+            writes_in_flight_max: 2,
+            store: RocksOptions::default(),
+            index: IndexLimits::default(),
+            pin_hold_max: PIN_HOLD_MAX,
+            record_syncs: false,
+        }
+    }
+
+    /// Ticks without a leader until a follower campaigns.
+    pub(super) fn election_ticks(&self) -> usize {
+        let ticks = self.election.as_nanos().div_ceil(self.heartbeat.as_nanos().max(1));
+        // raft-rs wants more than one heartbeat in it.
+        usize::try_from(ticks).unwrap_or(usize::MAX).max(2)
+    }
+
+    /// Ticks after which a request is told that it took too long: 5 seconds and two elections.
+    pub(super) fn request_ticks(&self) -> u64 {
+        let limit = Duration::from_secs(5) + 2 * self.election;
+        u64::try_from(limit.as_nanos().div_ceil(self.heartbeat.as_nanos().max(1))).unwrap_or(u64::MAX)
+    }
+
+    /// Ticks after which a read index is asked for again: half a second.
+    pub(super) fn read_retry_ticks(&self) -> u64 {
+        let ticks = Duration::from_millis(500).as_nanos().div_ceil(self.heartbeat.as_nanos().max(1));
+        u64::try_from(ticks).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_counted_in_heartbeats() {
+        let mut config = NodeConfig::new("x");
+        assert_eq!((config.election_ticks(), config.request_ticks(), config.read_retry_ticks()), (10, 70, 5));
+        config.heartbeat = Duration::from_millis(30);
+        assert_eq!((config.election_ticks(), config.request_ticks()), (34, 234));
+    }
+}

@@ -1,0 +1,43 @@
+//! What surrounds the core: one task, a clock, the log's thread, a thread for flushes, one for compactions, and the
+//! files. It decides nothing.
+//!
+//! ```text
+//!   NodeHandle (any thread) --inbox--> replica task --batches--> log thread (write, fdatasync) --Synced--> inbox
+//!                                          |----------flush----> flush thread (store flush)    --Flushed-> inbox
+//!                                          |                     compaction thread (small steps over index and store)
+//!                                          '--answers--> oneshot of each request
+//! ```
+//!
+//! The replica task may run on a runtime that also serves requests: a request then costs no wake-up of another thread.
+//! It never waits for the disk; long work comes in pieces between which other tasks get their turn.
+//!
+//! # Directory
+//!
+//! ```text
+//!   <data-dir>/LOCK                  held while the process runs
+//!   <data-dir>/member/wal/           the raft log
+//!   <data-dir>/member/state-<n>/     the store; CURRENT names the one in use
+//! ```
+//! The first start creates the log before the state, and bootstraps the state before anything is written to the log. So
+//! a log without entries may lack its state (the start was interrupted), a log with entries may not, and a state
+//! without a log is damage.
+//!
+//! # When something fails
+//!
+//! An error of the log, the store or the state machine *poisons* the replica: everybody who waits is told that the
+//! server stops, nothing is acknowledged any more, and [`NodeHandle::fatal`] shows the error. Whoever embeds the server
+//! decides what then happens to the process.
+
+mod background;
+mod budget;
+mod config;
+mod directory;
+mod handle;
+mod replica;
+mod start;
+#[cfg(test)]
+mod tests;
+
+pub use config::NodeConfig;
+pub use handle::{NodeHandle, NodeStatus};
+pub use start::start;

@@ -1,0 +1,318 @@
+//! The replica task: feeds the core and does what it says.
+
+use std::{collections::VecDeque, mem, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::mpsc,
+    time::{Instant, Interval, MissedTickBehavior},
+};
+
+use super::{
+    background::Background,
+    handle::{Input, ReadLeave, Shared, Writer},
+};
+use crate::{
+    log::{Batch, DataDirLock, LogSender, LogThread, TryAppendError},
+    node::{
+        NodeError, ProposeError, ReadIndexError,
+        core::{Core, CoreStatus},
+    },
+    raft::InFlight,
+};
+
+/// Inputs taken from the inbox at once.
+const INPUTS_MAX: usize = 1024;
+/// How long to wait before the store is asked again after it asked to wait.
+const STALL_PAUSE: Duration = Duration::from_millis(2);
+/// Applying a piece that takes longer is worth a line in the log.
+const SLOW_APPLY: Duration = Duration::from_millis(100);
+/// How long a shutdown waits for what was accepted to be finished.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
+
+/// The replica task.
+pub(super) struct Replica {
+    pub(super) core: Core<Writer, ReadLeave>,
+    pub(super) inbox: mpsc::UnboundedReceiver<Input>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) log: LogThread,
+    pub(super) log_sender: LogSender,
+    pub(super) background: Background,
+    pub(super) lock: Arc<DataDirLock>,
+    pub(super) tick: Duration,
+    /// Writes for which the log thread's queue had no room.
+    pub(super) held_back: VecDeque<Batch>,
+    pub(super) seen: Option<CoreStatus>,
+    /// Nothing new is accepted.
+    pub(super) stopping: bool,
+}
+
+/// Why the loop ended.
+enum End {
+    Stop,
+    Failed(NodeError),
+}
+
+impl Replica {
+    /// Runs until it is stopped or fails.
+    pub(super) async fn run(mut self) {
+        // Should this task panic or be dropped, whoever waits hears of it through the closed channels, and the server
+        // through the error.
+        let _last_words = LastWords(Arc::clone(&self.shared));
+        match self.serve().await {
+            End::Stop => self.drain().await,
+            End::Failed(error) => self.shared.fail(error),
+        }
+        self.refuse_everybody();
+        self.finish().await;
+    }
+
+    fn ticks(&self) -> Interval {
+        let mut ticks = tokio::time::interval(self.tick);
+        // After a pause, elections must not see all the missed time at once.
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks
+    }
+
+    async fn serve(&mut self) -> End {
+        let mut ticks = self.ticks();
+        let mut inputs = Vec::with_capacity(INPUTS_MAX);
+        loop {
+            match self.work().await {
+                Ok(()) => {}
+                Err(error) => return End::Failed(error),
+            }
+            let stalled = self.core.is_stalled();
+            tokio::select! {
+                biased;
+                received = self.inbox.recv_many(&mut inputs, INPUTS_MAX) => {
+                    // Without handles there is nobody left to serve.
+                    if received == 0 {
+                        return End::Stop;
+                    }
+                    if let Some(end) = self.take(&mut inputs) {
+                        return end;
+                    }
+                }
+                _ = ticks.tick() => self.core.tick(),
+                () = tokio::time::sleep(STALL_PAUSE), if stalled => {}
+            }
+        }
+    }
+
+    /// Gives inputs to the core.
+    fn take(&mut self, inputs: &mut Vec<Input>) -> Option<End> {
+        let mut end = None;
+        for input in inputs.drain(..) {
+            match input {
+                Input::Propose { writer, .. } if self.stopping => refuse_write(&self.shared, writer),
+                Input::Read(leave) if self.stopping => refuse_read(&self.shared, leave),
+                Input::Propose { counter, command, writer } => self.core.propose(counter, command, writer),
+                Input::Read(leave) => self.core.read_index(leave),
+                Input::Message(message) => {
+                    if let Err(refused) = self.core.step(message) {
+                        tracing::warn!(%refused, "message of a peer refused");
+                    }
+                }
+                Input::Unreachable(member) => self.core.unreachable(member),
+                Input::Synced(number) => self.core.synced(number),
+                Input::Purged { size_bytes } => drop(self.shared.metrics.wal_size.set(size_bytes as i64)),
+                Input::Fetched { id, entries } => self.core.fetched(id, entries),
+                Input::Flushed(applied) => self.core.flushed(applied),
+                // The first failure counts, and more than a stop.
+                Input::Failed(error) if !matches!(end, Some(End::Failed(_))) => end = Some(End::Failed(error)),
+                Input::Failed(_) => {}
+                Input::Stop => end = end.or(Some(End::Stop)),
+            }
+        }
+        end
+    }
+
+    /// Does everything there is to do now. Between pieces of a long backlog, others get their turn and new inputs are
+    /// taken.
+    async fn work(&mut self) -> Result<(), NodeError> {
+        loop {
+            self.core.advance()?;
+            self.submit()?;
+            let more = self.apply()?;
+            if !more {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        // What was applied may have made room, or moved raft.
+        self.core.advance()?;
+        self.submit()?;
+        self.publish();
+        Ok(())
+    }
+
+    fn apply(&mut self) -> Result<bool, NodeError> {
+        let stalled = self.core.is_stalled();
+        let started = Instant::now();
+        let more = self.core.apply()?;
+        let took = started.elapsed();
+        if took > SLOW_APPLY {
+            self.shared.metrics.slow_apply.inc();
+            tracing::warn!(?took, "applying took long");
+        }
+        if self.core.is_stalled() && !stalled {
+            self.shared.metrics.apply_stalls.inc();
+        }
+        self.publish();
+        self.deliver();
+        Ok(more)
+    }
+
+    /// Hands on what is to be written, and whatever else does not answer anybody.
+    fn submit(&mut self) -> Result<(), NodeError> {
+        for write in self.core.out.writes.drain(..) {
+            let InFlight { number, entries, hard_state } = write;
+            self.held_back.push_back(Batch { number, reset: None, entries, hard_state, must_sync: true });
+        }
+        while let Some(batch) = self.held_back.pop_front() {
+            match self.log_sender.try_append(batch) {
+                Ok(()) => {}
+                // Each sync makes room and wakes this task.
+                Err(TryAppendError::Full(batch)) => {
+                    self.held_back.push_front(batch);
+                    break;
+                }
+                Err(TryAppendError::Stopped) => return Err(NodeError::Panicked("the raft log's thread")),
+            }
+        }
+        let out = &mut self.core.out;
+        // There is no transport to other members yet: a cluster has one member.
+        out.messages.clear();
+        out.forwards.clear();
+        for fetch in out.fetches.drain(..) {
+            self.background.fetch(fetch);
+        }
+        if mem::take(&mut out.flush) {
+            self.background.flush();
+        }
+        if let Some(index) = out.purge.take() {
+            // A stopped thread has reported why.
+            let _ = self.log_sender.purge(index);
+        }
+        self.deliver();
+        Ok(())
+    }
+
+    /// Answers whoever can be answered.
+    fn deliver(&mut self) {
+        let failed = self.shared.has_failed();
+        let out = &mut self.core.out;
+        for (writer, result) in out.answers.drain(..) {
+            self.shared.budget.give_back(writer.bytes);
+            // Whoever has gone away does not want to know.
+            let _ = writer.result.send(if failed { Err(ProposeError::Stopped) } else { result });
+        }
+        for (leave, result) in out.reads.drain(..) {
+            self.shared.budget.give_back(0);
+            let _ = leave.send(if failed { Err(ReadIndexError::Stopped) } else { result });
+        }
+    }
+
+    /// Shows how the core is doing.
+    fn publish(&mut self) {
+        let status = self.core.status();
+        if self.seen == Some(status) {
+            return;
+        }
+        self.shared.publish(&status);
+        let metrics = &self.shared.metrics;
+        metrics.has_leader.set(i64::from(status.standing.leader != 0));
+        metrics.is_leader.set(i64::from(status.standing.leader == self.shared.identity.member));
+        metrics.is_learner.set(i64::from(status.learner));
+        metrics.proposals_committed.set(status.committed as i64);
+        metrics.proposals_applied.set(status.applied as i64);
+        metrics.proposals_pending.set(status.pending as i64);
+        metrics.entry_cache_bytes.set(self.core.cache().bytes() as i64);
+        let counted = |now: u64, read: fn(&CoreStatus) -> u64| now - self.seen.as_ref().map_or(0, read);
+        metrics.leader_changes_seen.inc_by(counted(status.leader_changes, |seen| seen.leader_changes));
+        metrics.proposals_failed.inc_by(counted(status.proposals_failed, |seen| seen.proposals_failed));
+        metrics.slow_read_indexes.inc_by(counted(status.slow_reads, |seen| seen.slow_reads));
+        metrics.read_indexes_failed.inc_by(counted(status.failed_reads, |seen| seen.failed_reads));
+        self.seen = Some(status);
+    }
+
+    /// Finishes what was accepted before the stop, for a while.
+    async fn drain(&mut self) {
+        let until = Instant::now() + DRAIN_MAX;
+        let mut ticks = self.ticks();
+        let mut inputs = Vec::new();
+        self.stopping = true;
+        while self.core.status().pending > 0 {
+            tokio::select! {
+                biased;
+                _ = self.inbox.recv_many(&mut inputs, INPUTS_MAX) => {
+                    if let Some(End::Failed(error)) = self.take(&mut inputs) {
+                        return self.shared.fail(error);
+                    }
+                }
+                _ = ticks.tick() => self.core.tick(),
+                () = tokio::time::sleep_until(until) => return,
+            }
+            if let Err(error) = self.work().await {
+                return self.shared.fail(error);
+            }
+        }
+        self.core.write_hard_state();
+        if let Err(error) = self.submit() {
+            self.shared.fail(error);
+        }
+    }
+
+    fn refuse_everybody(&mut self) {
+        self.core.stop();
+        self.deliver();
+        self.inbox.close();
+        while let Ok(input) = self.inbox.try_recv() {
+            match input {
+                Input::Propose { writer, .. } => refuse_write(&self.shared, writer),
+                Input::Read(leave) => refuse_read(&self.shared, leave),
+                _ => {}
+            }
+        }
+    }
+
+    /// Ends the threads; brings log and store to the disk, unless something failed.
+    async fn finish(self) {
+        let Self { log, background, lock, shared, core, .. } = self;
+        let clean = !shared.has_failed();
+        let ended = tokio::task::spawn_blocking(move || {
+            log.stop();
+            background.stop(clean);
+            drop(core);
+            drop(lock);
+        });
+        if ended.await.is_err() {
+            shared.fail(NodeError::Panicked("the end of the replica"));
+        }
+        shared.stopped();
+    }
+}
+
+fn refuse_write(shared: &Shared, writer: Writer) {
+    shared.budget.give_back(writer.bytes);
+    // Whoever has gone away does not want to know.
+    let _ = writer.result.send(Err(ProposeError::Stopped));
+}
+
+fn refuse_read(shared: &Shared, leave: ReadLeave) {
+    shared.budget.give_back(0);
+    // Whoever has gone away does not want to know.
+    let _ = leave.send(Err(ReadIndexError::Stopped));
+}
+
+/// Tells the server if the task ended in a way that it should not.
+struct LastWords(Arc<Shared>);
+
+impl Drop for LastWords {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail(NodeError::Panicked("the replica's task"));
+        }
+        self.0.stopped();
+    }
+}

@@ -1,0 +1,228 @@
+//! Starting a node: what is on the disk decides whether it is a new one.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use cairn_proto::etcdserverpb::Member;
+use tokio::{runtime::Handle, sync::mpsc};
+
+use super::{
+    NodeConfig, NodeHandle,
+    background::Background,
+    budget::Budget,
+    directory::Directory,
+    handle::{Input, Shared},
+    replica::Replica,
+};
+use crate::{
+    log::{
+        DataDirLock, Disk, Identity as LogIdentity, Log, LogEvent, LogOptions, LogStore, LogThread, LogThreadOptions,
+        Recovered, SyncReport,
+    },
+    node::{
+        NodeError, Unfit,
+        core::{Core, CoreOptions, log_of_new_cluster},
+        identity::{Identity, cluster_id, member_id},
+    },
+    raft::{LogStart, RaftOptions},
+    state::{Membership, State, StateOptions},
+    store::{StateDir, Store},
+};
+
+/// Starts a node and its threads; the replica's task runs on `runtime`. Reads what is on the disk, so it takes its
+/// time: not to be called on a runtime's thread.
+pub fn start(config: &NodeConfig, runtime: &Handle) -> Result<NodeHandle, NodeError> {
+    let directory = Directory::open(&config.data_dir)?;
+    let disk: Arc<dyn Disk> = Arc::new(directory.log_disk(config.record_syncs)?);
+    let found = Log::identity(disk.as_ref())?;
+    let identity = match found {
+        Some(LogIdentity { cluster_id, member_id }) => Identity { member: member_id, cluster: cluster_id },
+        None => identity_of_flags(config)?,
+    };
+    // Kept apart from what requests see: who knows it could make bytes that look like records of the log.
+    let log_nonce = rand::random();
+    let nonce = rand::random();
+
+    let (_, store) =
+        StateDir::open(&directory.member, &config.store).map_err(|error| NodeError::State(error.into()))?;
+    let store: Arc<dyn Store> = Arc::new(store);
+    let (notices, compactions) = crossbeam_channel::bounded(1);
+    let options = StateOptions {
+        pin_hold_max: config.pin_hold_max,
+        on_compaction: Some(Arc::new(move || {
+            // One notice waiting is enough.
+            let _ = notices.try_send(());
+        })),
+        answers_for: Some((identity.member, nonce)),
+        index: config.index.clone(),
+    };
+    let mut state = State::open(Arc::clone(&store), options)?;
+    if found.is_none() && state.applied() != (0, 0) {
+        let reason =
+            "the raft log is missing, the state is there: put the log back, or restore both from the same copy";
+        return Err(NodeError::Directory { path: directory.wal, reason: reason.to_owned() });
+    }
+
+    let log_options = LogOptions {
+        segment_bytes: config.segment_bytes,
+        ..LogOptions::new(LogIdentity { cluster_id: identity.cluster, member_id: identity.member }, log_nonce)
+    };
+    let (mut log, recovered) = Log::open(disk, &log_options, state.applied().0)?;
+    let log_start = if state.applied() == (0, 0) {
+        begin_cluster(config, identity, &mut log, &recovered, &mut state)?
+    } else {
+        check_cluster(identity, &state)?;
+        let Recovered { hard_state, entries, terms, .. } = recovered;
+        LogStart { hard_state, terms, entries }
+    };
+    tracing::info!(
+        member = format_args!("{:x}", identity.member),
+        cluster = format_args!("{:x}", identity.cluster),
+        applied = state.applied().0,
+        last = log_start.terms.last().index,
+        "starting the replica"
+    );
+
+    let core = Core::start(core_options(config, identity, nonce), state, log_start)?;
+    run(config, runtime, directory.lock, identity, nonce, core, log, store, compactions)
+}
+
+#[expect(clippy::too_many_arguments, reason = "called once, with what was put together one after the other")]
+fn run(
+    config: &NodeConfig,
+    runtime: &Handle,
+    lock: DataDirLock,
+    identity: Identity,
+    nonce: u64,
+    core: Core<super::handle::Writer, super::handle::ReadLeave>,
+    log: Log,
+    store: Arc<dyn Store>,
+    compactions: crossbeam_channel::Receiver<()>,
+) -> Result<NodeHandle, NodeError> {
+    let lock = Arc::new(lock);
+    let budget = Budget::new(config.requests_max, config.requests_bytes_max);
+    let shared = Arc::new(Shared::new(identity, nonce, budget, store));
+    let (sender, inbox) = mpsc::unbounded_channel();
+    let no_thread = |error: std::io::Error| NodeError::Directory {
+        path: config.data_dir.clone(),
+        reason: format!("no thread could be started: {error}"),
+    };
+    let background = Background::start(&shared, &sender, log.reader(), core.state().compactor(), compactions, &lock)
+        .map_err(no_thread)?;
+    let log = start_log(log, &shared, &sender, &lock).map_err(no_thread)?;
+    let handle = NodeHandle::new(sender, Arc::clone(&shared), core.state().views());
+    let replica = Replica {
+        core,
+        inbox,
+        shared,
+        log_sender: log.sender(),
+        log,
+        background,
+        lock,
+        tick: config.heartbeat,
+        held_back: VecDeque::new(),
+        seen: None,
+        stopping: false,
+    };
+    runtime.spawn(replica.run());
+    Ok(handle)
+}
+
+fn start_log(
+    log: Log,
+    shared: &Arc<Shared>,
+    sender: &mpsc::UnboundedSender<Input>,
+    lock: &Arc<DataDirLock>,
+) -> std::io::Result<LogThread> {
+    let metrics = shared.metrics.clone();
+    let on_sync = move |sync: SyncReport| {
+        metrics.wal_fsync.observe(sync.duration.as_secs_f64());
+        metrics.wal_write_bytes.inc_by(sync.bytes as i64);
+    };
+    let (sender, lock) = (sender.clone(), Arc::clone(lock));
+    let on_event = move |event| {
+        // The directory stays locked until the thread has ended.
+        let _ = &lock;
+        let input = match event {
+            LogEvent::Synced { number } => Input::Synced(number),
+            LogEvent::Purged { size_bytes, .. } => Input::Purged { size_bytes },
+            LogEvent::Failed(error) => Input::Failed(NodeError::LogThread(error)),
+        };
+        // If the task has ended nobody waits for it.
+        let _ = sender.send(input);
+    };
+    LogThread::start(Box::new(log), LogThreadOptions::default(), Box::new(on_event), Box::new(on_sync))
+}
+
+fn core_options(config: &NodeConfig, identity: Identity, nonce: u64) -> CoreOptions {
+    let raft = RaftOptions {
+        election_ticks: config.election_ticks(),
+        cache_bytes: config.entry_cache_bytes,
+        ..RaftOptions::new(identity.member, rand::random())
+    };
+    CoreOptions {
+        request_ticks: config.request_ticks(),
+        read_retry_ticks: config.read_retry_ticks(),
+        writes_in_flight_max: config.writes_in_flight_max,
+        queue_commands_max: config.requests_max,
+        queue_bytes_max: config.requests_bytes_max,
+        reads_max: config.requests_max,
+        retention: config.retention.clone(),
+        ..CoreOptions::new(raft, nonce)
+    }
+}
+
+/// Who this member is by its flags.
+fn identity_of_flags(config: &NodeConfig) -> Result<Identity, NodeError> {
+    let bad = |reason| NodeError::Directory { path: config.data_dir.clone(), reason };
+    let own = config.initial_cluster.iter().find(|member| member.name == config.name);
+    let own = own.ok_or_else(|| {
+        bad(format!("{:?} is not among the initial members; check --name and --initial-cluster", config.name))
+    })?;
+    let mut ids: Vec<u64> =
+        config.initial_cluster.iter().map(|member| member_id(&member.peer_urls, &config.token, None)).collect();
+    let cluster = cluster_id(&ids);
+    ids.sort_unstable();
+    if ids.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err(bad("two initial members have the same peer URLs; check --initial-cluster".to_owned()));
+    }
+    Ok(Identity { member: member_id(&own.peer_urls, &config.token, None), cluster })
+}
+
+/// The first start, or one after a first start that was interrupted: log first, then state.
+fn begin_cluster(
+    config: &NodeConfig,
+    identity: Identity,
+    log: &mut Log,
+    recovered: &Recovered,
+    state: &mut State,
+) -> Result<LogStart, NodeError> {
+    let start = log_of_new_cluster();
+    let (first, last) = (start.terms.base(), recovered.terms.last());
+    if last.index > first.index {
+        return Err(Unfit::StateEmpty { last: last.index }.into());
+    }
+    if identity != identity_of_flags(config)? {
+        let reason = "an earlier first start of another member or cluster was interrupted here: remove the directory, or use its flags";
+        return Err(NodeError::Directory { path: config.data_dir.clone(), reason: reason.to_owned() });
+    }
+    if last != first {
+        log.reset(first, Some(&start.hard_state))?;
+    }
+    let member = |member: &crate::node::identity::InitialMember| Member {
+        id: member_id(&member.peer_urls, &config.token, None),
+        peer_urls: member.peer_urls.clone(),
+        ..Member::default()
+    };
+    let members = config.initial_cluster.iter().map(member).collect();
+    state.bootstrap(&Membership { cluster_id: identity.cluster, members }, first.index, first.term)?;
+    Ok(start)
+}
+
+/// Log and state must be of one cluster.
+fn check_cluster(identity: Identity, state: &State) -> Result<(), NodeError> {
+    let stored = state.views().members().cluster_id;
+    if stored == identity.cluster {
+        return Ok(());
+    }
+    Err(Unfit::Clusters { log: identity.cluster, state: stored }.into())
+}

@@ -1,0 +1,514 @@
+//! Whole clusters in one thread: real cores over a simulated disk, a store that forgets, and a network that loses, with
+//! one seed deciding everything.
+//!
+//! What must hold in every history:
+//! * what was acknowledged is there at the end, at the revision that was told, on every member; nothing is there twice;
+//! * a read that was granted sees everything that was acknowledged before it came; revisions never go back;
+//! * all members end with the same data;
+//! * the same seed gives the same history, to the byte.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt::Write,
+    ops::ControlFlow,
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use cairn_proto::{etcdserverpb as pb, mvccpb::KeyValue};
+use prost::Message as _;
+use raft::eraftpb::Message;
+use rand::{Rng, SeedableRng, rngs::StdRng};
+
+use super::core::{Core, CoreOptions, RetentionOptions, log_of_new_cluster};
+use crate::{
+    log::{Change, Identity, Log, LogOptions, LogStore, SimDisk},
+    raft::{Fetch, LogStart, RaftOptions, Role},
+    state::{
+        Membership, State, StateOptions,
+        command::{Command, Reply, Request, RequestId, encode},
+        persisted_applied,
+    },
+    store::{MemStore, Store, Table},
+};
+
+/// A member that runs.
+struct Run {
+    core: Core<u64, (u64, i64)>,
+    log: Log,
+    /// The newest write that is staged in the log.
+    staged: Option<u64>,
+    nonce: u64,
+    flush: bool,
+    fetches: Vec<Fetch>,
+}
+
+/// A member, running or not.
+struct Member {
+    id: u64,
+    disk: SimDisk,
+    store: Arc<MemStore>,
+    run: Option<Run>,
+    starts: u64,
+    /// The newest revision ever acknowledged by or read from this member.
+    seen: i64,
+}
+
+/// What became of a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Unknown,
+    Acknowledged(i64),
+    /// Certainly not applied.
+    Refused,
+}
+
+struct World {
+    random: StdRng,
+    members: Vec<Member>,
+    /// Messages on their way, by sender and receiver, in order.
+    network: BTreeMap<(u64, u64), VecDeque<Message>>,
+    writes: Vec<Fate>,
+    reads: u64,
+    /// The newest revision acknowledged to anybody.
+    acknowledged: i64,
+    history: String,
+    crashes: u64,
+    granted: u64,
+    fetched: u64,
+}
+
+const CLUSTER: u64 = 0xc1;
+
+fn options(member: u64, nonce: u64, seed: u64, alone: bool) -> CoreOptions {
+    CoreOptions {
+        retention: RetentionOptions {
+            snapshot_count: 20,
+            // Without snapshots, a follower can only catch up from a log that is not cut.
+            catchup_commands: if alone { 10 } else { u64::MAX },
+            unflushed_bytes_max: 4 << 10,
+            kept_bytes_max: u64::MAX,
+            flush_ticks_min: 3,
+        },
+        piece_entries_max: 3,
+        ..CoreOptions::new(RaftOptions::new(member, seed ^ member << 32 ^ nonce), nonce)
+    }
+}
+
+impl Member {
+    fn start(&mut self, members: &[u64], seed: u64) {
+        self.starts += 1;
+        let nonce = self.starts;
+        let options = StateOptions { answers_for: Some((self.id, nonce)), ..StateOptions::default() };
+        let mut state = State::open(Arc::clone(&self.store) as Arc<dyn Store>, options).unwrap();
+        let identity = Identity { cluster_id: CLUSTER, member_id: self.id };
+        let log_options = LogOptions { segment_bytes: 16 << 10, ..LogOptions::new(identity, seed ^ nonce) };
+        let (mut log, recovered) = Log::open(Arc::new(self.disk.clone()), &log_options, state.applied().0).unwrap();
+        let start = if state.applied() == (0, 0) {
+            let start = log_of_new_cluster();
+            if recovered.terms.last() != start.terms.base() {
+                log.reset(start.terms.base(), Some(&start.hard_state)).unwrap();
+            }
+            let member = |&id: &u64| pb::Member { id, ..pb::Member::default() };
+            let membership = Membership { cluster_id: CLUSTER, members: members.iter().map(member).collect() };
+            state.bootstrap(&membership, 1, 1).unwrap();
+            start
+        } else {
+            LogStart { hard_state: recovered.hard_state, terms: recovered.terms, entries: recovered.entries }
+        };
+        let core = Core::start(self::options(self.id, nonce, seed, members.len() == 1), state, start).unwrap();
+        self.run = Some(Run { core, log, staged: None, nonce, flush: false, fetches: Vec::new() });
+    }
+
+    fn crash(&mut self, power: bool) {
+        self.run = None;
+        self.store.crash();
+        self.disk = if power { self.disk.power_failure() } else { self.disk.kill() };
+    }
+}
+
+impl World {
+    fn new(seed: u64, count: u64) -> Self {
+        let mut random = StdRng::seed_from_u64(seed);
+        let members = (1..=count)
+            .map(|id| Member {
+                id,
+                disk: SimDisk::new(random.random()),
+                store: Arc::new(MemStore::with_flushes(random.random(), 40)),
+                run: None,
+                starts: 0,
+                seen: 1,
+            })
+            .collect();
+        let mut world = Self {
+            random,
+            members,
+            network: BTreeMap::new(),
+            writes: Vec::new(),
+            reads: 0,
+            acknowledged: 1,
+            history: String::new(),
+            crashes: 0,
+            granted: 0,
+            fetched: 0,
+        };
+        (0..count as usize).for_each(|at| world.start(at));
+        world
+    }
+
+    fn note(&mut self, line: std::fmt::Arguments<'_>) {
+        writeln!(self.history, "{line}").unwrap();
+    }
+
+    fn start(&mut self, at: usize) {
+        let ids: Vec<u64> = self.members.iter().map(|member| member.id).collect();
+        let seed = self.random.random();
+        self.members[at].start(&ids, seed);
+        let status = self.members[at].run.as_ref().unwrap().core.status();
+        self.note(format_args!("start {at} {status:?}"));
+    }
+
+    /// Lets a member do what there is to do, up to syncing.
+    fn turn(&mut self, at: usize) {
+        let pieces = self.random.random_range(0..4);
+        let Some(run) = &mut self.members[at].run else { return };
+        for _ in 0..=pieces {
+            run.core.advance().unwrap();
+            if !run.core.apply().unwrap() {
+                break;
+            }
+        }
+        run.core.advance().unwrap();
+        self.take_outputs(at);
+    }
+
+    fn take_outputs(&mut self, at: usize) {
+        let member = &mut self.members[at];
+        let Some(run) = &mut member.run else { return };
+        let out = std::mem::take(&mut run.core.out);
+        for write in out.writes {
+            run.log
+                .stage(&Change { reset: None, entries: &write.entries, hard_state: write.hard_state.as_ref() })
+                .unwrap();
+            run.staged = Some(write.number);
+        }
+        run.flush |= out.flush;
+        if let Some(index) = out.purge {
+            run.log.purge(index).unwrap();
+        }
+        run.fetches.extend(out.fetches);
+        let revision = run.core.state().reader().revision();
+        let from = member.id;
+        for (write, answer) in out.answers {
+            let fate = match &answer {
+                Ok(answer) => match answer.outcome {
+                    Ok(Reply::Kv { revision, .. }) => Fate::Acknowledged(revision),
+                    ref other => panic!("a put is answered by {other:?}"),
+                },
+                Err(crate::node::ProposeError::TooManyRequests | crate::node::ProposeError::LeaderChanged) => {
+                    Fate::Refused
+                }
+                Err(_) => Fate::Unknown,
+            };
+            assert_eq!(self.writes[write as usize], Fate::Unknown, "write {write} is answered twice");
+            self.writes[write as usize] = fate;
+            if let Fate::Acknowledged(at_revision) = fate {
+                assert!(at_revision <= revision, "{at_revision} is acknowledged but not readable at {revision}");
+                self.acknowledged = self.acknowledged.max(at_revision);
+                self.members[at].seen = self.members[at].seen.max(at_revision);
+            }
+            self.note(format_args!("answer {at} {write} {fate:?}"));
+        }
+        for ((read, must_see), leave) in out.reads {
+            self.note(format_args!("read {at} {read} {leave:?} {revision}"));
+            if leave.is_ok() {
+                self.granted += 1;
+                assert!(revision >= must_see, "a read at {revision} must see {must_see}");
+                self.members[at].seen = self.members[at].seen.max(revision);
+            }
+        }
+        for message in out.messages {
+            self.network.entry((from, message.to)).or_default().push_back(message);
+        }
+        for (leader, command) in out.forwards {
+            self.forward(from, leader, command);
+        }
+    }
+
+    /// A command on its way to the leader: it arrives at once or gets lost.
+    fn forward(&mut self, from: u64, leader: u64, command: Bytes) {
+        let arrives = self.random.random_bool(0.9);
+        self.note(format_args!("forward {from} {leader} {arrives}"));
+        if let Some(run) = &mut self.members[leader as usize - 1].run.as_mut().filter(|_| arrives) {
+            run.core.forwarded(command);
+        }
+    }
+
+    fn write(&mut self, at: usize) {
+        let write = self.writes.len() as u64;
+        let key = self.random.random_range(0..8);
+        let id = self.members[at].id;
+        let Some(run) = &mut self.members[at].run else { return };
+        let put = pb::PutRequest {
+            key: format!("k{key}").into(),
+            value: write.to_string().into(),
+            ..pb::PutRequest::default()
+        };
+        let id = RequestId { member: id, nonce: run.nonce, counter: write };
+        let command = encode(&Command { id, user: Bytes::new(), auth_revision: 0, request: Request::Put(put) });
+        self.writes.push(Fate::Unknown);
+        run.core.propose(write, command, write);
+        self.note(format_args!("write {at} {write}"));
+    }
+
+    fn read(&mut self, at: usize) {
+        self.reads += 1;
+        let (read, must_see) = (self.reads, self.acknowledged);
+        if let Some(run) = &mut self.members[at].run {
+            run.core.read_index((read, must_see));
+        }
+    }
+
+    fn sync(&mut self, at: usize) {
+        let Some(run) = &mut self.members[at].run else { return };
+        let Some(staged) = run.staged.take() else { return };
+        run.log.sync().unwrap();
+        run.core.synced(staged);
+        self.note(format_args!("sync {at} {staged}"));
+    }
+
+    fn fetch(&mut self, at: usize) {
+        let Some(run) = &mut self.members[at].run else { return };
+        let fetches = std::mem::take(&mut run.fetches);
+        for Fetch { id, low, high, bytes_max } in fetches {
+            let entries = run.log.reader().entries(low, high, bytes_max).unwrap();
+            self.fetched += 1;
+            run.core.fetched(id, entries);
+        }
+    }
+
+    fn flush(&mut self, at: usize) {
+        let store = Arc::clone(&self.members[at].store);
+        let Some(run) = &mut self.members[at].run else { return };
+        store.flush().unwrap();
+        let persisted = persisted_applied(store.as_ref()).unwrap();
+        run.flush = false;
+        run.core.flushed(persisted);
+        self.note(format_args!("flush {at} {persisted}"));
+    }
+
+    /// Delivers or loses the oldest message between two members. Gives the receiver.
+    fn deliver(&mut self, lose: f64) -> Option<usize> {
+        let ways: Vec<(u64, u64)> =
+            self.network.iter().filter(|(_, queue)| !queue.is_empty()).map(|(&way, _)| way).collect();
+        let way = *ways.get(self.random.random_range(0..ways.len().max(1)))?;
+        let message = self.network.get_mut(&way)?.pop_front()?;
+        let at = way.1 as usize - 1;
+        if self.random.random_bool(lose) {
+            return None;
+        }
+        let run = self.members[at].run.as_mut()?;
+        run.core.step(message).unwrap();
+        Some(at)
+    }
+
+    fn crash(&mut self, at: usize) {
+        if self.members[at].run.is_none() {
+            return;
+        }
+        let power = self.random.random_bool(0.7);
+        self.members[at].crash(power);
+        let id = self.members[at].id;
+        self.network.retain(|&(from, to), _| from != id && to != id);
+        self.crashes += 1;
+        self.note(format_args!("crash {at} power {power}"));
+    }
+
+    fn step(&mut self) {
+        let at = self.random.random_range(0..self.members.len());
+        match self.random.random_range(0..100) {
+            0..20 => self.write(at),
+            20..28 => self.read(at),
+            28..45 => self.sync(at),
+            45..53 => {
+                if let Some(run) = &mut self.members[at].run {
+                    run.core.tick();
+                }
+            }
+            53..54 => self.flush(at),
+            54..55 => self.fetch(at),
+            55..56 => self.crash(at),
+            56..59 => {
+                if self.members[at].run.is_none() {
+                    self.start(at);
+                }
+            }
+            59..60 => {
+                let stalled = self.random.random_bool(0.5);
+                self.members[at].store.set_stalled(stalled);
+            }
+            _ => {
+                if let Some(at) = self.deliver(0.03) {
+                    self.turn(at);
+                }
+            }
+        }
+        if self.random.random_bool(0.7) {
+            self.turn(at);
+        }
+    }
+
+    /// Everything works again: runs until every member has applied the same and nobody waits.
+    fn heal(&mut self) {
+        for at in 0..self.members.len() {
+            self.members[at].store.set_stalled(false);
+            if self.members[at].run.is_none() {
+                self.start(at);
+            }
+        }
+        let mut last_write = None;
+        for round in 0..2_000 {
+            for at in 0..self.members.len() {
+                if round % 4 == 0
+                    && let Some(run) = &mut self.members[at].run
+                {
+                    run.core.tick();
+                }
+                self.turn(at);
+                self.sync(at);
+                self.fetch(at);
+                self.turn(at);
+                if self.members[at].run.as_ref().is_some_and(|run| run.flush) {
+                    self.flush(at);
+                }
+            }
+            while let Some(at) = self.deliver(0.0) {
+                self.turn(at);
+            }
+            let leader = self.members.iter().position(|member| {
+                member.run.as_ref().is_some_and(|run| run.core.status().standing.role == Role::Leader)
+            });
+            let statuses: Vec<_> =
+                self.members.iter().filter_map(|member| Some(member.run.as_ref()?.core.status())).collect();
+            let settled = statuses.iter().all(|status| {
+                status.pending == 0 && status.applied == status.committed && status.applied == statuses[0].applied
+            });
+            match (leader, last_write) {
+                // A write that begins now and is acknowledged carries everything before it.
+                (Some(leader), None) if settled => {
+                    last_write = Some(self.writes.len());
+                    self.write(leader);
+                }
+                (_, Some(write)) if settled && matches!(self.writes[write], Fate::Acknowledged(_)) => return,
+                (_, Some(write)) if settled && self.writes[write] == Fate::Refused => last_write = None,
+                _ => {}
+            }
+        }
+        let statuses: Vec<_> =
+            self.members.iter().filter_map(|member| Some(member.run.as_ref()?.core.status())).collect();
+        panic!("the cluster does not settle: {statuses:#?}, last write {last_write:?}");
+    }
+
+    fn stored(&self, at: usize) -> BTreeMap<Bytes, KeyValue> {
+        let mut stored = BTreeMap::new();
+        let mut visit = |key: &[u8], value: &[u8]| {
+            stored.insert(Bytes::copy_from_slice(key), KeyValue::decode(value).unwrap());
+            ControlFlow::Continue(())
+        };
+        self.members[at].store.scan(Table::Rev, b"", None, &mut visit).unwrap();
+        stored
+    }
+
+    fn check(&self) {
+        let stored = self.stored(0);
+        for at in 1..self.members.len() {
+            assert_eq!(stored, self.stored(at), "members 0 and {at} differ");
+        }
+        let mut revisions: BTreeMap<u64, i64> = BTreeMap::new();
+        for kv in stored.values() {
+            let write = std::str::from_utf8(&kv.value).unwrap().parse().unwrap();
+            let before = revisions.insert(write, kv.mod_revision);
+            assert_eq!(before, None, "write {write} is applied twice");
+        }
+        for (write, fate) in self.writes.iter().enumerate() {
+            let found = revisions.get(&(write as u64)).copied();
+            match fate {
+                Fate::Acknowledged(revision) => assert_eq!(found, Some(*revision), "write {write} was acknowledged"),
+                Fate::Refused => assert_eq!(found, None, "write {write} was refused"),
+                Fate::Unknown => {}
+            }
+        }
+        for member in &self.members {
+            let revision = member.run.as_ref().unwrap().core.state().reader().revision();
+            assert!(
+                revision >= member.seen,
+                "member {} went back to {revision}, it had told {}",
+                member.id,
+                member.seen
+            );
+        }
+    }
+}
+
+fn simulate(seed: u64, members: u64, steps: usize) -> World {
+    let mut world = World::new(seed, members);
+    for _ in 0..steps {
+        world.step();
+    }
+    world.heal();
+    world.check();
+    world
+}
+
+/// What the histories covered, so that a test cannot pass by doing nothing.
+#[derive(Debug, Default)]
+struct Coverage {
+    acknowledged: usize,
+    unknown: usize,
+    refused: usize,
+    crashes: u64,
+    granted: u64,
+    fetched: u64,
+}
+
+fn simulate_all(seeds: std::ops::Range<u64>, members: u64, steps: usize) -> Coverage {
+    let mut coverage = Coverage::default();
+    for seed in seeds {
+        let caught = std::panic::catch_unwind(|| simulate(seed, members, steps));
+        let world = caught.unwrap_or_else(|_| panic!("seed {seed} of {members} members over {steps} steps"));
+        coverage.crashes += world.crashes;
+        coverage.granted += world.granted;
+        coverage.fetched += world.fetched;
+        for fate in &world.writes {
+            match fate {
+                Fate::Acknowledged(_) => coverage.acknowledged += 1,
+                Fate::Refused => coverage.refused += 1,
+                Fate::Unknown => coverage.unknown += 1,
+            }
+        }
+    }
+    coverage
+}
+
+#[test]
+fn a_single_member_keeps_its_word_through_crashes() {
+    let coverage = simulate_all(0..150, 1, 600);
+    assert!(coverage.acknowledged > 5_000 && coverage.crashes > 200 && coverage.granted > 1_000, "{coverage:?}");
+    assert!(coverage.unknown > 0, "{coverage:?}");
+}
+
+#[test]
+fn three_members_keep_their_word_through_crashes_and_lost_messages() {
+    let coverage = simulate_all(0..60, 3, 3_000);
+    assert!(coverage.acknowledged > 3_000 && coverage.crashes > 100 && coverage.granted > 500, "{coverage:?}");
+    assert!(coverage.fetched > 10, "{coverage:?}");
+}
+
+#[test]
+fn one_seed_has_one_history() {
+    for (seed, members) in [(1, 1), (2, 1), (3, 3), (4, 3)] {
+        let (first, second) = (simulate(seed, members, 1_500), simulate(seed, members, 1_500));
+        assert!(first.history == second.history, "seed {seed} of {members} members has two histories");
+        assert!(first.history.len() > 1_000);
+    }
+}

@@ -1,0 +1,384 @@
+//! One raft group's local member: raft-rs, its entry cache, and what is on its way to the disk.
+
+use std::{collections::VecDeque, mem, sync::Arc};
+
+use raft::{
+    GetEntriesContext, RawNode, StateRole,
+    eraftpb::{ConfChangeV2, ConfState, Entry, HardState, Message},
+};
+
+use super::{
+    EntryCache, LogStart, RaftOptions, Refused,
+    election::ElectionDice,
+    storage::{CachedLog, Miss},
+    validate::{self, View},
+};
+
+/// Fetches that may be under way at once.
+const FETCHES_MAX: usize = 16;
+
+/// What a member is at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It takes entries from a leader, or knows none.
+    Follower,
+    /// It campaigns.
+    Candidate,
+    /// It proposes.
+    Leader,
+}
+
+/// Where a member stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Its term.
+    pub term: u64,
+    /// What it is.
+    pub role: Role,
+    /// The leader it knows, 0 for none.
+    pub leader: u64,
+}
+
+/// Entries and hard state to be written in one piece. It may begin at an index that the log already has: everything
+/// from there on is replaced.
+#[derive(Debug, Clone)]
+pub struct InFlight {
+    /// Rises by one with each.
+    pub number: u64,
+    /// The entries, possibly none.
+    pub entries: Arc<[Entry]>,
+    /// The hard state, if it changed since the last write.
+    pub hard_state: Option<HardState>,
+}
+
+/// What raft wants done.
+#[derive(Debug, Default)]
+pub struct Work {
+    /// To be written and synced, then reported by [`Group::synced`]. The entries are in the cache already.
+    pub write: Option<InFlight>,
+    /// To be sent now.
+    pub messages: Vec<Message>,
+    /// Read requests that were confirmed: the context and the index that must be applied before reading.
+    pub reads: Vec<(Vec<u8>, u64)>,
+}
+
+/// Entries to be read from the log for a follower, because they are not in memory any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fetch {
+    /// Names the request.
+    pub id: u64,
+    /// The first entry.
+    pub low: u64,
+    /// The entry after the last one.
+    pub high: u64,
+    /// Bytes at which it is enough. One entry is always wanted.
+    pub bytes_max: u64,
+}
+
+/// A write that is not known to be synced.
+struct Parked {
+    number: u64,
+    ready: u64,
+    messages: Vec<Message>,
+}
+
+/// The local member of a raft group.
+pub struct Group {
+    node: RawNode<CachedLog>,
+    dice: ElectionDice,
+    parked: VecDeque<Parked>,
+    written: u64,
+    unwritten: Option<HardState>,
+    commit: u64,
+    /// Fetches that are not answered, with what raft-rs wants to be told then.
+    fetches: VecDeque<(Fetch, GetEntriesContext)>,
+    fetched: u64,
+}
+
+impl Group {
+    /// A member whose state machine has applied everything up to `applied` and stands at `conf_state`, over the log it
+    /// found. The caller has checked that they fit: nothing is missing between `applied` and the log, and the hard
+    /// state's commit index is within `applied` and the last entry.
+    pub fn start(
+        options: &RaftOptions,
+        applied: u64,
+        conf_state: &ConfState,
+        log: LogStart,
+    ) -> Result<Self, raft::Error> {
+        let cache = EntryCache::new(log.terms, applied, log.entries, options.cache_bytes);
+        let node = RawNode::new(
+            &options.to_raft(applied),
+            CachedLog::new(cache, log.hard_state, conf_state.clone()),
+            &super::logger(),
+        )?;
+        let mut group = Self {
+            node,
+            dice: ElectionDice::new(options.seed, options.election_ticks),
+            parked: VecDeque::new(),
+            written: 0,
+            unwritten: None,
+            commit: applied,
+            fetches: VecDeque::new(),
+            fetched: 0,
+        };
+        group.settle(false);
+        Ok(group)
+    }
+
+    /// Where the member stands.
+    pub fn standing(&self) -> Standing {
+        let role = match self.node.raft.state {
+            StateRole::Leader => Role::Leader,
+            StateRole::Follower => Role::Follower,
+            StateRole::Candidate | StateRole::PreCandidate => Role::Candidate,
+        };
+        Standing { term: self.node.raft.term, role, leader: self.node.raft.leader_id }
+    }
+
+    /// The log in memory.
+    pub fn cache(&self) -> &EntryCache {
+        &self.node.store().cache
+    }
+
+    /// Writes that are not known to be synced.
+    pub fn unsynced(&self) -> usize {
+        self.parked.len()
+    }
+
+    /// The last entry that may be applied: committed, and synced here.
+    pub fn commit(&self) -> u64 {
+        self.commit
+    }
+
+    /// The last entry known to be committed.
+    pub fn committed(&self) -> u64 {
+        self.node.raft.raft_log.committed
+    }
+
+    /// Whether this member decides alone.
+    pub fn is_alone(&self) -> bool {
+        let raft = &self.node.raft;
+        raft.promotable() && raft.prs().conf().voters().ids().iter().all(|voter| voter == raft.id)
+    }
+
+    /// Whether this member replicates without a vote.
+    pub fn is_learner(&self) -> bool {
+        self.node.raft.prs().conf().learners().contains(&self.node.raft.id)
+    }
+
+    /// Whether a membership change was begun that must be ended by another one.
+    pub fn is_joint(&self) -> bool {
+        !self.node.raft.prs().conf().to_conf_state().voters_outgoing.is_empty()
+    }
+
+    /// Whether proposals would be taken.
+    pub fn takes_proposals(&self) -> bool {
+        let raft = &self.node.raft;
+        raft.state == StateRole::Leader && raft.lead_transferee.is_none() && raft.prs().get(raft.id).is_some()
+    }
+
+    /// Whether an entry of the own term is committed, without which a leader cannot answer reads.
+    pub fn has_committed_in_term(&self) -> bool {
+        self.node.raft.commit_to_current_term()
+    }
+
+    /// Appends an entry, as leader.
+    pub fn propose(&mut self, data: Vec<u8>) -> Result<(), raft::Error> {
+        let proposed = self.node.propose(Vec::new(), data);
+        self.settle(false);
+        proposed
+    }
+
+    /// Whether a membership change could be proposed now: there must be no other under way.
+    pub fn takes_conf_change(&self) -> bool {
+        self.takes_proposals() && !self.node.raft.has_pending_conf()
+    }
+
+    /// Appends a membership change, as leader.
+    pub fn propose_conf_change(&mut self, change: ConfChangeV2, context: Vec<u8>) -> Result<(), raft::Error> {
+        let proposed = self.node.propose_conf_change(context, change);
+        self.settle(false);
+        proposed
+    }
+
+    /// The membership change that a committed entry holds.
+    pub fn conf_change(entry: &Entry) -> Result<ConfChangeV2, &'static str> {
+        validate::conf_change(entry)
+    }
+
+    /// Applies a committed membership change, once for each in log order.
+    pub fn apply_conf_change(&mut self, change: &ConfChangeV2) -> Result<ConfState, raft::Error> {
+        let applied = self.node.apply_conf_change(change);
+        self.settle(false);
+        applied
+    }
+
+    /// The membership as raft knows it.
+    pub fn conf_state(&self) -> ConfState {
+        self.node.raft.prs().conf().to_conf_state()
+    }
+
+    /// Takes a message of a peer.
+    pub fn step(&mut self, message: Message) -> Result<(), Refused> {
+        let raft = &self.node.raft;
+        let leads = raft.state == StateRole::Leader;
+        let view = View { member: raft.id, term: raft.term, last: raft.raft_log.last_index(), leads };
+        validate::check(&message, view)?;
+        let from = message.from;
+        let taken = self.node.step(message);
+        self.settle(false);
+        taken.map_err(|error| Refused::NotTaken { from, reason: error.to_string() })
+    }
+
+    /// Lets time pass.
+    pub fn tick(&mut self) {
+        // Whoever is alone wins an election at once, and raft-rs takes it for granted that a new leader's log is
+        // synced. With peers that is so, because the request for their votes waits for the sync.
+        if self.node.raft.state != StateRole::Leader && !self.parked.is_empty() && self.is_alone() {
+            return;
+        }
+        self.node.tick();
+        let campaigned = self.node.raft.state != StateRole::Leader && self.node.raft.election_elapsed == 0;
+        self.settle(campaigned);
+    }
+
+    /// Campaigns without waiting for the time-out.
+    pub fn campaign(&mut self) -> Result<(), raft::Error> {
+        let campaigned = self.node.campaign();
+        self.settle(true);
+        campaigned
+    }
+
+    /// Hands leadership over to another voter.
+    pub fn transfer_leader(&mut self, to: u64) {
+        self.node.transfer_leader(to);
+        self.settle(false);
+    }
+
+    /// Notes that messages to a peer were lost.
+    pub fn unreachable(&mut self, peer: u64) {
+        self.node.report_unreachable(peer);
+        self.settle(false);
+    }
+
+    /// Asks for a read index. `context` names the request and must never be used twice. It may get lost, in silence.
+    pub fn read_index(&mut self, context: Vec<u8>) {
+        self.node.read_index(context);
+        self.settle(false);
+    }
+
+    /// What raft wants done next, until there is nothing.
+    pub fn work(&mut self) -> Option<Work> {
+        if !self.node.has_ready() {
+            return None;
+        }
+        let mut ready = self.node.ready();
+        assert!(ready.snapshot().is_empty(), "messages with snapshots are refused");
+        let mut work = Work { write: None, messages: ready.take_messages(), reads: Vec::new() };
+        work.reads.extend(ready.take_read_states().into_iter().map(|read| (read.request_ctx, read.index)));
+        if let Some(last) = ready.committed_entries().last() {
+            self.commit = last.index;
+        }
+        if let Some(hard_state) = ready.hs() {
+            self.unwritten = Some(hard_state.clone());
+        }
+        let number = ready.number();
+        let promises = ready.take_persisted_messages();
+        // A commit index that moved alone is written with the next batch: it can be found again from the other members
+        // or by an election.
+        if ready.must_sync() {
+            let entries: Arc<[Entry]> = ready.take_entries().into();
+            self.node.mut_store().cache.append(Arc::clone(&entries));
+            self.written += 1;
+            work.write = Some(InFlight { number: self.written, entries, hard_state: self.unwritten.take() });
+            self.parked.push_back(Parked { number: self.written, ready: number, messages: promises });
+            self.node.advance_append_async(ready);
+        } else {
+            self.node.advance_append_async(ready);
+            match self.parked.back_mut() {
+                // What is promised here rests on what was written before.
+                Some(before) => {
+                    before.ready = number;
+                    before.messages.extend(promises);
+                }
+                None => {
+                    work.messages.extend(promises);
+                    self.node.on_persist_ready(number);
+                }
+            }
+        }
+        Some(work)
+    }
+
+    /// Entries that followers need from the disk, each asked for once until [`Self::fetched`].
+    pub fn fetches(&mut self) -> Vec<Fetch> {
+        let misses = self.node.store().misses.take();
+        let mut fetches = Vec::new();
+        for Miss { low, high, bytes_max, context } in misses {
+            if self.fetches.len() == FETCHES_MAX || self.fetches.iter().any(|(fetch, _)| fetch.low == low) {
+                // The follower's next answer to a heartbeat asks again.
+                continue;
+            }
+            self.fetched += 1;
+            let fetch = Fetch { id: self.fetched, low, high, bytes_max };
+            self.fetches.push_back((fetch, context));
+            fetches.push(fetch);
+        }
+        fetches
+    }
+
+    /// Takes what a fetch brought; nothing, if the entries could not be read, for instance because they were purged
+    /// meanwhile.
+    pub fn fetched(&mut self, id: u64, entries: Vec<Entry>) {
+        let Some(at) = self.fetches.iter().position(|(fetch, _)| fetch.id == id) else { return };
+        let Some((_, context)) = self.fetches.remove(at) else { return };
+        if entries.is_empty() {
+            return;
+        }
+        self.node.mut_store().fetched = entries;
+        self.node.on_entries_fetched(context);
+        self.node.mut_store().fetched = Vec::new();
+        self.settle(false);
+    }
+
+    /// Notes that all writes up to `number` are synced; gives the messages that waited for it.
+    pub fn synced(&mut self, number: u64) -> Vec<Message> {
+        let mut messages = Vec::new();
+        let mut ready = None;
+        while let Some(parked) = self.parked.front_mut().filter(|parked| parked.number <= number) {
+            ready = Some(parked.ready);
+            messages.append(&mut mem::take(&mut parked.messages));
+            self.parked.pop_front();
+        }
+        if let Some(ready) = ready {
+            self.node.on_persist_ready(ready);
+        }
+        messages
+    }
+
+    /// Notes that the state machine has applied everything up to `index`.
+    pub fn applied_to(&mut self, index: u64) {
+        self.node.advance_apply_to(index);
+        self.node.mut_store().cache.applied_to(index);
+    }
+
+    /// Notes that everything up to `index` left the log.
+    pub fn purged_to(&mut self, index: u64) {
+        self.node.mut_store().cache.purged_to(index);
+    }
+
+    /// The hard state as it stands, for a last write before a shutdown; `None` if it is written.
+    pub fn unwritten_hard_state(&mut self) -> Option<InFlight> {
+        let hard_state = self.unwritten.take()?;
+        self.written += 1;
+        let ready = self.parked.back().map_or(0, |parked| parked.ready);
+        self.parked.push_back(Parked { number: self.written, ready, messages: Vec::new() });
+        Some(InFlight { number: self.written, entries: Arc::new([]), hard_state: Some(hard_state) })
+    }
+
+    fn settle(&mut self, campaigned: bool) {
+        let raft = &mut self.node.raft;
+        let ticks = self.dice.ticks((raft.term, raft.state, raft.leader_id), campaigned);
+        raft.set_randomized_election_timeout(ticks);
+    }
+}

@@ -1,0 +1,240 @@
+//! The group against hand-made and arbitrary inputs.
+
+use proptest::prelude::*;
+use raft::eraftpb::{ConfState, Entry, HardState, Message, MessageType, Snapshot};
+
+use super::*;
+use crate::log::{EntryId, Terms};
+
+fn log() -> LogStart {
+    let hard_state = HardState { term: 1, vote: 0, commit: 1 };
+    LogStart { hard_state, terms: Terms::new(EntryId::new(1, 1)), entries: Vec::new() }
+}
+
+fn group(member: u64, voters: &[u64]) -> Group {
+    let conf_state = ConfState { voters: voters.to_vec(), ..ConfState::default() };
+    Group::start(&RaftOptions::new(member, 7), 1, &conf_state, log()).unwrap()
+}
+
+/// Does what the group wants, syncing at once; gives what it wants sent.
+fn settle(group: &mut Group) -> Vec<Message> {
+    let mut messages = Vec::new();
+    while let Some(work) = group.work() {
+        messages.extend(work.messages);
+        if let Some(write) = work.write {
+            messages.extend(group.synced(write.number));
+        }
+    }
+    messages
+}
+
+fn message(kind: MessageType, term: u64) -> Message {
+    Message { msg_type: kind as i32, from: 2, to: 1, term, ..Message::default() }
+}
+
+fn append(term: u64, index: u64, log_term: u64, entries: Vec<Entry>) -> Message {
+    Message { index, log_term, entries, commit: index, ..message(MessageType::MsgAppend, term) }
+}
+
+fn entry(index: u64, term: u64, data: &[u8]) -> Entry {
+    Entry { index, term, data: data.to_vec(), ..Entry::default() }
+}
+
+/// A leader of three at term 2 with nothing unsynced.
+fn leader_of_three() -> Group {
+    let mut group = group(1, &[1, 2, 3]);
+    group.campaign().unwrap();
+    settle(&mut group);
+    group.step(message(MessageType::MsgRequestPreVoteResponse, 2)).unwrap();
+    settle(&mut group);
+    group.step(message(MessageType::MsgRequestVoteResponse, 2)).unwrap();
+    settle(&mut group);
+    assert_eq!(group.standing().role, Role::Leader);
+    group
+}
+
+#[test]
+fn a_voter_that_is_alone_leads_at_once_and_commits_only_what_is_synced() {
+    let mut group = group(1, &[1]);
+    group.campaign().unwrap();
+    let write = group.work().and_then(|work| work.write).unwrap();
+    assert_eq!(group.standing(), Standing { term: 2, role: Role::Leader, leader: 1 });
+    assert_eq!(write.hard_state.map(|hard_state| (hard_state.term, hard_state.vote)), Some((2, 1)));
+    group.propose(b"x".to_vec()).unwrap();
+    let second = group.work().and_then(|work| work.write).unwrap();
+    assert_eq!((group.commit(), group.committed(), group.unsynced()), (1, 1, 2));
+    group.synced(write.number);
+    settle(&mut group);
+    assert_eq!(group.commit(), 2);
+    group.synced(second.number);
+    settle(&mut group);
+    assert_eq!((group.commit(), group.cache().data(3).as_deref()), (3, Some(&b"x"[..])));
+}
+
+#[test]
+fn a_follower_promises_nothing_before_the_sync() {
+    let mut group = group(1, &[1, 2, 3]);
+    group.step(append(2, 1, 1, vec![entry(2, 2, b"a")])).unwrap();
+    let work = group.work().unwrap();
+    assert!(work.messages.is_empty());
+    // A heartbeat's answer rests on the same term and waits as well.
+    group.step(message(MessageType::MsgHeartbeat, 2)).unwrap();
+    while let Some(work) = group.work() {
+        assert!(work.messages.is_empty() && work.write.is_none());
+    }
+    let kinds: Vec<_> = group.synced(work.write.unwrap().number).iter().map(Message::get_msg_type).collect();
+    assert_eq!(kinds, [MessageType::MsgAppendResponse, MessageType::MsgHeartbeatResponse]);
+}
+
+#[test]
+fn a_leader_sends_before_its_own_sync() {
+    let mut group = leader_of_three();
+    group.step(Message { index: 2, ..message(MessageType::MsgAppendResponse, 2) }).unwrap();
+    settle(&mut group);
+    group.propose(b"x".to_vec()).unwrap();
+    let work = group.work().unwrap();
+    assert!(work.messages.iter().any(|message| message.entries.iter().any(|entry| entry.data == b"x")));
+    assert!(work.write.is_some());
+}
+
+#[test]
+fn followers_get_entries_with_data_and_the_state_machine_gets_them_from_the_cache() {
+    let mut group = leader_of_three();
+    group.propose(b"x".to_vec()).unwrap();
+    settle(&mut group);
+    let answer = Message { index: 3, ..message(MessageType::MsgAppendResponse, 2) };
+    group.step(answer).unwrap();
+    settle(&mut group);
+    assert_eq!((group.commit(), group.cache().data(3).as_deref()), (3, Some(&b"x"[..])));
+}
+
+#[test]
+fn a_voter_left_alone_does_not_campaign_over_an_unsynced_log() {
+    let mut group = group(1, &[1]);
+    group.step(append(2, 1, 1, vec![entry(2, 2, b"a")])).unwrap();
+    let write = group.work().and_then(|work| work.write).unwrap();
+    (0..100).for_each(|_| group.tick());
+    assert_eq!(group.standing().role, Role::Follower);
+    group.synced(write.number);
+    (0..100).for_each(|_| group.tick());
+    assert_eq!(group.standing().role, Role::Leader);
+}
+
+#[test]
+fn a_leader_that_counts_on_lost_entries_is_refused_with_the_reason() {
+    let mut group = group(1, &[1, 2, 3]);
+    let refused = group.step(Message { commit: 9, ..message(MessageType::MsgHeartbeat, 2) });
+    assert_eq!(refused, Err(Refused::LostEntries { from: 2, claimed: 9, last: 1 }));
+    // The same from a leader of the past is nothing to worry about.
+    group.step(message(MessageType::MsgHeartbeat, 3)).unwrap();
+    group.step(Message { commit: 9, ..message(MessageType::MsgHeartbeat, 2) }).unwrap();
+}
+
+#[test]
+fn what_raft_rs_would_stumble_over_is_refused() {
+    let mut group = leader_of_three();
+    let snapshot = Message { snapshot: Some(Snapshot::default()), ..message(MessageType::MsgSnapshot, 2) };
+    let unknown_entry = Entry { entry_type: 9, ..entry(2, 2, b"") };
+    let bad_change = Entry { entry_type: 2, ..entry(2, 2, &[255]) };
+    for message in [
+        Message { msg_type: 99, ..message(MessageType::MsgAppend, 2) },
+        Message { to: 3, ..message(MessageType::MsgHeartbeat, 2) },
+        Message { from: 1, ..message(MessageType::MsgHeartbeat, 2) },
+        message(MessageType::MsgHeartbeat, 0),
+        message(MessageType::MsgRequestVote, u64::MAX),
+        message(MessageType::MsgReadIndex, 0),
+        message(MessageType::MsgReadIndexResp, 2),
+        message(MessageType::MsgPropose, 2),
+        message(MessageType::MsgHup, 2),
+        append(3, 1, 1, vec![entry(3, 2, b"")]),
+        append(3, 1, 1, vec![entry(2, 4, b"")]),
+        append(3, 1, 1, vec![unknown_entry]),
+        append(3, 1, 1, vec![bad_change]),
+        Message { index: 3, ..message(MessageType::MsgAppendResponse, 2) },
+        snapshot,
+    ] {
+        assert!(group.step(message.clone()).is_err(), "{message:?}");
+    }
+    assert_eq!(group.standing().term, 2);
+}
+
+#[test]
+fn time_outs_of_elections_come_from_the_seed() {
+    let ticks_until_campaign = |seed| {
+        let conf_state = ConfState { voters: vec![1, 2, 3], ..ConfState::default() };
+        let mut group = Group::start(&RaftOptions::new(1, seed), 1, &conf_state, log()).unwrap();
+        let mut history = Vec::new();
+        for tick in 0..200 {
+            group.tick();
+            if settle(&mut group).iter().any(|message| message.get_msg_type() == MessageType::MsgRequestPreVote) {
+                history.push(tick);
+            }
+        }
+        history
+    };
+    assert_eq!(ticks_until_campaign(5), ticks_until_campaign(5));
+    assert_ne!(ticks_until_campaign(5), ticks_until_campaign(6));
+    let history = ticks_until_campaign(5);
+    assert!(history.windows(2).all(|pair| (10..20).contains(&(pair[1] - pair[0]))), "{history:?}");
+}
+
+fn any_entry() -> impl Strategy<Value = Entry> {
+    let change = prop_oneof![Just(vec![]), Just(vec![0x12, 2, 0x10, 4]), prop::collection::vec(any::<u8>(), 0..6)];
+    (0..4_i32, 0..5_u64, 0..8_u64, change).prop_map(|(entry_type, term, index, data)| Entry {
+        entry_type,
+        term,
+        index,
+        data,
+        ..Entry::default()
+    })
+}
+
+fn any_number() -> impl Strategy<Value = u64> {
+    prop_oneof![8 => 0..8_u64, 1 => Just(u64::MAX), 1 => Just(1 << 61)]
+}
+
+prop_compose! {
+    fn any_message()(
+        msg_type in 0..20_i32,
+        from in 0..5_u64,
+        term in any_number(),
+        numbers in (any_number(), any_number(), any_number(), any_number(), any_number(), 0..2_u64),
+        reject: bool,
+        mut entries in prop::collection::vec(any_entry(), 0..4),
+        straight in prop::bool::weighted(0.7),
+        context in prop::collection::vec(any::<u8>(), 0..3),
+    ) -> Message {
+        let (log_term, index, commit, commit_term, reject_hint, request_snapshot) = numbers;
+        if straight && index < 100 && term < 100 {
+            for (entry, at) in entries.iter_mut().zip(index + 1..) {
+                (entry.index, entry.term, entry.entry_type) = (at, term, 0);
+            }
+        }
+        Message { msg_type, from, to: 1, term, log_term, index, commit, commit_term, reject, reject_hint, request_snapshot, entries, context, ..Message::default() }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_message_ends_the_process(leads: bool, messages in prop::collection::vec((any_message(), 0..3_u8), 1..12)) {
+        let mut group = if leads { leader_of_three() } else { group(1, &[1, 2, 3]) };
+        let mut unsynced = 0;
+        for (message, then) in messages {
+            let _ = group.step(message);
+            while let Some(work) = group.work() {
+                unsynced = work.write.map_or(unsynced, |write| write.number);
+                if group.commit() > group.cache().last() {
+                    return Err(TestCaseError::fail("committed past the end"));
+                }
+            }
+            match then {
+                0 => drop(group.synced(unsynced)),
+                1 => (0..15).for_each(|_| group.tick()),
+                _ => {}
+            }
+            settle(&mut group);
+        }
+    }
+}
