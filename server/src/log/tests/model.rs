@@ -217,7 +217,8 @@ impl Run {
             }
         };
         let base = recovered.terms.base();
-        let found = candidates.iter().filter_map(|model| model.after_restart(base)).find(|model| {
+        let mut candidates = candidates.into_iter().filter_map(|model| model.after_restart(base));
+        let found = candidates.find(|model| {
             let entries: Vec<Entry> = model.entries.range(after + 1..).map(|(_, entry)| entry.clone()).collect();
             model.base == base
                 && model.last() == recovered.terms.last()
@@ -225,7 +226,7 @@ impl Run {
                 && entries == recovered.entries
         });
         let Some(found) = found else {
-            panic!("recovered {recovered:?}\nwhich is none of {candidates:?}");
+            panic!("this was never to be made durable: {recovered:?}");
         };
         assert!(!recovered.created);
         self.now = found.clone();
