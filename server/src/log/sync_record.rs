@@ -172,7 +172,7 @@ impl SyncRecord {
     pub(crate) fn names(&self) -> io::Result<String> {
         let mut lines = String::new();
         for (name, inode) in log_files(&self.dir)? {
-            lines.push_str(&format!("{inode} {name}\n"));
+            lines.extend([&inode.to_string(), " ", &name, "\n"]);
         }
         Ok(lines)
     }

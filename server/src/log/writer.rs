@@ -328,7 +328,7 @@ impl Log {
         for step in self.steps.drain(..) {
             match step {
                 Step::Append(id, at) => {
-                    layout.append(id, Position { segment: active.number, offset: active.end + at as u64 })
+                    layout.append(id, Position { segment: active.number, offset: active.end + at as u64 });
                 }
                 Step::Reset(to) => layout.reset(to),
                 Step::Purge(to) => layout.purge(to.index),

@@ -109,11 +109,11 @@ impl Run {
                     let failed = spare.is_err();
                     self.log.add_spare(spare.ok());
                     if failed {
-                        self.restart(true, 0, None, &[self.durable.clone()]);
+                        self.restart(true, 0, None, vec![self.durable.clone()]);
                     }
                 }
             }
-            Op::Crash { power, after, fault } => self.restart(*power, *after, *fault, &[self.durable.clone()]),
+            Op::Crash { power, after, fault } => self.restart(*power, *after, *fault, vec![self.durable.clone()]),
             Op::Fault { nth, fault } => self.disk.fault_at(self.disk.operations() + nth, *fault),
         }
         self.check_reads();
@@ -163,38 +163,32 @@ impl Run {
         let committed = self.now.hard_state.commit.max(self.now.base.index);
         let index = self.now.base.index + pick as u64 % (committed - self.now.base.index + 1);
         let before = self.log.terms().base();
-        match self.log.purge(index) {
-            Ok(to) => {
-                assert!(to.index <= index.max(before.index));
-                if to != before {
-                    self.now.purge(to);
-                    self.durable = self.now.clone();
-                }
+        if let Ok(to) = self.log.purge(index) {
+            assert!(to.index <= index.max(before.index));
+            if to != before {
+                self.now.purge(to);
+                self.durable = self.now.clone();
             }
-            Err(_) => {
-                // How far it would have gone is the log's business; a restart tells.
-                let candidates = [self.durable.clone(), self.now.clone()];
-                self.restart(true, 0, None, &candidates);
-            }
+        } else {
+            // How far it would have gone is the log's business; a restart tells.
+            let candidates = vec![self.durable.clone(), self.now.clone()];
+            self.restart(true, 0, None, candidates);
         }
     }
 
     /// Runs a call that makes `next` the log's content, durably if it returns true.
     fn finish(&mut self, next: Model, call: impl FnOnce(&mut Log) -> Result<bool, LogError>) {
-        match call(&mut self.log) {
-            Ok(synced) => {
-                self.now = next.clone();
-                if synced {
-                    self.durable = next;
-                }
+        if let Ok(synced) = call(&mut self.log) {
+            self.now = next.clone();
+            if synced {
+                self.durable = next;
             }
-            Err(_) => {
-                assert!(matches!(self.log.sync(), Err(LogError::Poisoned { .. })));
-                let candidates = [self.durable.clone(), next];
-                // A kill shows what the page cache holds; a power failure after it must not take that back.
-                let kill_first = self.next_tag.is_multiple_of(2) && self.disk_works();
-                self.restart(!kill_first, 0, None, &candidates);
-            }
+        } else {
+            assert!(matches!(self.log.sync(), Err(LogError::Poisoned { .. })));
+            let candidates = vec![self.durable.clone(), next];
+            // A kill shows what the page cache holds; a power failure after it must not take that back.
+            let kill_first = self.next_tag.is_multiple_of(2) && self.disk_works();
+            self.restart(!kill_first, 0, None, candidates);
         }
     }
 
@@ -205,7 +199,7 @@ impl Run {
 
     /// Crashes, starts again (with a fault while starting, if there is one) and compares what is found with what may be
     /// there.
-    fn restart(&mut self, mut power: bool, after: usize, mut fault: Option<(u64, Fault)>, candidates: &[Model]) {
+    fn restart(&mut self, mut power: bool, after: usize, mut fault: Option<(u64, Fault)>, candidates: Vec<Model>) {
         let after = after as u64 % (self.now.last().index + 3);
         let recovered = loop {
             power |= !self.disk_works();
@@ -223,7 +217,8 @@ impl Run {
             }
         };
         let base = recovered.terms.base();
-        let found = candidates.iter().filter_map(|model| model.after_restart(base)).find(|model| {
+        let mut candidates = candidates.into_iter().filter_map(|model| model.after_restart(base));
+        let found = candidates.find(|model| {
             let entries: Vec<Entry> = model.entries.range(after + 1..).map(|(_, entry)| entry.clone()).collect();
             model.base == base
                 && model.last() == recovered.terms.last()
@@ -231,7 +226,7 @@ impl Run {
                 && entries == recovered.entries
         });
         let Some(found) = found else {
-            panic!("recovered {recovered:?}\nwhich is none of {candidates:?}");
+            panic!("this was never to be made durable: {recovered:?}");
         };
         assert!(!recovered.created);
         self.now = found.clone();
@@ -265,7 +260,7 @@ proptest! {
         for op in &ops {
             run.step(op);
         }
-        run.restart(true, 0, None, &[run.durable.clone()]);
+        run.restart(true, 0, None, vec![run.durable.clone()]);
     }
 }
 
