@@ -1,0 +1,42 @@
+//! `alarm list` and `alarm disarm`.
+
+use cairn_proto::etcdserverpb as pb;
+use cairn_proto::etcdserverpb::alarm_request::AlarmAction;
+
+use crate::cli::Invocation;
+use crate::connection::method;
+use crate::exit::Failure;
+use crate::session::{Session, failed};
+
+fn request(action: AlarmAction) -> pb::AlarmRequest {
+    pb::AlarmRequest { action: action.into(), ..Default::default() }
+}
+
+pub async fn list(invocation: &Invocation) -> Result<(), Failure> {
+    if !invocation.args.is_empty() {
+        return Err(Failure::bad_args("alarm list command accepts no arguments"));
+    }
+    let session = Session::new(invocation)?;
+    session.printer.expect_answer()?;
+    session.printer.alarms(&session.request(method::ALARM_LIST, &request(AlarmAction::Get)).await?)
+}
+
+/// Clears every alarm there is, and prints those it cleared.
+pub async fn disarm(invocation: &Invocation) -> Result<(), Failure> {
+    if !invocation.args.is_empty() {
+        return Err(Failure::bad_args("alarm disarm command accepts no arguments"));
+    }
+    let session = Session::new(invocation)?;
+    session.printer.expect_answer()?;
+    let mut connection = session.connect().await?;
+    let deadline = session.deadline();
+    let raised: pb::AlarmResponse =
+        connection.unary(method::ALARM_LIST, &request(AlarmAction::Get), deadline).await.map_err(failed)?;
+    let mut cleared = pb::AlarmResponse::default();
+    for alarm in raised.alarms {
+        let request = pb::AlarmRequest { member_id: alarm.member_id, alarm: alarm.alarm, ..request(AlarmAction::Deactivate) };
+        let answer: pb::AlarmResponse = connection.unary(method::ALARM, &request, deadline).await.map_err(failed)?;
+        cleared.alarms.extend(answer.alarms);
+    }
+    session.printer.alarms(&cleared)
+}
