@@ -260,7 +260,7 @@ mod tests {
     fn durations_are_read_and_written_as_go_does() {
         for (text, duration) in [
             ("5s", Duration::from_secs(5)),
-            ("1.5h", Duration::from_secs(5_400)),
+            ("1.5h", Duration::from_mins(90)),
             ("1m30s", Duration::from_secs(90)),
             ("100us", Duration::from_micros(100)),
             ("0", Duration::ZERO),

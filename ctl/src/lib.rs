@@ -33,7 +33,8 @@ mod password;
 pub mod session;
 
 use std::ffi::OsString;
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::fmt::Write as _;
+use std::os::unix::ffi::OsStringExt as _;
 
 use cli::env::{self, Environment};
 use cli::flags::FlagError;
@@ -47,12 +48,9 @@ pub const API_LEVEL: &str = "3.7.1";
 pub const API_VERSION: &str = "3.7";
 
 /// Runs a command line. Returns the exit code.
-pub fn run(args: Vec<OsString>, environment: Vec<(OsString, OsString)>) -> u8 {
-    let words: Vec<_> = args.into_iter().map(OsString::into_vec).collect();
-    let environment = environment
-        .iter()
-        .map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()))
-        .collect();
+pub fn run(args: impl Iterator<Item = OsString>, environment: impl Iterator<Item = (OsString, OsString)>) -> u8 {
+    let words: Vec<_> = args.map(OsString::into_vec).collect();
+    let environment = environment.map(|(name, value)| (name.into_vec(), value.into_vec())).collect();
     match execute(&words, &environment) {
         Ok(()) => 0,
         Err(failure) => {
@@ -99,10 +97,10 @@ fn unknown_command(unknown: UnknownCommand) -> Failure {
     if !unknown.suggestions.is_empty() {
         text += "\n\nDid you mean this?\n";
         for suggestion in unknown.suggestions {
-            text += &format!("\t{suggestion}\n");
+            let _ = writeln!(text, "\t{suggestion}");
         }
     }
-    text += &format!("\nRun '{PROGRAM} --help' for usage.");
+    let _ = write!(text, "\nRun '{PROGRAM} --help' for usage.");
     Failure::new(code::ERROR, text)
 }
 

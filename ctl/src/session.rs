@@ -11,7 +11,8 @@ use crate::cli::env::variable;
 use crate::cli::tree::GLOBAL;
 use crate::cli::{Flags, Invocation};
 use crate::connection::{
-    CallError, Connection, Credentials, MAX_RECV_BYTES, MAX_REQUEST_BYTES, Method, Options, SetupError, TlsFiles, method,
+    CallError, Connection, Credentials, MAX_RECV_BYTES, MAX_REQUEST_BYTES, Method, Options, SetupError, TlsFiles,
+    method,
 };
 use crate::exit::{Failure, code};
 use crate::output::{Format, Printer};

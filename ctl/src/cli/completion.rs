@@ -20,7 +20,8 @@ pub fn script(args: &[Vec<u8>]) -> Result<Vec<u8>, Failure> {
         b"powershell" => Shell::PowerShell,
         other => {
             let name = crate::golang::quote(other);
-            let text = format!("invalid argument {name} for \"{PROGRAM} completion\", choose bash, zsh, fish or powershell");
+            let text =
+                format!("invalid argument {name} for \"{PROGRAM} completion\", choose bash, zsh, fish or powershell");
             return Err(Failure::new(code::ERROR, text));
         }
     };
@@ -31,7 +32,7 @@ pub fn script(args: &[Vec<u8>]) -> Result<Vec<u8>, Failure> {
 
 /// A command and everything below it that is there, in the words of the generator.
 fn described(command: &'static Command) -> clap::Command {
-    let flags = command.flags.iter().map(|flag| argument(flag));
+    let flags = command.flags.iter().map(argument);
     let inherited = command.inherited.iter().map(|flag| argument(flag).global(true));
     let children = command.children.iter().filter(|child| child.action != Action::Later).map(described);
     let mut described = clap::Command::new(command.name)

@@ -24,10 +24,9 @@ pub fn variable(flag: &str) -> String {
 pub fn check_api_version(environment: &Environment) -> Result<(), Failure> {
     match lookup(environment, "ETCDCTL_API").unwrap_or_default() {
         b"" | b"3" => Ok(()),
-        b"2" => Err(Failure::new(
-            code::ERROR,
-            "ETCDCTL_API=2: there is no v2 API here; unset ETCDCTL_API or set it to 3",
-        )),
+        b"2" => {
+            Err(Failure::new(code::ERROR, "ETCDCTL_API=2: there is no v2 API here; unset ETCDCTL_API or set it to 3"))
+        }
         other => {
             let text = format!("unsupported API version: {}", String::from_utf8_lossy(other));
             Err(Failure::new(code::ERROR, text))

@@ -124,7 +124,8 @@ pub struct Flags {
 impl Flags {
     /// The defaults of all `known` flags.
     fn defaults(known: &[&'static Flag]) -> Self {
-        let value = |flag: &Flag| flag.parse(flag.default.as_bytes()).expect("a test reads every default of the tables");
+        let value =
+            |flag: &Flag| flag.parse(flag.default.as_bytes()).expect("a test reads every default of the tables");
         Self { values: known.iter().map(|flag| (flag.name, value(flag))).collect(), given: Vec::new() }
     }
 

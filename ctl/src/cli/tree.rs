@@ -69,13 +69,7 @@ pub struct Command {
     pub children: &'static [Command],
 }
 
-const fn flag(
-    name: &'static str,
-    short: Option<char>,
-    kind: Kind,
-    default: &'static str,
-    usage: &'static str,
-) -> Flag {
+const fn flag(name: &'static str, short: Option<char>, kind: Kind, default: &'static str, usage: &'static str) -> Flag {
     Flag { name, short, kind, default, usage }
 }
 
@@ -89,25 +83,67 @@ const fn later(name: &'static str, short: &'static str) -> Command {
 
 /// Flags every command has.
 pub static GLOBAL: &[Flag] = &[
-    flag("auth-jwt-token", None, Kind::Text, "", "JWT token used for authentication (if this option is used, --user and --password should not be set)"),
+    flag(
+        "auth-jwt-token",
+        None,
+        Kind::Text,
+        "",
+        "JWT token used for authentication (if this option is used, --user and --password should not be set)",
+    ),
     flag("cacert", None, Kind::Text, "", "verify certificates of TLS-enabled secure servers using this CA bundle"),
     flag("cert", None, Kind::Text, "", "identify secure client using this TLS certificate file"),
     flag("command-timeout", None, Kind::Duration, "5s", "timeout for short running command (excluding dial timeout)"),
     flag("debug", None, Kind::Bool, "false", "print the value of every global option to standard error"),
     flag("dial-timeout", None, Kind::Duration, "2s", "dial timeout for client connections"),
-    flag("discovery-srv", Some('d'), Kind::Text, "", "domain name to query for SRV records describing cluster endpoints (not supported, use --endpoints)"),
+    flag(
+        "discovery-srv",
+        Some('d'),
+        Kind::Text,
+        "",
+        "domain name to query for SRV records describing cluster endpoints (not supported, use --endpoints)",
+    ),
     flag("discovery-srv-name", None, Kind::Text, "", "service name to query when using DNS discovery (no effect)"),
     flag("endpoints", None, Kind::List, "127.0.0.1:2379", "gRPC endpoints"),
     flag("hex", None, Kind::Bool, "false", "print byte strings as hex encoded strings"),
-    flag("insecure-discovery", None, Kind::Bool, "true", "accept insecure SRV records describing cluster endpoints (no effect)"),
-    flag("insecure-skip-tls-verify", None, Kind::Bool, "false", "skip server certificate verification (CAUTION: this option should be enabled only for testing purposes)"),
+    flag(
+        "insecure-discovery",
+        None,
+        Kind::Bool,
+        "true",
+        "accept insecure SRV records describing cluster endpoints (no effect)",
+    ),
+    flag(
+        "insecure-skip-tls-verify",
+        None,
+        Kind::Bool,
+        "false",
+        "skip server certificate verification (CAUTION: this option should be enabled only for testing purposes)",
+    ),
     flag("insecure-transport", None, Kind::Bool, "true", "disable transport security for client connections"),
     flag("keepalive-time", None, Kind::Duration, "2s", "keepalive time for client connections"),
     flag("keepalive-timeout", None, Kind::Duration, "6s", "keepalive timeout for client connections"),
     flag("key", None, Kind::Text, "", "identify secure client using this TLS key file"),
-    flag("max-recv-bytes", None, Kind::Int, "0", "client-side response receive limit in bytes (if 0, it defaults to 2147483647)"),
-    flag("max-request-bytes", None, Kind::Int, "0", "client-side request send limit in bytes (if 0, it defaults to 2.0 MiB (2 * 1024 * 1024))"),
-    flag("password", None, Kind::Text, "", "password for authentication (if this option is used, --user option shouldn't include password)"),
+    flag(
+        "max-recv-bytes",
+        None,
+        Kind::Int,
+        "0",
+        "client-side response receive limit in bytes (if 0, it defaults to 2147483647)",
+    ),
+    flag(
+        "max-request-bytes",
+        None,
+        Kind::Int,
+        "0",
+        "client-side request send limit in bytes (if 0, it defaults to 2.0 MiB (2 * 1024 * 1024))",
+    ),
+    flag(
+        "password",
+        None,
+        Kind::Text,
+        "",
+        "password for authentication (if this option is used, --user option shouldn't include password)",
+    ),
     flag("user", None, Kind::Text, "", "username[:password] for authentication (prompt if password is not supplied)"),
     flag("write-out", Some('w'), Kind::Text, "simple", "set the output format (fields, json, protobuf, simple, table)"),
 ];
@@ -116,7 +152,13 @@ pub static GLOBAL: &[Flag] = &[
 pub static GET: &[Flag] = &[
     flag("consistency", None, Kind::Text, "l", "Linearizable(l) or Serializable(s)"),
     flag("count-only", None, Kind::Bool, "false", "Get only the count"),
-    flag("from-key", None, Kind::Bool, "false", "Get keys that are greater than or equal to the given key using byte compare"),
+    flag(
+        "from-key",
+        None,
+        Kind::Bool,
+        "false",
+        "Get keys that are greater than or equal to the given key using byte compare",
+    ),
     flag("keys-only", None, Kind::Bool, "false", "Get only the keys"),
     flag("limit", None, Kind::Int, "0", "Maximum number of results"),
     flag("max-create-rev", None, Kind::Int, "0", "Maximum create revision"),
@@ -141,37 +183,48 @@ pub static PUT: &[Flag] = &[
 
 /// Flags of `del`, also inside a transaction.
 pub static DEL: &[Flag] = &[
-    flag("from-key", None, Kind::Bool, "false", "delete keys that are greater than or equal to the given key using byte compare"),
+    flag(
+        "from-key",
+        None,
+        Kind::Bool,
+        "false",
+        "delete keys that are greater than or equal to the given key using byte compare",
+    ),
     flag("prefix", None, Kind::Bool, "false", "delete keys with matching prefix"),
     flag("prev-kv", None, Kind::Bool, "false", "return deleted key-value pairs"),
     flag("range", None, Kind::Bool, "false", "delete range of keys without delay"),
 ];
 
 /// Flags of `txn`.
-static TXN: &[Flag] = &[
-    flag("interactive", Some('i'), Kind::Bool, "false", "Input transaction in interactive mode"),
-];
+static TXN: &[Flag] = &[flag("interactive", Some('i'), Kind::Bool, "false", "Input transaction in interactive mode")];
 
 /// Flags of `compaction`.
-static COMPACTION: &[Flag] = &[
-    flag("physical", None, Kind::Bool, "false", "'true' to wait for compaction to physically remove all old revisions"),
-];
+static COMPACTION: &[Flag] = &[flag(
+    "physical",
+    None,
+    Kind::Bool,
+    "false",
+    "'true' to wait for compaction to physically remove all old revisions",
+)];
 
 /// Flags of `defrag` and of the commands below `endpoint`.
-static CLUSTER: &[Flag] = &[
-    flag("cluster", None, Kind::Bool, "false", "use all endpoints from the cluster member list"),
-];
+static CLUSTER: &[Flag] =
+    &[flag("cluster", None, Kind::Bool, "false", "use all endpoints from the cluster member list")];
 
 /// Flags of `endpoint hashkv`.
-static HASHKV: &[Flag] = &[
-    flag("rev", None, Kind::Int, "0", "maximum revision to hash (default: all revisions)"),
-];
+static HASHKV: &[Flag] = &[flag("rev", None, Kind::Int, "0", "maximum revision to hash (default: all revisions)")];
 
 /// Flags of `check perf`.
 static PERF: &[Flag] = &[
     flag("auto-compact", None, Kind::Bool, "false", "Compact storage with last revision after test is finished."),
     flag("auto-defrag", None, Kind::Bool, "false", "Defragment storage after test is finished."),
-    flag("load", None, Kind::Text, "s", "The performance check's workload model. Accepted workloads: s(small), m(medium), l(large), xl(xLarge)"),
+    flag(
+        "load",
+        None,
+        Kind::Text,
+        "s",
+        "The performance check's workload model. Accepted workloads: s(small), m(medium), l(large), xl(xLarge)",
+    ),
     flag("prefix", None, Kind::Text, "/etcdctl-check-perf/", "The prefix for writing the performance check's keys."),
 ];
 
@@ -225,11 +278,11 @@ fish:        cairnctl completion fish | source
 powershell:  cairnctl completion powershell | Out-String | Invoke-Expression";
 
 static CHECK: &[Command] = &[
-    Command { flags: PERF, ..command("perf", "perf [options]", "Check the performance of the etcd cluster", Action::CheckPerf) },
-    later(
-        "datascale",
-        "Check the memory usage of holding data for different workloads on a given server endpoint.",
-    ),
+    Command {
+        flags: PERF,
+        ..command("perf", "perf [options]", "Check the performance of the etcd cluster", Action::CheckPerf)
+    },
+    later("datascale", "Check the memory usage of holding data for different workloads on a given server endpoint."),
 ];
 
 static ALARM: &[Command] = &[
@@ -332,7 +385,10 @@ static COMMANDS: &[Command] = &[
     later("watch", "Watches events stream on keys or prefixes"),
     command("version", "version", "Prints the version of etcdctl", Action::Version),
     later("lease", "Lease related commands"),
-    Command { children: MEMBER, ..command("member", "member <subcommand>", "Membership related commands", Action::Group) },
+    Command {
+        children: MEMBER,
+        ..command("member", "member <subcommand>", "Membership related commands", Action::Group)
+    },
     later("snapshot", "Manages etcd node snapshots"),
     later("make-mirror", "Makes a mirror at the destination etcd cluster"),
     later("lock", "Acquires a named lock"),
@@ -342,12 +398,7 @@ static COMMANDS: &[Command] = &[
     later("role", "Role related commands"),
     Command {
         children: CHECK,
-        ..command(
-            "check",
-            "check <subcommand>",
-            "commands for checking properties of the etcd cluster",
-            Action::Group,
-        )
+        ..command("check", "check <subcommand>", "commands for checking properties of the etcd cluster", Action::Group)
     },
     Command {
         long: COMPLETION_LONG,
@@ -375,7 +426,11 @@ mod tests {
     use super::*;
     use crate::cli::Flags;
 
-    fn visit(command: &'static Command, above: &[&'static Flag], look: &mut impl FnMut(&'static Command, &[&'static Flag])) {
+    fn visit(
+        command: &'static Command,
+        above: &[&'static Flag],
+        look: &mut impl FnMut(&'static Command, &[&'static Flag]),
+    ) {
         let mut known: Vec<&'static Flag> = above.to_vec();
         known.extend(command.inherited);
         known.extend(command.flags);

@@ -34,7 +34,8 @@ pub async fn disarm(invocation: &Invocation) -> Result<(), Failure> {
         connection.unary(method::ALARM_LIST, &request(AlarmAction::Get), deadline).await.map_err(failed)?;
     let mut cleared = pb::AlarmResponse::default();
     for alarm in raised.alarms {
-        let request = pb::AlarmRequest { member_id: alarm.member_id, alarm: alarm.alarm, ..request(AlarmAction::Deactivate) };
+        let request =
+            pb::AlarmRequest { member_id: alarm.member_id, alarm: alarm.alarm, ..request(AlarmAction::Deactivate) };
         let answer: pb::AlarmResponse = connection.unary(method::ALARM, &request, deadline).await.map_err(failed)?;
         cleared.alarms.extend(answer.alarms);
     }

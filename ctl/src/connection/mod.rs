@@ -37,6 +37,8 @@ pub const MAX_RECV_BYTES: usize = i32::MAX as usize;
 const KEEPALIVE_TIME_MIN: Duration = Duration::from_secs(10);
 /// The first and the longest pause between rounds of dialling.
 const DIAL_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// The time of a call without a deadline.
+const FOREVER: Duration = Duration::from_hours(24 * 365);
 /// The pause before a call is repeated.
 const RETRY_PAUSE: Duration = Duration::from_millis(25);
 
@@ -167,7 +169,11 @@ impl CallError {
 
     /// What else the user should know, where the text leaves it open.
     pub fn note(&self) -> Option<String> {
-        if let Self::Deadline { last: Some(last) } = self { Some(format!("last connection error: {last}")) } else { None }
+        if let Self::Deadline { last: Some(last) } = self {
+            Some(format!("last connection error: {last}"))
+        } else {
+            None
+        }
     }
 }
 
@@ -263,7 +269,7 @@ impl Connection {
         if size > self.options.max_request_bytes {
             return Err(CallError::TooLarge { size, limit: self.options.max_request_bytes });
         }
-        let deadline = deadline.unwrap_or_else(|| Instant::now() + Duration::from_secs(365 * 24 * 3600));
+        let deadline = deadline.unwrap_or_else(|| Instant::now() + FOREVER);
         let mut last = None;
         loop {
             let Ok(channel) = timeout_at(deadline, self.channel(&mut last)).await else {
@@ -455,11 +461,13 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let endpoint = listener.local_addr().expect("an address").to_string();
         drop(listener);
-        let mut connection = Connection::new(&[endpoint.clone()], options()).expect("one endpoint");
+        let mut connection = Connection::new(std::slice::from_ref(&endpoint), options()).expect("one endpoint");
         let deadline = Instant::now() + Duration::from_millis(200);
         let request = pb::RangeRequest::default();
-        let error =
-            connection.unary::<_, pb::RangeResponse>(method::RANGE, &request, Some(deadline)).await.expect_err("refused");
+        let error = connection
+            .unary::<_, pb::RangeResponse>(method::RANGE, &request, Some(deadline))
+            .await
+            .expect_err("refused");
         assert_eq!(error.to_string(), "context deadline exceeded");
         let note = error.note().expect("a reason");
         assert!(note.starts_with(&format!("last connection error: {endpoint}: ")), "{note}");

@@ -168,8 +168,10 @@ fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsErr
 }
 
 fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_slice(&read(path)?)
-        .map_err(|error| TlsError::Content { path: display(path), problem: format!("no private key in PEM format ({error})") })
+    PrivateKeyDer::from_pem_slice(&read(path)?).map_err(|error| TlsError::Content {
+        path: display(path),
+        problem: format!("no private key in PEM format ({error})"),
+    })
 }
 
 /// The system's CAs: those `SSL_CERT_FILE` names, or the first bundle there is.
@@ -190,7 +192,11 @@ struct TrustBundle {
 
 impl TrustBundle {
     /// A certificate from the bundle needs no signature, but still has to be for this server and for now.
-    fn verify_pinned(end_entity: &CertificateDer<'_>, name: &ServerName<'_>, now: UnixTime) -> Result<(), rustls::Error> {
+    fn verify_pinned(
+        end_entity: &CertificateDer<'_>,
+        name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<(), rustls::Error> {
         verify_server_name(&ParsedCertificate::try_from(end_entity)?, name)?;
         let (_, parsed) = x509_parser::parse_x509_certificate(end_entity).map_err(|_| CertificateError::BadEncoding)?;
         let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);

@@ -289,7 +289,8 @@ mod tests {
 
     #[test]
     fn zero_fields_are_left_out_and_nested_answers_wrapped() {
-        let put = pb::PutResponse { header: Some(pb::ResponseHeader { revision: 7, ..Default::default() }), prev_kv: None };
+        let put =
+            pb::PutResponse { header: Some(pb::ResponseHeader { revision: 7, ..Default::default() }), prev_kv: None };
         let nested = pb::TxnResponse {
             header: Some(pb::ResponseHeader::default()),
             succeeded: false,

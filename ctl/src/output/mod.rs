@@ -64,7 +64,7 @@ pub struct EndpointHealth {
 
 impl EndpointHealth {
     /// Whether nothing is wrong.
-    pub fn healthy(&self) -> bool {
+    pub fn healthy(self) -> bool {
         self.error.is_empty()
     }
 }
@@ -88,37 +88,37 @@ pub struct Printer {
 
 impl Printer {
     /// Refuses the format for answers that are neither members nor endpoints.
-    pub fn expect_answer(&self) -> Result<(), Failure> {
+    pub fn expect_answer(self) -> Result<(), Failure> {
         if self.format == Format::Table { Err(unsupported("table")) } else { Ok(()) }
     }
 
     /// Refuses the format for what was put together from several endpoints' answers.
-    pub fn expect_endpoints(&self) -> Result<(), Failure> {
+    pub fn expect_endpoints(self) -> Result<(), Failure> {
         if self.format == Format::Protobuf { Err(unsupported("protobuf")) } else { Ok(()) }
     }
 
     /// The answer of a put.
-    pub fn put(&self, answer: &pb::PutResponse) -> Result<(), Failure> {
+    pub fn put(self, answer: &pb::PutResponse) -> Result<(), Failure> {
         self.answer(answer, |out| simple::put(out, answer, self), |out| fields::put(out, answer, self.hex), json::put)
     }
 
     /// The answer of a range.
-    pub fn get(&self, answer: &pb::RangeResponse) -> Result<(), Failure> {
+    pub fn get(self, answer: &pb::RangeResponse) -> Result<(), Failure> {
         self.answer(answer, |out| simple::get(out, answer, self), |out| fields::get(out, answer, self.hex), json::get)
     }
 
     /// The answer of a delete.
-    pub fn del(&self, answer: &pb::DeleteRangeResponse) -> Result<(), Failure> {
+    pub fn del(self, answer: &pb::DeleteRangeResponse) -> Result<(), Failure> {
         self.answer(answer, |out| simple::del(out, answer, self), |out| fields::del(out, answer, self.hex), json::del)
     }
 
     /// The answer of a transaction.
-    pub fn txn(&self, answer: &pb::TxnResponse) -> Result<(), Failure> {
+    pub fn txn(self, answer: &pb::TxnResponse) -> Result<(), Failure> {
         self.answer(answer, |out| simple::txn(out, answer, self), |out| fields::txn(out, answer, self.hex), json::txn)
     }
 
     /// Alarms.
-    pub fn alarms(&self, answer: &pb::AlarmResponse) -> Result<(), Failure> {
+    pub fn alarms(self, answer: &pb::AlarmResponse) -> Result<(), Failure> {
         self.answer(
             answer,
             |out| simple::alarms(out, answer),
@@ -128,7 +128,7 @@ impl Printer {
     }
 
     /// Members.
-    pub fn members(&self, answer: &pb::MemberListResponse) -> Result<(), Failure> {
+    pub fn members(self, answer: &pb::MemberListResponse) -> Result<(), Failure> {
         if self.format == Format::Table {
             return emit(table::members(answer).boxes().as_bytes());
         }
@@ -141,7 +141,7 @@ impl Printer {
     }
 
     /// The health of endpoints.
-    pub fn health(&self, list: &[EndpointHealth]) -> Result<(), Failure> {
+    pub fn health(self, list: &[EndpointHealth]) -> Result<(), Failure> {
         let mut out = Vec::new();
         match self.format {
             Format::Simple => {
@@ -161,7 +161,7 @@ impl Printer {
     }
 
     /// The status of endpoints.
-    pub fn status(&self, list: &[EndpointStatus]) -> Result<(), Failure> {
+    pub fn status(self, list: &[EndpointStatus]) -> Result<(), Failure> {
         let mut out = Vec::new();
         match self.format {
             Format::Simple => out.extend(table::status(list).lines().bytes()),
@@ -174,7 +174,7 @@ impl Printer {
     }
 
     /// The hashes of endpoints.
-    pub fn hash_kv(&self, list: &[EndpointHashKv]) -> Result<(), Failure> {
+    pub fn hash_kv(self, list: &[EndpointHashKv]) -> Result<(), Failure> {
         let mut out = Vec::new();
         match self.format {
             Format::Simple => out.extend(table::hash_kv(list).lines().bytes()),
@@ -187,7 +187,7 @@ impl Printer {
     }
 
     fn answer<A: Message>(
-        &self,
+        self,
         answer: &A,
         simple: impl FnOnce(&mut Vec<u8>),
         fields: impl FnOnce(&mut Vec<u8>),

@@ -19,7 +19,7 @@ fn line(out: &mut Vec<u8>, bytes: &[u8], hex: bool) {
     out.push(b'\n');
 }
 
-fn key_value(out: &mut Vec<u8>, kv: &KeyValue, printer: &Printer) {
+fn key_value(out: &mut Vec<u8>, kv: &KeyValue, printer: Printer) {
     if !printer.value_only {
         line(out, &kv.key, printer.hex);
     }
@@ -27,7 +27,7 @@ fn key_value(out: &mut Vec<u8>, kv: &KeyValue, printer: &Printer) {
 }
 
 /// A put: `OK`, and the previous key if it was asked for.
-pub fn put(out: &mut Vec<u8>, answer: &pb::PutResponse, printer: &Printer) {
+pub fn put(out: &mut Vec<u8>, answer: &pb::PutResponse, printer: Printer) {
     line(out, b"OK", false);
     if let Some(kv) = &answer.prev_kv {
         key_value(out, kv, printer);
@@ -35,14 +35,14 @@ pub fn put(out: &mut Vec<u8>, answer: &pb::PutResponse, printer: &Printer) {
 }
 
 /// A range: its keys and values.
-pub fn get(out: &mut Vec<u8>, answer: &pb::RangeResponse, printer: &Printer) {
+pub fn get(out: &mut Vec<u8>, answer: &pb::RangeResponse, printer: Printer) {
     for kv in &answer.kvs {
         key_value(out, kv, printer);
     }
 }
 
 /// A delete: how many keys, and the previous ones if they were asked for.
-pub fn del(out: &mut Vec<u8>, answer: &pb::DeleteRangeResponse, printer: &Printer) {
+pub fn del(out: &mut Vec<u8>, answer: &pb::DeleteRangeResponse, printer: Printer) {
     line(out, answer.deleted.to_string().as_bytes(), false);
     for kv in &answer.prev_kvs {
         key_value(out, kv, printer);
@@ -50,7 +50,7 @@ pub fn del(out: &mut Vec<u8>, answer: &pb::DeleteRangeResponse, printer: &Printe
 }
 
 /// A transaction: which way it went, and each operation's answer behind an empty line.
-pub fn txn(out: &mut Vec<u8>, answer: &pb::TxnResponse, printer: &Printer) {
+pub fn txn(out: &mut Vec<u8>, answer: &pb::TxnResponse, printer: Printer) {
     line(out, if answer.succeeded { b"SUCCESS" } else { b"FAILURE" }, false);
     for response in &answer.responses {
         out.push(b'\n');

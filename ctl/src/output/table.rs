@@ -139,7 +139,8 @@ mod tests {
 
     #[test]
     fn boxes_have_names_in_the_middle_and_cells_to_the_right() {
-        let health = EndpointHealth { endpoint: "127.0.0.1:2379".to_owned(), took: "6.06ms".to_owned(), error: String::new() };
+        let health =
+            EndpointHealth { endpoint: "127.0.0.1:2379".to_owned(), took: "6.06ms".to_owned(), error: String::new() };
         let expected = "\
 ┌────────────────┬────────┬────────┬───────┐
 │    ENDPOINT    │ HEALTH │  TOOK  │ ERROR │
@@ -153,9 +154,6 @@ mod tests {
     #[test]
     fn an_empty_store_has_nothing_unused() {
         let status = status(&[("a:1".to_owned(), pb::StatusResponse::default())]);
-        assert_eq!(
-            status.lines(),
-            "a:1, 0, , , 0 B, 0 B, 0%, 0 B, true, false, 0, 0, 0, , , false\n"
-        );
+        assert_eq!(status.lines(), "a:1, 0, , , 0 B, 0 B, 0%, 0 B, true, false, 0, 0, 0, , , false\n");
     }
 }

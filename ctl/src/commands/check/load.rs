@@ -19,7 +19,7 @@ const VALUE_BYTES: usize = 1024;
 /// How far behind its schedule the load catches up; what is missed beyond that stays missed, and shows as a lower rate.
 const CATCH_UP_MAX: Duration = Duration::from_millis(10);
 /// The longest a single put may take before it counts as an error.
-const PUT_TIMEOUT: Duration = Duration::from_secs(60);
+const PUT_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// A workload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl Load {
             "xl" | "xLarge" => (15_000, 1_000),
             _ => return None,
         };
-        Some(Self { limit, clients, duration: Duration::from_secs(60) })
+        Some(Self { limit, clients, duration: Duration::from_mins(1) })
     }
 
     /// Runs the load to its end.
@@ -99,8 +99,7 @@ async fn work(mut client: Connection, requests: Arc<Mutex<mpsc::Receiver<pb::Put
     loop {
         let Some(request) = requests.lock().await.recv().await else { return results };
         let start = Instant::now();
-        let answer: Result<pb::PutResponse, _> =
-            client.unary(method::PUT, &request, Some(start + PUT_TIMEOUT)).await;
+        let answer: Result<pb::PutResponse, _> = client.unary(method::PUT, &request, Some(start + PUT_TIMEOUT)).await;
         match answer {
             Ok(_) => results.latency(start.elapsed()),
             Err(error) => results.error(error.to_string()),

@@ -123,7 +123,10 @@ mod tests {
 
     #[test]
     fn escapes_are_those_of_go() {
-        assert_eq!(unescape(br#"a\x41\u00e9\101\U0001F600\\\"\n\xff"#), Ok("aAéA😀\\\"\n".bytes().chain([0xff]).collect()));
+        assert_eq!(
+            unescape(br#"a\x41\u00e9\101\U0001F600\\\"\n\xff"#),
+            Ok("aAéA😀\\\"\n".bytes().chain([0xff]).collect())
+        );
         for bad in [&br"\q"[..], br"\'", br"\x4", br"\400", br"\ud800", br"\u12", br"\"] {
             assert_eq!(unescape(bad), Err(BadEscape), "{}", String::from_utf8_lossy(bad));
         }
