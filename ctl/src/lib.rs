@@ -16,7 +16,7 @@
 //! | [`cli`] | commands and flags: the table, reading, help, completion, environment |
 //! | [`commands`] | one file for each command |
 //! | [`output`] | the five output formats |
-//! | [`connection`] | endpoints, TLS, dialling, retries, deadlines |
+//! | [`connection`] | from flags to a client: endpoints, certificates, users |
 //! | [`session`] | what the global flags mean for a command |
 //! | [`golang`] | notations etcdctl inherits from its language |
 //! | [`exit`] | exit codes |

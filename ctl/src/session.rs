@@ -3,16 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cairn_proto::etcdserverpb as pb;
-use prost::Message;
-use tokio::time::Instant;
+use cairn_client::{Client, Error, Unary};
 
 use crate::cli::env::variable;
 use crate::cli::tree::GLOBAL;
 use crate::cli::{Flags, Invocation};
 use crate::connection::{
-    CallError, Connection, Credentials, MAX_RECV_BYTES, MAX_REQUEST_BYTES, Method, Options, SetupError, TlsFiles,
-    method,
+    Credentials, MAX_RECV_BYTES, MAX_REQUEST_BYTES, Options, SetupError, TlsFiles, error_note, error_text,
 };
 use crate::exit::{Failure, code};
 use crate::output::{Format, Printer};
@@ -30,7 +27,6 @@ impl From<SetupError> for Failure {
 pub struct Session {
     endpoints: Vec<String>,
     options: Options,
-    command_timeout: Duration,
     /// How to print.
     pub printer: Printer,
 }
@@ -48,6 +44,7 @@ impl Session {
         }
         let options = Options {
             dial_timeout: flags.duration("dial-timeout"),
+            command_timeout: flags.duration("command-timeout"),
             keepalive_time: flags.duration("keepalive-time"),
             keepalive_timeout: flags.duration("keepalive-timeout"),
             tls: tls_files(flags)?,
@@ -60,68 +57,68 @@ impl Session {
         Ok(Self {
             endpoints: flags.list("endpoints").to_vec(),
             options,
-            command_timeout: flags.duration("command-timeout"),
             printer: Printer { format, hex: flags.bool("hex"), value_only: false },
         })
     }
 
-    /// When the command's time is up, if it begins now.
-    pub fn deadline(&self) -> Option<Instant> {
-        Some(Instant::now() + self.command_timeout)
+    /// How long the command's requests may take each.
+    pub fn command_timeout(&self) -> Duration {
+        self.options.command_timeout
     }
 
-    /// A connection to any of the endpoints, as the user the flags name.
-    pub async fn connect(&self) -> Result<Connection, Failure> {
-        let mut connection = Connection::new(&self.endpoints, self.options.clone())?;
-        connection.authenticate().await.map_err(|error| {
+    /// A client of the endpoints, as the user the flags name.
+    pub async fn connect(&self) -> Result<Client, Failure> {
+        let client = self.options.client(&self.endpoints)?;
+        self.options.authenticated(client).await.map_err(|error| {
             explain(&error);
-            Failure::new(code::BAD_CONNECTION, error.to_string())
-        })?;
-        Ok(connection)
+            Failure::new(code::BAD_CONNECTION, error_text(&error))
+        })
     }
 
-    /// A connection to one endpoint, not yet as any user.
-    pub fn connection_to(&self, endpoint: &str) -> Result<Connection, SetupError> {
-        Connection::new(&[endpoint.to_owned()], self.options.clone())
+    /// A client of one endpoint, as the user the flags name.
+    pub async fn connect_to(&self, endpoint: &str) -> Result<Result<Client, Error>, Failure> {
+        let client = self.options.client(&[endpoint.to_owned()])?;
+        Ok(self.options.authenticated(client).await)
     }
 
     /// One request to any of the endpoints.
-    pub async fn request<Q, A>(&self, method: Method, request: &Q) -> Result<A, Failure>
-    where
-        Q: Message + Clone + 'static,
-        A: Message + Default + 'static,
-    {
-        let mut connection = self.connect().await?;
-        connection.unary(method, request, self.deadline()).await.map_err(failed)
+    pub async fn request<Q: Unary>(&self, request: Q) -> Result<Q::Answer, Failure> {
+        self.connect().await?.call(request).await.map_err(|error| failed(&error))
+    }
+
+    /// One request to one endpoint.
+    pub async fn request_to<Q: Unary>(&self, endpoint: &str, request: Q) -> Result<Result<Q::Answer, Error>, Failure> {
+        Ok(match self.connect_to(endpoint).await? {
+            Ok(client) => client.call(request).await,
+            Err(error) => Err(error),
+        })
     }
 
     /// The endpoints a command about endpoints is about: those of the flag, or with `--cluster` those of all members.
     pub async fn endpoints(&self, cluster: bool) -> Result<Vec<String>, Failure> {
         if !cluster {
-            return Ok(self.endpoints.clone());
+            return Ok(self.endpoints.iter().filter(|endpoint| !endpoint.is_empty()).cloned().collect());
         }
         // Listing members needs no user, so nobody is asked for a password here.
         let options = Options { credentials: None, ..self.options.clone() };
-        let mut connection = Connection::new(&self.endpoints, options)?;
-        let request = pb::MemberListRequest { linearizable: true };
-        let answer: pb::MemberListResponse =
-            connection.unary(method::MEMBER_LIST, &request, self.deadline()).await.map_err(|error| {
-                explain(&error);
-                Failure::error(format!("failed to fetch endpoints from etcd cluster member list: {error}"))
-            })?;
+        let answer = options.client(&self.endpoints)?.member_list().await.map_err(|error| {
+            explain(&error);
+            let text = error_text(&error);
+            Failure::error(format!("failed to fetch endpoints from etcd cluster member list: {text}"))
+        })?;
         Ok(answer.members.into_iter().flat_map(|member| member.client_urls).collect())
     }
 }
 
 /// The failure of a command whose request failed.
-pub fn failed(error: CallError) -> Failure {
-    explain(&error);
-    Failure::error(error)
+pub fn failed(error: &Error) -> Failure {
+    explain(error);
+    Failure::error(error_text(error))
 }
 
 /// Says on standard error what the error's own text leaves open.
-pub fn explain(error: &CallError) {
-    if let Some(note) = error.note() {
+pub fn explain(error: &Error) {
+    if let Some(note) = error_note(error) {
         eprintln!("{note}");
     }
 }

@@ -11,7 +11,7 @@
 //! | [`tree`] | the table of commands and flags |
 //! | [`flags`] | reading flags and arguments |
 //! | [`resolve`] | finding the command the words name |
-//! | [`env`] | `ETCDCTL_*` variables |
+//! | [`mod@env`] | `ETCDCTL_*` variables |
 //! | [`help`] | `--help`, `help`, `options` |
 //! | [`completion`] | scripts for the shells |
 

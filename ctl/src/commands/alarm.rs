@@ -4,7 +4,6 @@ use cairn_proto::etcdserverpb as pb;
 use cairn_proto::etcdserverpb::alarm_request::AlarmAction;
 
 use crate::cli::Invocation;
-use crate::connection::method;
 use crate::exit::Failure;
 use crate::session::{Session, failed};
 
@@ -18,7 +17,7 @@ pub async fn list(invocation: &Invocation) -> Result<(), Failure> {
     }
     let session = Session::new(invocation)?;
     session.printer.expect_answer()?;
-    session.printer.alarms(&session.request(method::ALARM_LIST, &request(AlarmAction::Get)).await?)
+    session.printer.alarms(&session.request(request(AlarmAction::Get)).await?)
 }
 
 /// Clears every alarm there is, and prints those it cleared.
@@ -28,15 +27,13 @@ pub async fn disarm(invocation: &Invocation) -> Result<(), Failure> {
     }
     let session = Session::new(invocation)?;
     session.printer.expect_answer()?;
-    let mut connection = session.connect().await?;
-    let deadline = session.deadline();
-    let raised: pb::AlarmResponse =
-        connection.unary(method::ALARM_LIST, &request(AlarmAction::Get), deadline).await.map_err(failed)?;
+    let client = session.connect().await?;
+    let raised = client.alarms().await.map_err(|error| failed(&error))?;
     let mut cleared = pb::AlarmResponse::default();
     for alarm in raised.alarms {
-        let request =
+        let clear =
             pb::AlarmRequest { member_id: alarm.member_id, alarm: alarm.alarm, ..request(AlarmAction::Deactivate) };
-        let answer: pb::AlarmResponse = connection.unary(method::ALARM, &request, deadline).await.map_err(failed)?;
+        let answer = client.call(clear).await.map_err(|error| failed(&error))?;
         cleared.alarms.extend(answer.alarms);
     }
     session.printer.alarms(&cleared)

@@ -3,7 +3,6 @@
 use cairn_proto::etcdserverpb as pb;
 
 use crate::cli::Invocation;
-use crate::connection::method;
 use crate::exit::Failure;
 use crate::golang::parse_int;
 use crate::output::emit;
@@ -16,6 +15,6 @@ pub async fn run(invocation: &Invocation) -> Result<(), Failure> {
     let revision = parse_int(&String::from_utf8_lossy(revision), 10).map_err(Failure::error)?;
     let session = Session::new(invocation)?;
     let request = pb::CompactionRequest { revision, physical: invocation.flags.bool("physical") };
-    let _: pb::CompactionResponse = session.request(method::COMPACT, &request).await?;
+    session.request(request).await?;
     emit(format!("compacted revision {revision}\n").as_bytes())
 }

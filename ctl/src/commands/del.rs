@@ -7,7 +7,6 @@ use cairn_proto::etcdserverpb as pb;
 
 use super::keys;
 use crate::cli::{Flags, Invocation};
-use crate::connection::method;
 use crate::exit::Failure;
 use crate::golang::quote;
 use crate::session::Session;
@@ -30,7 +29,7 @@ pub async fn run(invocation: &Invocation) -> Result<(), Failure> {
         );
         tokio::time::sleep(SECOND_THOUGHTS).await;
     }
-    session.printer.del(&session.request(method::DELETE_RANGE, &request).await?)
+    session.printer.del(&session.request(request).await?)
 }
 
 /// The request that flags and arguments describe; also for a `del` within a transaction.

@@ -1,12 +1,13 @@
 //! `get`.
 
 use bytes::Bytes;
+use cairn_client::Client;
 use cairn_proto::etcdserverpb as pb;
 use cairn_proto::etcdserverpb::range_request::{SortOrder, SortTarget};
+use tokio::time::timeout;
 
 use super::keys;
 use crate::cli::{Flags, Invocation};
-use crate::connection::method;
 use crate::exit::Failure;
 use crate::golang::quote;
 use crate::output::Format;
@@ -27,11 +28,28 @@ pub async fn run(invocation: &Invocation) -> Result<(), Failure> {
     }
     session.printer.expect_answer()?;
     let answer = if flags.bool("stream") {
-        session.connect().await?.range_stream(&request, session.deadline()).await.map_err(failed)?
+        let client = session.connect().await?;
+        timeout(session.command_timeout(), in_pieces(&client, request))
+            .await
+            .map_err(|_| Failure::error("context deadline exceeded"))??
     } else {
-        session.request(method::RANGE, &request).await?
+        session.request(request).await?
     };
     session.printer.get(&answer)
+}
+
+/// A range in pieces, put together to the answer a plain range would have given.
+async fn in_pieces(client: &Client, request: pb::RangeRequest) -> Result<pb::RangeResponse, Failure> {
+    let mut pieces = client.stream(request).await.map_err(|error| failed(&error))?;
+    let mut whole = pb::RangeResponse::default();
+    while let Some(piece) = pieces.next().await.map_err(|error| failed(&error))? {
+        let Some(piece) = piece.range_response else { continue };
+        whole.kvs.extend(piece.kvs);
+        whole.header = piece.header.or(whole.header);
+        whole.more |= piece.more;
+        whole.count = whole.count.max(piece.count);
+    }
+    Ok(whole)
 }
 
 /// The request that flags and arguments describe; also for a `get` within a transaction.

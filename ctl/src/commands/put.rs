@@ -6,7 +6,6 @@ use bytes::Bytes;
 use cairn_proto::etcdserverpb as pb;
 
 use crate::cli::{Flags, Invocation};
-use crate::connection::method;
 use crate::exit::Failure;
 use crate::golang::parse_int;
 use crate::session::Session;
@@ -20,7 +19,7 @@ pub async fn run(invocation: &Invocation) -> Result<(), Failure> {
     })?;
     let session = Session::new(invocation)?;
     session.printer.expect_answer()?;
-    session.printer.put(&session.request(method::PUT, &request).await?)
+    session.printer.put(&session.request(request).await?)
 }
 
 /// The request that flags and arguments describe; also for a `put` within a transaction. A value that is no argument comes

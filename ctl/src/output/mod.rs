@@ -64,7 +64,7 @@ pub struct EndpointHealth {
 
 impl EndpointHealth {
     /// Whether nothing is wrong.
-    pub fn healthy(self) -> bool {
+    pub fn healthy(&self) -> bool {
         self.error.is_empty()
     }
 }

@@ -3,27 +3,13 @@
 use std::time::Duration;
 
 use crate::referee::{Given, Server, cairnctl, output, run, words};
+use cairn_client::Client;
 use cairnctl::commands::check::load::Load;
-use cairnctl::connection::{Connection, MAX_RECV_BYTES, MAX_REQUEST_BYTES, Options, TlsFiles};
-
-fn connection(endpoint: &str) -> Connection {
-    let options = Options {
-        dial_timeout: Duration::from_secs(2),
-        keepalive_time: Duration::from_secs(2),
-        keepalive_timeout: Duration::from_secs(6),
-        tls: TlsFiles::default(),
-        insecure_transport: true,
-        credentials: None,
-        max_request_bytes: MAX_REQUEST_BYTES,
-        max_recv_bytes: MAX_RECV_BYTES,
-    };
-    Connection::new(&[endpoint.to_owned()], options).expect("an endpoint")
-}
 
 #[tokio::test]
 async fn every_put_of_the_load_arrives_under_the_prefix() {
     let server = Server::start("http", &[]);
-    let clients = (0..4).map(|_| connection(&server.endpoint())).collect();
+    let clients = (0..4).map(|_| Client::new([server.endpoint()]).expect("an endpoint")).collect();
     let load = Load { limit: 50, clients: 4, duration: Duration::from_millis(500) };
     let results = load.run(clients, b"/check/").await;
     let (verdict, _) = results.judge(load.limit);

@@ -60,6 +60,6 @@ fn a_lost_connection_is_explained_beside_the_error() {
     let ended = ours("--endpoints 127.0.0.1:1 get a --command-timeout 300ms");
     assert_eq!(ended.code, 1);
     let lines: Vec<_> = ended.stderr.lines().collect();
-    assert!(lines[0].starts_with("last connection error: 127.0.0.1:1: "), "{lines:?}");
+    assert!(lines[0].starts_with("last error: cannot reach 127.0.0.1:1: "), "{lines:?}");
     assert_eq!(lines[1..], ["Error: context deadline exceeded"]);
 }

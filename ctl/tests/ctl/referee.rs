@@ -252,7 +252,11 @@ impl Side {
 fn essential(stderr: &str) -> String {
     let mut lines: Vec<_> = stderr
         .lines()
-        .filter(|line| !line.starts_with("{\"level\":") && !line.starts_with("last connection error: "))
+        .filter(|line| {
+            !line.starts_with("{\"level\":")
+                && !line.starts_with("last error: ")
+                && !line.starts_with("no answer from ")
+        })
         .filter(|line| !line.starts_with("Warning: ") && !line.is_empty())
         .map(|line| line.replace("etcdctl", "cairnctl"))
         .collect();

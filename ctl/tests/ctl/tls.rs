@@ -100,7 +100,11 @@ impl Lines<'_> {
         let ended = |side: &Side| run(&side.program, &side.words(&line), Given::default());
         let (genuine, ours) = (ended(&self.pair.genuine), ended(&self.pair.ours));
         let essential = |stderr: &str| -> Vec<String> {
-            let plain = |line: &&str| !line.starts_with("{\"level\":") && !line.starts_with("last connection error: ");
+            let plain = |line: &&str| {
+                !line.starts_with("{\"level\":")
+                    && !line.starts_with("last error: ")
+                    && !line.starts_with("no answer from ")
+            };
             stderr.lines().filter(plain).map(str::to_owned).collect()
         };
         assert_eq!(

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use cairn_client::Client;
 use cairn_proto::etcdserverpb as pb;
 use rand::Rng as _;
 use tokio::sync::{Mutex, mpsc};
@@ -11,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::report::Results;
-use crate::connection::{Connection, method};
+use crate::connection::error_text;
 
 /// The length of a key behind the prefix, and of a value, in bytes.
 const KEY_BYTES: usize = 256;
@@ -46,7 +47,7 @@ impl Load {
     }
 
     /// Runs the load to its end.
-    pub async fn run(&self, clients: Vec<Connection>, prefix: &[u8]) -> Results {
+    pub async fn run(&self, clients: Vec<Client>, prefix: &[u8]) -> Results {
         let (sender, receiver) = mpsc::channel(self.clients);
         let receiver = Arc::new(Mutex::new(receiver));
         let start = Instant::now();
@@ -94,15 +95,15 @@ fn random_key(prefix: &[u8]) -> Bytes {
     key.into()
 }
 
-async fn work(mut client: Connection, requests: Arc<Mutex<mpsc::Receiver<pb::PutRequest>>>) -> Results {
+async fn work(client: Client, requests: Arc<Mutex<mpsc::Receiver<pb::PutRequest>>>) -> Results {
+    let client = client.with_timeout(PUT_TIMEOUT);
     let mut results = Results::default();
     loop {
         let Some(request) = requests.lock().await.recv().await else { return results };
         let start = Instant::now();
-        let answer: Result<pb::PutResponse, _> = client.unary(method::PUT, &request, Some(start + PUT_TIMEOUT)).await;
-        match answer {
+        match client.call(request).await {
             Ok(_) => results.latency(start.elapsed()),
-            Err(error) => results.error(error.to_string()),
+            Err(error) => results.error(error_text(&error)),
         }
     }
 }

@@ -6,12 +6,13 @@ pub mod report;
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
+use cairn_client::Client;
 use cairn_proto::etcdserverpb as pb;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::keys;
 use crate::cli::Invocation;
-use crate::connection::{CallError, Connection, method};
+use crate::connection::error_text;
 use crate::exit::{Failure, code};
 use crate::golang::{format_duration, quote};
 use crate::output::emit;
@@ -35,24 +36,24 @@ pub async fn perf(invocation: &Invocation) -> Result<(), Failure> {
     for _ in 0..load.clients {
         clients.push(session.connect().await?);
     }
-    let mut first = clients[0].clone();
-    refuse_existing_keys(&mut first, &prefix, load.duration).await?;
+    let first = clients[0].clone();
+    refuse_existing_keys(&first, &prefix, load.duration).await?;
 
     let progress = tokio::spawn(show_progress(load.duration));
     let results = tokio::select! {
         results = load.run(clients, &prefix) => results,
         _ = tokio::signal::ctrl_c() => {
             progress.abort();
-            clean_up(&mut first, &prefix, false).await?;
+            clean_up(&first, &prefix, false).await?;
             return Err(Failure::silent(code::ERROR));
         }
     };
     progress.await.map_err(|error| Failure::error(format!("showing progress: {error}")))??;
 
-    clean_up(&mut first, &prefix, flags.bool("auto-compact")).await?;
+    clean_up(&first, &prefix, flags.bool("auto-compact")).await?;
     if flags.bool("auto-defrag") {
         for endpoint in session.endpoints(false).await? {
-            defragment(&first, &endpoint).await?;
+            defragment(&session, &endpoint).await?;
         }
     }
     let (text, passed) = results.judge(load.limit);
@@ -60,11 +61,10 @@ pub async fn perf(invocation: &Invocation) -> Result<(), Failure> {
     if passed { Ok(()) } else { Err(Failure::silent(code::ERROR)) }
 }
 
-async fn refuse_existing_keys(client: &mut Connection, prefix: &[u8], timeout: Duration) -> Result<(), Failure> {
+async fn refuse_existing_keys(client: &Client, prefix: &[u8], timeout: Duration) -> Result<(), Failure> {
     let (key, range_end) = keys::prefix(prefix);
     let request = pb::RangeRequest { key, range_end, limit: 1, ..Default::default() };
-    let answer: pb::RangeResponse =
-        client.unary(method::RANGE, &request, Some(Instant::now() + timeout)).await.map_err(failed)?;
+    let answer = client.with_timeout(timeout).call(request).await.map_err(|error| failed(&error))?;
     if answer.kvs.is_empty() {
         return Ok(());
     }
@@ -74,34 +74,31 @@ async fn refuse_existing_keys(client: &mut Connection, prefix: &[u8], timeout: D
 }
 
 /// Deletes what the load wrote, and if asked gives the history of it up.
-async fn clean_up(client: &mut Connection, prefix: &[u8], compact: bool) -> Result<(), Failure> {
-    let deadline = || Some(Instant::now() + CLEANUP_TIMEOUT);
+async fn clean_up(client: &Client, prefix: &[u8], compact: bool) -> Result<(), Failure> {
+    let client = client.with_timeout(CLEANUP_TIMEOUT);
     let (key, range_end) = keys::prefix(prefix);
-    let request = pb::DeleteRangeRequest { key, range_end, prev_kv: false };
-    let deleted: Result<pb::DeleteRangeResponse, CallError> =
-        client.unary(method::DELETE_RANGE, &request, deadline()).await;
-    let revision = match deleted {
+    let revision = match client.call(pb::DeleteRangeRequest { key, range_end, prev_kv: false }).await {
         Ok(answer) => answer.header.unwrap_or_default().revision,
         Err(error) => {
-            return emit(format!("FAIL: Cleanup failed during key deletion: ERROR({error})\n").as_bytes());
+            let text = format!("FAIL: Cleanup failed during key deletion: ERROR({})\n", error_text(&error));
+            return emit(text.as_bytes());
         }
     };
     if compact {
         emit(format!("Compacting with revision {revision}\n").as_bytes())?;
         let request = pb::CompactionRequest { revision, physical: true };
-        let _: pb::CompactionResponse = client.unary(method::COMPACT, &request, deadline()).await.map_err(failed)?;
+        client.call(request).await.map_err(|error| failed(&error))?;
         emit(format!("Compacted with revision {revision}\n").as_bytes())?;
     }
     Ok(())
 }
 
-async fn defragment(client: &Connection, endpoint: &str) -> Result<(), Failure> {
+async fn defragment(session: &Session, endpoint: &str) -> Result<(), Failure> {
     let name = quote(endpoint.as_bytes());
     emit(format!("Defragmenting {name}\n").as_bytes())?;
-    let mut member = client.at(endpoint)?;
-    let deadline = Some(Instant::now() + CLEANUP_TIMEOUT);
-    let _: pb::DefragmentResponse =
-        member.unary(method::DEFRAGMENT, &pb::DefragmentRequest {}, deadline).await.map_err(failed)?;
+    let client = session.connect_to(endpoint).await?.map_err(|error| failed(&error))?;
+    let done = client.with_timeout(CLEANUP_TIMEOUT).call(pb::DefragmentRequest {}).await;
+    done.map_err(|error| failed(&error))?;
     emit(format!("Defragmented {name}\n").as_bytes())
 }
 

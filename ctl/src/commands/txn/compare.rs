@@ -126,7 +126,7 @@ mod tests {
             (r#"c("a") = "5""#, CompareTarget::Create, CompareResult::Equal),
             (r#"create("a") != "5""#, CompareTarget::Create, CompareResult::NotEqual),
             (r#"m( "a")   >   "-5" junk"#, CompareTarget::Mod, CompareResult::Greater),
-            (r#"mod(`a`) = `5`"#, CompareTarget::Mod, CompareResult::Equal),
+            (r"mod(`a`) = `5`", CompareTarget::Mod, CompareResult::Equal),
             (r#"val("a") = """#, CompareTarget::Value, CompareResult::Equal),
             (r#"value("a") = "x""#, CompareTarget::Value, CompareResult::Equal),
             (r#"lease("a") = "ff""#, CompareTarget::Lease, CompareResult::Equal),

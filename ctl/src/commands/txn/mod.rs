@@ -11,7 +11,6 @@ use cairn_proto::etcdserverpb::request_op::Request;
 use super::{del, get, put};
 use crate::cli::tree::{DEL, GET, PUT};
 use crate::cli::{Flag, Flags, Invocation};
-use crate::connection::method;
 use crate::exit::{Failure, code};
 use crate::output::emit;
 use crate::session::Session;
@@ -32,7 +31,7 @@ pub async fn run(invocation: &Invocation) -> Result<(), Failure> {
     prompt("failure requests (get, put, del):")?;
     let failure = read_list(&mut input, operation)?;
     let request = pb::TxnRequest { compare, success, failure };
-    session.printer.txn(&session.request(method::TXN, &request).await?)
+    session.printer.txn(&session.request(request).await?)
 }
 
 /// Input that makes no sense.
