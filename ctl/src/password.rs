@@ -32,7 +32,7 @@ impl Hidden {
         let before = tcgetattr(io::stdin())?;
         let mut hidden = before.clone();
         hidden.local_modes.remove(LocalModes::ECHO);
-        tcsetattr(io::stdin(), OptionalActions::Flush, &hidden)?;
+        tcsetattr(io::stdin(), OptionalActions::Now, &hidden)?;
         Ok(Self(before))
     }
 }
@@ -40,6 +40,6 @@ impl Hidden {
 impl Drop for Hidden {
     fn drop(&mut self) {
         // Nothing better can be done than to leave the terminal as it is.
-        let _ = tcsetattr(io::stdin(), OptionalActions::Flush, &self.0);
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.0);
     }
 }
