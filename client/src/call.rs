@@ -93,6 +93,9 @@ impl Client {
         if self.options().require_leader {
             request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
         }
+        if let Some(token) = self.token() {
+            request.metadata_mut().insert("token", token.clone());
+        }
         request
     }
 }

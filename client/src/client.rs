@@ -4,7 +4,10 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
-use tonic::body::Body;
+use tonic::{
+    body::Body,
+    metadata::{Ascii, MetadataValue},
+};
 
 use crate::{
     endpoint::{Endpoint, InvalidEndpoint},
@@ -25,6 +28,7 @@ pub struct Client {
     /// Index of the one endpoint to use; all if there is none.
     only: Option<usize>,
     timeout: Option<Duration>,
+    token: Option<MetadataValue<Ascii>>,
 }
 
 struct Shared {
@@ -95,18 +99,25 @@ impl Client {
 
     fn with(peers: Peers, options: Options) -> Self {
         let timeout = options.command_timeout;
-        Self { shared: Arc::new(Shared { peers, options }), only: None, timeout }
+        Self { shared: Arc::new(Shared { peers, options }), only: None, timeout, token: None }
     }
 
     /// A client with the same options for other endpoints, such as those a member list names.
     pub fn with_endpoints(&self, endpoints: impl IntoIterator<Item = Endpoint>) -> Result<Self, BuildError> {
-        ClientBuilder::with_options(endpoints, self.shared.options.clone()).command_timeout(self.timeout).build()
+        let builder = ClientBuilder::with_options(endpoints, self.shared.options.clone());
+        Ok(Self { token: self.token.clone(), ..builder.command_timeout(self.timeout).build()? })
     }
 
     /// The same client with another command time-out.
     #[must_use]
     pub fn with_timeout(&self, timeout: impl Into<Option<Duration>>) -> Self {
         Self { timeout: timeout.into(), ..self.clone() }
+    }
+
+    /// The same client, showing this token with every request. Servers give one for a name and a password
+    /// ([`AuthenticateRequest`](cairn_proto::etcdserverpb::AuthenticateRequest)).
+    pub fn with_token(&self, token: &str) -> Result<Self, BuildError> {
+        Ok(Self { token: Some(token.parse().map_err(|_| BuildError::Token)?), ..self.clone() })
     }
 
     /// The endpoints this client uses.
@@ -137,6 +148,10 @@ impl Client {
 
     pub(crate) fn timeout(&self) -> Option<Duration> {
         self.timeout
+    }
+
+    pub(crate) fn token(&self) -> Option<&MetadataValue<Ascii>> {
+        self.token.as_ref()
     }
 }
 

@@ -140,7 +140,6 @@ impl TryFrom<&String> for Endpoint {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 mod tests {
     use super::*;
 

@@ -23,6 +23,9 @@ pub enum BuildError {
     /// TLS cannot be set up.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// A token has characters that cannot be sent.
+    #[error("the token has characters that cannot be sent")]
+    Token,
     /// There is no tokio runtime for the connections to live on.
     #[error("a client must be built inside a tokio runtime")]
     NoRuntime,

@@ -52,7 +52,7 @@
 //!
 //! # Left out so far
 //!
-//! Watches, leases kept alive, users and tokens. No request is hedged: one endpoint at a time works on it.
+//! Watches, leases kept alive, names changed for tokens ([`Client::with_token`] takes one). No request is hedged: one endpoint at a time works on it.
 
 mod call;
 mod client;
@@ -67,6 +67,7 @@ mod peers;
 mod rpc;
 mod tls;
 mod transport;
+mod trust;
 mod verdict;
 
 pub use cairn_proto as proto;

@@ -16,6 +16,8 @@ use rustls::{
     },
 };
 
+use crate::trust::Bundle;
+
 /// Where systems keep the certificates of public authorities.
 const SYSTEM_ROOTS: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
@@ -88,14 +90,14 @@ impl TlsOptions {
         Self::default()
     }
 
-    /// Trusts the authorities in this PEM text and no others.
+    /// Trusts the authorities in this PEM text and no others. A server whose own certificate is in it is trusted too.
     #[must_use]
     pub fn ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.authorities = Some(pem.into());
         self
     }
 
-    /// Trusts the authorities in this PEM file and no others. The file is read now.
+    /// Trusts the authorities in this PEM file and no others, as [`ca_pem`](Self::ca_pem). The file is read now.
     pub fn ca_file(self, path: impl AsRef<Path>) -> Result<Self, TlsError> {
         Ok(self.ca_pem(read(path.as_ref())?))
     }
@@ -134,7 +136,10 @@ impl TlsOptions {
         let builder = if self.accept_any_certificate {
             builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAny(provider)))
         } else {
-            builder.with_root_certificates(self.roots()?)
+            let (roots, members) = self.roots()?;
+            let bundle = Bundle::new(roots, members, Arc::clone(&provider));
+            let bundle = bundle.map_err(|error| rustls::Error::General(error.to_string()))?;
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(bundle))
         };
         let mut config = match &self.identity {
             None => builder.with_no_client_auth(),
@@ -150,20 +155,22 @@ impl TlsOptions {
         Ok(Tls { config: Arc::new(config), server_name })
     }
 
-    fn roots(&self) -> Result<RootCertStore, TlsError> {
+    /// Whom to trust: the authorities, and of a file that was given, every certificate for itself.
+    fn roots(&self) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), TlsError> {
         let mut roots = RootCertStore::empty();
         if let Some(pem) = &self.authorities {
-            for authority in certificates(pem, "CA file")? {
+            let members = certificates(pem, "CA file")?;
+            for authority in members.iter().cloned() {
                 roots.add(authority)?;
             }
-            return Ok(roots);
+            return Ok((roots, members));
         }
         let named = env::var_os("SSL_CERT_FILE").map(PathBuf::from);
         let path = named.or_else(|| SYSTEM_ROOTS.iter().map(PathBuf::from).find(|path| path.exists()));
         let pem = read(&path.ok_or(TlsError::NoSystemRoots)?)?;
         // Of the many certificates in a system's bundle, one of an odd kind is no reason to give up.
         roots.add_parsable_certificates(certificates(&pem, "system's CA file")?);
-        Ok(roots)
+        Ok((roots, Vec::new()))
     }
 }
 

@@ -28,6 +28,7 @@ pub struct Member {
     behaviour: Mutex<Behaviour>,
     seen: Mutex<Vec<&'static str>>,
     with_leader_required: Mutex<Vec<bool>>,
+    tokens: Mutex<Vec<Option<String>>>,
 }
 
 impl Member {
@@ -37,6 +38,7 @@ impl Member {
             behaviour: Mutex::new(Behaviour::Serve),
             seen: Mutex::default(),
             with_leader_required: Mutex::default(),
+            tokens: Mutex::default(),
         })
     }
 
@@ -60,6 +62,11 @@ impl Member {
         self.with_leader_required.lock().clone()
     }
 
+    /// The token each request so far showed.
+    pub fn tokens(&self) -> Vec<Option<String>> {
+        self.tokens.lock().clone()
+    }
+
     pub fn routes(self: &Arc<Self>) -> Routes {
         // The services want to own what implements them, the tests want to look at it.
         let (kv, maintenance) = (Service(Arc::clone(self)), Service(Arc::clone(self)));
@@ -69,6 +76,8 @@ impl Member {
     async fn take<T>(&self, method: &'static str, request: &Request<T>) -> Result<pb::ResponseHeader, Status> {
         self.seen.lock().push(method);
         self.with_leader_required.lock().push(request.metadata().get("hasleader").is_some_and(|value| value == "true"));
+        let token = request.metadata().get("token").map(|token| token.to_str().unwrap().to_owned());
+        self.tokens.lock().push(token);
         let behaviour = *self.behaviour.lock();
         match behaviour {
             Behaviour::Serve => Ok(pb::ResponseHeader { member_id: self.id, revision: 1, ..Default::default() }),

@@ -35,6 +35,21 @@ async fn a_limit_on_answers_and_requests_is_kept() {
 }
 
 #[tokio::test]
+async fn a_token_goes_with_every_request_of_the_client_that_has_it() {
+    let (network, member) = (Network::new(), Member::new(1));
+    network.accept("a", &member);
+    let client = network.client(["a"]).build().unwrap();
+    let known = client.with_token("simple.7").unwrap();
+    known.put("k", "v").await.unwrap();
+    client.put("k", "v").await.unwrap();
+    let elsewhere = known.with_endpoints(known.endpoints().cloned()).unwrap();
+    elsewhere.each().next().unwrap().status().await.unwrap();
+    let token = Some("simple.7".to_owned());
+    assert_eq!(member.tokens(), [token.clone(), None, token]);
+    assert!(matches!(client.with_token("two\nlines"), Err(BuildError::Token)));
+}
+
+#[tokio::test]
 async fn a_range_arrives_in_pieces() {
     let (network, member) = (Network::new(), Member::new(1));
     network.accept("a", &member);

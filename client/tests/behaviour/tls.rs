@@ -5,10 +5,10 @@ use std::{net::SocketAddr, sync::Arc};
 use cairn_client::{Client, ClientBuilder, Error, TlsError, TlsOptions};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{
-    RootCertStore, ServerConfig,
+    ConfigBuilder, RootCertStore, ServerConfig,
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    server::WebPkiClientVerifier,
+    server::{WantsServerCert, WebPkiClientVerifier},
 };
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_rustls::TlsAcceptor;
@@ -63,6 +63,11 @@ impl Secured {
             }
         };
         let (certificate, key) = authority.issue(name);
+        Self::start_with(builder, &certificate, &key).await
+    }
+
+    /// Shows this certificate.
+    async fn start_with(builder: ConfigBuilder<ServerConfig, WantsServerCert>, certificate: &str, key: &str) -> Self {
         let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
         let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
         let mut config = builder.with_single_cert(chain, key).unwrap();
@@ -114,6 +119,29 @@ async fn a_server_of_another_authority_is_refused() {
     let server = Secured::start(&Authority::new(), "127.0.0.1", None).await;
     let text = refusal(server.client(TlsOptions::new().ca_pem(Authority::new().pem()))).await;
     assert!(text.contains("invalid peer certificate"), "{text}");
+}
+
+#[tokio::test]
+async fn a_certificate_that_signs_itself_is_trusted_where_it_was_given_and_for_its_own_name() {
+    let own = |name: &str| {
+        let (key, mut params) = (KeyPair::generate().unwrap(), CertificateParams::new([name.to_owned()]).unwrap());
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+    };
+    let builder = || {
+        let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth()
+    };
+    let (certificate, key) = own("127.0.0.1");
+    let server = Secured::start_with(builder(), &certificate, &key).await;
+    server.client(TlsOptions::new().ca_pem(certificate)).build().unwrap().put("k", "v").await.unwrap();
+    let text = refusal(server.client(TlsOptions::new().ca_pem(own("127.0.0.1").0))).await;
+    assert!(text.contains("invalid peer certificate"), "{text}");
+
+    let (certificate, key) = own("elsewhere.example");
+    let server = Secured::start_with(builder(), &certificate, &key).await;
+    let text = refusal(server.client(TlsOptions::new().ca_pem(certificate))).await;
+    assert!(text.contains("not valid for name"), "{text}");
 }
 
 #[tokio::test]

@@ -1,0 +1,463 @@
+//! The table of commands and flags, in etcdctl's words.
+//!
+//! A command that is not there yet has its place in the table all the same ([`Action::Later`]): its name answers with a
+//! clear error instead of "unknown command", and keeps short forms of its neighbours from changing meaning once it comes.
+
+use super::flags::{Flag, Kind};
+
+/// What a command does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Explains itself: a group of other commands.
+    Group,
+    /// Not there yet.
+    Later,
+    /// `alarm disarm`
+    AlarmDisarm,
+    /// `alarm list`
+    AlarmList,
+    /// `check perf`
+    CheckPerf,
+    /// `compaction`
+    Compaction,
+    /// `completion`
+    Completion,
+    /// `defrag`
+    Defrag,
+    /// `del`
+    Del,
+    /// `endpoint hashkv`
+    EndpointHashKv,
+    /// `endpoint health`
+    EndpointHealth,
+    /// `endpoint status`
+    EndpointStatus,
+    /// `get`
+    Get,
+    /// `help`
+    Help,
+    /// `member list`
+    MemberList,
+    /// `options`
+    Options,
+    /// `put`
+    Put,
+    /// `txn`
+    Txn,
+    /// `version`
+    Version,
+}
+
+/// A command or a group of commands.
+#[derive(Debug)]
+pub struct Command {
+    /// The word that names it.
+    pub name: &'static str,
+    /// The word and what may follow it.
+    pub usage: &'static str,
+    /// What it does, in a line.
+    pub short: &'static str,
+    /// What it does, at length; may be empty.
+    pub long: &'static str,
+    /// What it does.
+    pub action: Action,
+    /// Its own flags, sorted by name.
+    pub flags: &'static [Flag],
+    /// Flags of the commands below it, sorted by name.
+    pub inherited: &'static [Flag],
+    /// The commands below it, in the order suggestions list them.
+    pub children: &'static [Command],
+}
+
+const fn flag(name: &'static str, short: Option<char>, kind: Kind, default: &'static str, usage: &'static str) -> Flag {
+    Flag { name, short, kind, default, usage }
+}
+
+const fn command(name: &'static str, usage: &'static str, short: &'static str, action: Action) -> Command {
+    Command { name, usage, short, long: "", action, flags: &[], inherited: &[], children: &[] }
+}
+
+const fn later(name: &'static str, short: &'static str) -> Command {
+    command(name, name, short, Action::Later)
+}
+
+/// Flags every command has.
+pub static GLOBAL: &[Flag] = &[
+    flag(
+        "auth-jwt-token",
+        None,
+        Kind::Text,
+        "",
+        "JWT token used for authentication (if this option is used, --user and --password should not be set)",
+    ),
+    flag("cacert", None, Kind::Text, "", "verify certificates of TLS-enabled secure servers using this CA bundle"),
+    flag("cert", None, Kind::Text, "", "identify secure client using this TLS certificate file"),
+    flag("command-timeout", None, Kind::Duration, "5s", "timeout for short running command (excluding dial timeout)"),
+    flag("debug", None, Kind::Bool, "false", "print the value of every global option to standard error"),
+    flag("dial-timeout", None, Kind::Duration, "2s", "dial timeout for client connections"),
+    flag(
+        "discovery-srv",
+        Some('d'),
+        Kind::Text,
+        "",
+        "domain name to query for SRV records describing cluster endpoints (not supported, use --endpoints)",
+    ),
+    flag("discovery-srv-name", None, Kind::Text, "", "service name to query when using DNS discovery (no effect)"),
+    flag("endpoints", None, Kind::List, "127.0.0.1:2379", "gRPC endpoints"),
+    flag("hex", None, Kind::Bool, "false", "print byte strings as hex encoded strings"),
+    flag(
+        "insecure-discovery",
+        None,
+        Kind::Bool,
+        "true",
+        "accept insecure SRV records describing cluster endpoints (no effect)",
+    ),
+    flag(
+        "insecure-skip-tls-verify",
+        None,
+        Kind::Bool,
+        "false",
+        "skip server certificate verification (CAUTION: this option should be enabled only for testing purposes)",
+    ),
+    flag("insecure-transport", None, Kind::Bool, "true", "disable transport security for client connections"),
+    flag("keepalive-time", None, Kind::Duration, "2s", "keepalive time for client connections"),
+    flag("keepalive-timeout", None, Kind::Duration, "6s", "keepalive timeout for client connections"),
+    flag("key", None, Kind::Text, "", "identify secure client using this TLS key file"),
+    flag(
+        "max-recv-bytes",
+        None,
+        Kind::Int,
+        "0",
+        "client-side response receive limit in bytes (if 0, it defaults to 2147483647)",
+    ),
+    flag(
+        "max-request-bytes",
+        None,
+        Kind::Int,
+        "0",
+        "client-side request send limit in bytes (if 0, it defaults to 2.0 MiB (2 * 1024 * 1024))",
+    ),
+    flag(
+        "password",
+        None,
+        Kind::Text,
+        "",
+        "password for authentication (if this option is used, --user option shouldn't include password)",
+    ),
+    flag("user", None, Kind::Text, "", "username[:password] for authentication (prompt if password is not supplied)"),
+    flag("write-out", Some('w'), Kind::Text, "simple", "set the output format (fields, json, protobuf, simple, table)"),
+];
+
+/// Flags of `get`, also inside a transaction.
+pub static GET: &[Flag] = &[
+    flag("consistency", None, Kind::Text, "l", "Linearizable(l) or Serializable(s)"),
+    flag("count-only", None, Kind::Bool, "false", "Get only the count"),
+    flag(
+        "from-key",
+        None,
+        Kind::Bool,
+        "false",
+        "Get keys that are greater than or equal to the given key using byte compare",
+    ),
+    flag("keys-only", None, Kind::Bool, "false", "Get only the keys"),
+    flag("limit", None, Kind::Int, "0", "Maximum number of results"),
+    flag("max-create-rev", None, Kind::Int, "0", "Maximum create revision"),
+    flag("max-mod-rev", None, Kind::Int, "0", "Maximum modification revision"),
+    flag("min-create-rev", None, Kind::Int, "0", "Minimum create revision"),
+    flag("min-mod-rev", None, Kind::Int, "0", "Minimum modification revision"),
+    flag("order", None, Kind::Text, "", "Order of results; ASCEND or DESCEND (ASCEND by default)"),
+    flag("prefix", None, Kind::Bool, "false", "Get keys with matching prefix"),
+    flag("print-value-only", None, Kind::Bool, "false", "Only write values when using the \"simple\" output format"),
+    flag("rev", None, Kind::Int, "0", "Specify the kv revision"),
+    flag("sort-by", None, Kind::Text, "", "Sort target; CREATE, KEY, MODIFY, VALUE, or VERSION"),
+    flag("stream", None, Kind::Bool, "false", "Get the keys in pieces, for ranges too large for one answer"),
+];
+
+/// Flags of `put`, also inside a transaction.
+pub static PUT: &[Flag] = &[
+    flag("ignore-lease", None, Kind::Bool, "false", "updates the key using its current lease"),
+    flag("ignore-value", None, Kind::Bool, "false", "updates the key using its current value"),
+    flag("lease", None, Kind::Text, "0", "lease ID (in hexadecimal) to attach to the key"),
+    flag("prev-kv", None, Kind::Bool, "false", "return the previous key-value pair before modification"),
+];
+
+/// Flags of `del`, also inside a transaction.
+pub static DEL: &[Flag] = &[
+    flag(
+        "from-key",
+        None,
+        Kind::Bool,
+        "false",
+        "delete keys that are greater than or equal to the given key using byte compare",
+    ),
+    flag("prefix", None, Kind::Bool, "false", "delete keys with matching prefix"),
+    flag("prev-kv", None, Kind::Bool, "false", "return deleted key-value pairs"),
+    flag("range", None, Kind::Bool, "false", "delete range of keys without delay"),
+];
+
+/// Flags of `txn`.
+static TXN: &[Flag] = &[flag("interactive", Some('i'), Kind::Bool, "false", "Input transaction in interactive mode")];
+
+/// Flags of `compaction`.
+static COMPACTION: &[Flag] = &[flag(
+    "physical",
+    None,
+    Kind::Bool,
+    "false",
+    "'true' to wait for compaction to physically remove all old revisions",
+)];
+
+/// Flags of `defrag` and of the commands below `endpoint`.
+static CLUSTER: &[Flag] =
+    &[flag("cluster", None, Kind::Bool, "false", "use all endpoints from the cluster member list")];
+
+/// Flags of `endpoint hashkv`.
+static HASHKV: &[Flag] = &[flag("rev", None, Kind::Int, "0", "maximum revision to hash (default: all revisions)")];
+
+/// Flags of `check perf`.
+static PERF: &[Flag] = &[
+    flag("auto-compact", None, Kind::Bool, "false", "Compact storage with last revision after test is finished."),
+    flag("auto-defrag", None, Kind::Bool, "false", "Defragment storage after test is finished."),
+    flag(
+        "load",
+        None,
+        Kind::Text,
+        "s",
+        "The performance check's workload model. Accepted workloads: s(small), m(medium), l(large), xl(xLarge)",
+    ),
+    flag("prefix", None, Kind::Text, "/etcdctl-check-perf/", "The prefix for writing the performance check's keys."),
+];
+
+const PUT_LONG: &str = "Puts the given key into the store.
+
+When <value> begins with '-', <value> is interpreted as a flag.
+Insert '--' for workaround:
+
+$ put <key> -- <value>
+$ put -- <key> <value>
+
+If <value> isn't given as a command line argument and '--ignore-value' is not specified,
+this command tries to read the value from standard input.
+
+For example,
+$ cat file | put <key>
+will store the content of the file to <key>.";
+
+const TXN_LONG: &str = "Reads conditions and requests from standard input and applies them as one atomic transaction:
+the conditions, an empty line, the requests for the case that all conditions hold, an empty line,
+the requests for the case that one does not, an empty line.
+
+For example,
+$ txn -i
+compares:
+mod(\"key1\") > \"0\"
+
+success requests (get, put, del):
+put key1 \"overwrote-key1\"
+
+failure requests (get, put, del):
+put key1 \"created-key1\"
+put key2 \"some extra key\"
+
+A condition compares mod, create, version, value or lease (in hexadecimal) of a key with =, !=, < or >.";
+
+const STATUS_LONG: &str =
+    "When --write-out is set to simple, this command prints out comma-separated status lists for each endpoint.
+The items in the lists are endpoint, ID, version, storage version, db size, in use, percentage not in use, quota,
+is leader, is learner, raft term, raft index, raft applied index, errors, downgrade target version, downgrade enabled.";
+
+const MEMBER_LIST_LONG: &str =
+    "When --write-out is set to simple, this command prints out comma-separated member lists for each endpoint.
+The items in the lists are ID, Status, Name, Peer Addrs, Client Addrs, Is Learner.";
+
+const COMPLETION_LONG: &str = "Prints a script that completes commands and flags in the given shell.
+
+bash:        source <(cairnctl completion bash)
+zsh:         cairnctl completion zsh > \"${fpath[1]}/_cairnctl\"
+fish:        cairnctl completion fish | source
+powershell:  cairnctl completion powershell | Out-String | Invoke-Expression";
+
+static CHECK: &[Command] = &[
+    Command {
+        flags: PERF,
+        ..command("perf", "perf [options]", "Check the performance of the etcd cluster", Action::CheckPerf)
+    },
+    later("datascale", "Check the memory usage of holding data for different workloads on a given server endpoint."),
+];
+
+static ALARM: &[Command] = &[
+    command("disarm", "disarm", "Disarms all alarms", Action::AlarmDisarm),
+    command("list", "list", "Lists all alarms", Action::AlarmList),
+];
+
+static ENDPOINT: &[Command] = &[
+    command(
+        "health",
+        "health",
+        "Checks the healthiness of endpoints specified in `--endpoints` flag",
+        Action::EndpointHealth,
+    ),
+    Command {
+        long: STATUS_LONG,
+        ..command(
+            "status",
+            "status",
+            "Prints out the status of endpoints specified in `--endpoints` flag",
+            Action::EndpointStatus,
+        )
+    },
+    Command {
+        flags: HASHKV,
+        ..command(
+            "hashkv",
+            "hashkv",
+            "Prints the KV history hash for each endpoint in --endpoints",
+            Action::EndpointHashKv,
+        )
+    },
+];
+
+static MEMBER: &[Command] = &[
+    later("add", "Adds a member into the cluster"),
+    later("remove", "Removes a member from the cluster"),
+    later("update", "Updates a member in the cluster"),
+    Command {
+        long: MEMBER_LIST_LONG,
+        ..command("list", "list", "Lists all members in the cluster", Action::MemberList)
+    },
+    later("promote", "Promotes a non-voting member in the cluster"),
+];
+
+static COMMANDS: &[Command] = &[
+    Command {
+        flags: GET,
+        ..command("get", "get [options] <key> [range_end]", "Gets the key or a range of keys", Action::Get)
+    },
+    Command {
+        flags: PUT,
+        long: PUT_LONG,
+        ..command(
+            "put",
+            "put [options] <key> <value> (<value> can also be given from stdin)",
+            "Puts the given key into the store",
+            Action::Put,
+        )
+    },
+    Command {
+        flags: DEL,
+        ..command(
+            "del",
+            "del [options] <key> [range_end]",
+            "Removes the specified key or range of keys [key, range_end)",
+            Action::Del,
+        )
+    },
+    Command {
+        flags: TXN,
+        long: TXN_LONG,
+        ..command("txn", "txn [options]", "Txn processes all the requests in one transaction", Action::Txn)
+    },
+    Command {
+        flags: COMPACTION,
+        ..command(
+            "compaction",
+            "compaction [options] <revision>",
+            "Compacts the event history in etcd",
+            Action::Compaction,
+        )
+    },
+    Command { children: ALARM, ..command("alarm", "alarm <subcommand>", "Alarm related commands", Action::Group) },
+    Command {
+        inherited: CLUSTER,
+        ..command(
+            "defrag",
+            "defrag",
+            "Defragments the storage of the etcd members with given endpoints",
+            Action::Defrag,
+        )
+    },
+    Command {
+        inherited: CLUSTER,
+        children: ENDPOINT,
+        ..command("endpoint", "endpoint <subcommand>", "Endpoint related commands", Action::Group)
+    },
+    later("move-leader", "Transfers leadership to another etcd cluster member."),
+    later("watch", "Watches events stream on keys or prefixes"),
+    command("version", "version", "Prints the version of etcdctl", Action::Version),
+    later("lease", "Lease related commands"),
+    Command {
+        children: MEMBER,
+        ..command("member", "member <subcommand>", "Membership related commands", Action::Group)
+    },
+    later("snapshot", "Manages etcd node snapshots"),
+    later("make-mirror", "Makes a mirror at the destination etcd cluster"),
+    later("lock", "Acquires a named lock"),
+    later("elect", "Observes and participates in leader election"),
+    later("auth", "Enable or disable authentication"),
+    later("user", "User related commands"),
+    later("role", "Role related commands"),
+    Command {
+        children: CHECK,
+        ..command("check", "check <subcommand>", "commands for checking properties of the etcd cluster", Action::Group)
+    },
+    Command {
+        long: COMPLETION_LONG,
+        ..command(
+            "completion",
+            "completion [bash|zsh|fish|powershell]",
+            "Generate completion script",
+            Action::Completion,
+        )
+    },
+    later("downgrade", "Downgrade related commands"),
+    command("options", "options", "Show the global command-line flags", Action::Options),
+    command("help", "help [command]", "Help about any command", Action::Help),
+];
+
+/// The program itself, above all commands.
+pub static ROOT: Command = Command {
+    inherited: GLOBAL,
+    children: COMMANDS,
+    ..command("cairnctl", "cairnctl", "A simple command line client for Cairn and etcd3.", Action::Group)
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Flags;
+
+    fn visit(
+        command: &'static Command,
+        above: &[&'static Flag],
+        look: &mut impl FnMut(&'static Command, &[&'static Flag]),
+    ) {
+        let mut known: Vec<&'static Flag> = above.to_vec();
+        known.extend(command.inherited);
+        known.extend(command.flags);
+        look(command, &known);
+        known.truncate(above.len() + command.inherited.len());
+        for child in command.children {
+            visit(child, &known, look);
+        }
+    }
+
+    #[test]
+    fn every_default_can_be_read_and_no_flag_is_there_twice() {
+        visit(&ROOT, &[], &mut |command, known| {
+            let (flags, args) = Flags::read(known, &[]).expect("no words, no error");
+            assert!(args.is_empty() && !flags.given("hex"));
+            let mut names: Vec<_> = known.iter().map(|flag| flag.name).collect();
+            names.sort_unstable();
+            names.dedup();
+            assert_eq!(names.len(), known.len(), "{}", command.name);
+        });
+    }
+
+    #[test]
+    fn tables_are_sorted_as_help_prints_them() {
+        visit(&ROOT, &[], &mut |command, _| {
+            assert!(command.flags.is_sorted_by_key(|flag| flag.name), "{}", command.name);
+            assert!(command.inherited.is_sorted_by_key(|flag| flag.name), "{}", command.name);
+        });
+    }
+}

@@ -1,0 +1,109 @@
+//! The load: puts of 1 KiB at a fixed rate, spread over many connections.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cairn_client::Client;
+use cairn_proto::etcdserverpb as pb;
+use rand::Rng as _;
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use super::report::Results;
+use crate::connection::error_text;
+
+/// The length of a key behind the prefix, and of a value, in bytes.
+const KEY_BYTES: usize = 256;
+const VALUE_BYTES: usize = 1024;
+/// How far behind its schedule the load catches up; what is missed beyond that stays missed, and shows as a lower rate.
+const CATCH_UP_MAX: Duration = Duration::from_millis(10);
+/// The longest a single put may take before it counts as an error.
+const PUT_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// A workload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Load {
+    /// Puts a second.
+    pub limit: u32,
+    /// Connections.
+    pub clients: usize,
+    /// For how long.
+    pub duration: Duration,
+}
+
+impl Load {
+    /// The workload of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        let (limit, clients) = match name {
+            "s" | "small" => (150, 50),
+            "m" | "medium" => (1_000, 200),
+            "l" | "large" => (8_000, 500),
+            "xl" | "xLarge" => (15_000, 1_000),
+            _ => return None,
+        };
+        Some(Self { limit, clients, duration: Duration::from_mins(1) })
+    }
+
+    /// Runs the load to its end.
+    pub async fn run(&self, clients: Vec<Client>, prefix: &[u8]) -> Results {
+        let (sender, receiver) = mpsc::channel(self.clients);
+        let receiver = Arc::new(Mutex::new(receiver));
+        let start = Instant::now();
+        let mut workers = JoinSet::new();
+        for client in clients {
+            workers.spawn(work(client, receiver.clone()));
+        }
+        self.schedule(start, prefix, sender).await;
+        let mut results = Results::default();
+        while let Some(worker) = workers.join_next().await {
+            match worker {
+                Ok(done) => results.merge(done),
+                Err(panicked) => results.error(panicked.to_string()),
+            }
+        }
+        results.total = start.elapsed();
+        results
+    }
+
+    /// Hands out one put at a time, each when it is due.
+    async fn schedule(&self, start: Instant, prefix: &[u8], sender: mpsc::Sender<pb::PutRequest>) {
+        let interval = Duration::from_secs(1) / self.limit;
+        let end = start + self.duration;
+        let mut due = start;
+        let value = Bytes::from_static(&[0; VALUE_BYTES]);
+        while due < end {
+            sleep_until(due).await;
+            if Instant::now() >= end {
+                return;
+            }
+            let request = pb::PutRequest { key: random_key(prefix), value: value.clone(), ..Default::default() };
+            if sender.send(request).await.is_err() {
+                return;
+            }
+            due = (due + interval).max(Instant::now() - CATCH_UP_MAX);
+        }
+    }
+}
+
+fn random_key(prefix: &[u8]) -> Bytes {
+    let mut key = prefix.to_vec();
+    key.resize(prefix.len() + KEY_BYTES, 0);
+    let number: u64 = rand::rng().random();
+    key[prefix.len()..prefix.len() + 8].copy_from_slice(&number.to_be_bytes());
+    key.into()
+}
+
+async fn work(client: Client, requests: Arc<Mutex<mpsc::Receiver<pb::PutRequest>>>) -> Results {
+    let client = client.with_timeout(PUT_TIMEOUT);
+    let mut results = Results::default();
+    loop {
+        let Some(request) = requests.lock().await.recv().await else { return results };
+        let start = Instant::now();
+        match client.call(request).await {
+            Ok(_) => results.latency(start.elapsed()),
+            Err(error) => results.error(error_text(&error)),
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! The commands, one file each.
+//!
+//! A command checks its arguments, then the global flags (which may ask for a password), then whether the output format
+//! fits, and only then talks to anybody.
+
+mod alarm;
+pub mod check;
+mod compaction;
+mod defrag;
+mod del;
+mod endpoint;
+mod get;
+mod keys;
+mod member;
+mod put;
+mod txn;
+
+use std::future::Future;
+
+use crate::cli::resolve::resolve;
+use crate::cli::{Action, Invocation, PROGRAM, completion, help as help_texts};
+use crate::exit::Failure;
+use crate::output::emit;
+use crate::{API_LEVEL, API_VERSION};
+
+/// Runs a command.
+pub fn run(invocation: &Invocation) -> Result<(), Failure> {
+    match invocation.action {
+        Action::AlarmDisarm => block_on(alarm::disarm(invocation)),
+        Action::AlarmList => block_on(alarm::list(invocation)),
+        Action::CheckPerf => block_on(check::perf(invocation)),
+        Action::Compaction => block_on(compaction::run(invocation)),
+        Action::Completion => emit(&completion::script(&invocation.args)?),
+        Action::Defrag => block_on(defrag::run(invocation)),
+        Action::Del => block_on(del::run(invocation)),
+        Action::EndpointHashKv => block_on(endpoint::hash_kv(invocation)),
+        Action::EndpointHealth => block_on(endpoint::health(invocation)),
+        Action::EndpointStatus => block_on(endpoint::status(invocation)),
+        Action::Get => block_on(get::run(invocation)),
+        Action::MemberList => block_on(member::list(invocation)),
+        Action::Options => emit(help_texts::options().as_bytes()),
+        Action::Put => block_on(put::run(invocation)),
+        Action::Txn => block_on(txn::run(invocation)),
+        Action::Version => version(),
+        Action::Group | Action::Help | Action::Later => Ok(()),
+    }
+}
+
+/// `help`, with the words that name a command.
+pub fn help(words: &[Vec<u8>]) -> Result<(), Failure> {
+    let named = resolve(words);
+    let path = match &named {
+        Ok(resolved) if !words.is_empty() => resolved.path.as_slice(),
+        Ok(_) => &[],
+        Err(unknown) => {
+            eprintln!("Unknown help topic [`{}`]", unknown.word);
+            &[]
+        }
+    };
+    emit(help_texts::usage(path).as_bytes())
+}
+
+/// `version`: the lines scripts look for, then our own.
+fn version() -> Result<(), Failure> {
+    let own = env!("CARGO_PKG_VERSION");
+    emit(format!("etcdctl version: {API_LEVEL}\nAPI version: {API_VERSION}\n{PROGRAM} version: {own}\n").as_bytes())
+}
+
+fn block_on(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::error(format!("starting up: {error}")))?.block_on(command)
+}

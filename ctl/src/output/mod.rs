@@ -1,0 +1,224 @@
+//! The five output formats, each kind of answer in each format as etcdctl prints it.
+//!
+//! | `-w` | for | file |
+//! |---|---|---|
+//! | `simple` | everything; keys and values as they are, or with `--hex` as `\x61` | [`simple`] |
+//! | `fields` | everything; one `"Name" : value` a line | [`fields`] |
+//! | `json` | everything; bytes as base64, fields that are zero left out | [`json`] |
+//! | `protobuf` | answers that travelled as one message: the message | here |
+//! | `table` | members and endpoints | [`table`] |
+//!
+//! Whether a format fits is decided before anything is sent: a put must not be done and then reported as an error.
+
+pub mod fields;
+pub mod json;
+pub mod simple;
+pub mod table;
+
+use std::io::{self, Write as _};
+
+use cairn_proto::etcdserverpb as pb;
+use prost::Message;
+
+use crate::exit::{Failure, code};
+
+/// How to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// For people and pipes.
+    Simple,
+    /// One field a line.
+    Fields,
+    /// One line of JSON.
+    Json,
+    /// The answer's bytes.
+    Protobuf,
+    /// Boxes.
+    Table,
+}
+
+impl Format {
+    /// The format of that name.
+    pub fn named(name: &str) -> Result<Self, Failure> {
+        match name {
+            "simple" => Ok(Self::Simple),
+            "fields" => Ok(Self::Fields),
+            "json" => Ok(Self::Json),
+            "protobuf" => Ok(Self::Protobuf),
+            "table" => Ok(Self::Table),
+            _ => Err(Failure::bad_feature("unsupported output format")),
+        }
+    }
+}
+
+/// One endpoint's health.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointHealth {
+    /// The endpoint.
+    pub endpoint: String,
+    /// How long the check took; empty if it did not come to one.
+    pub took: String,
+    /// What is wrong; empty if nothing is.
+    pub error: String,
+}
+
+impl EndpointHealth {
+    /// Whether nothing is wrong.
+    pub fn healthy(&self) -> bool {
+        self.error.is_empty()
+    }
+}
+
+/// One endpoint's status.
+pub type EndpointStatus = (String, pb::StatusResponse);
+
+/// One endpoint's hash.
+pub type EndpointHashKv = (String, pb::HashKvResponse);
+
+/// Prints answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Printer {
+    /// How.
+    pub format: Format,
+    /// Keys and values, or ids, in hexadecimal.
+    pub hex: bool,
+    /// Values without their keys.
+    pub value_only: bool,
+}
+
+impl Printer {
+    /// Refuses the format for answers that are neither members nor endpoints.
+    pub fn expect_answer(self) -> Result<(), Failure> {
+        if self.format == Format::Table { Err(unsupported("table")) } else { Ok(()) }
+    }
+
+    /// Refuses the format for what was put together from several endpoints' answers.
+    pub fn expect_endpoints(self) -> Result<(), Failure> {
+        if self.format == Format::Protobuf { Err(unsupported("protobuf")) } else { Ok(()) }
+    }
+
+    /// The answer of a put.
+    pub fn put(self, answer: &pb::PutResponse) -> Result<(), Failure> {
+        self.answer(answer, |out| simple::put(out, answer, self), |out| fields::put(out, answer, self.hex), json::put)
+    }
+
+    /// The answer of a range.
+    pub fn get(self, answer: &pb::RangeResponse) -> Result<(), Failure> {
+        self.answer(answer, |out| simple::get(out, answer, self), |out| fields::get(out, answer, self.hex), json::get)
+    }
+
+    /// The answer of a delete.
+    pub fn del(self, answer: &pb::DeleteRangeResponse) -> Result<(), Failure> {
+        self.answer(answer, |out| simple::del(out, answer, self), |out| fields::del(out, answer, self.hex), json::del)
+    }
+
+    /// The answer of a transaction.
+    pub fn txn(self, answer: &pb::TxnResponse) -> Result<(), Failure> {
+        self.answer(answer, |out| simple::txn(out, answer, self), |out| fields::txn(out, answer, self.hex), json::txn)
+    }
+
+    /// Alarms.
+    pub fn alarms(self, answer: &pb::AlarmResponse) -> Result<(), Failure> {
+        self.answer(
+            answer,
+            |out| simple::alarms(out, answer),
+            |out| fields::alarms(out, answer, self.hex),
+            json::alarms,
+        )
+    }
+
+    /// Members.
+    pub fn members(self, answer: &pb::MemberListResponse) -> Result<(), Failure> {
+        if self.format == Format::Table {
+            return emit(table::members(answer).boxes().as_bytes());
+        }
+        self.answer(
+            answer,
+            |out| out.extend(table::members(answer).lines().bytes()),
+            |out| fields::members(out, answer, self.hex),
+            |answer| json::members(answer, self.hex),
+        )
+    }
+
+    /// The health of endpoints.
+    pub fn health(self, list: &[EndpointHealth]) -> Result<(), Failure> {
+        let mut out = Vec::new();
+        match self.format {
+            Format::Simple => {
+                for health in list {
+                    emit(simple::healthy(health).as_bytes())?;
+                    if let Some(line) = simple::unhealthy(health) {
+                        eprintln!("{line}");
+                    }
+                }
+            }
+            Format::Fields => fields::health(&mut out, list),
+            Format::Json => out = line(&json::health(list)),
+            Format::Table => out.extend(table::health(list).boxes().bytes()),
+            Format::Protobuf => return Err(unsupported("protobuf")),
+        }
+        emit(&out)
+    }
+
+    /// The status of endpoints.
+    pub fn status(self, list: &[EndpointStatus]) -> Result<(), Failure> {
+        let mut out = Vec::new();
+        match self.format {
+            Format::Simple => out.extend(table::status(list).lines().bytes()),
+            Format::Fields => fields::status(&mut out, list, self.hex),
+            Format::Json => out = line(&json::status(list)),
+            Format::Table => out.extend(table::status(list).boxes().bytes()),
+            Format::Protobuf => return Err(unsupported("protobuf")),
+        }
+        emit(&out)
+    }
+
+    /// The hashes of endpoints.
+    pub fn hash_kv(self, list: &[EndpointHashKv]) -> Result<(), Failure> {
+        let mut out = Vec::new();
+        match self.format {
+            Format::Simple => out.extend(table::hash_kv(list).lines().bytes()),
+            Format::Fields => fields::hash_kv(&mut out, list, self.hex),
+            Format::Json => out = line(&json::hash_kv(list)),
+            Format::Table => out.extend(table::hash_kv(list).boxes().bytes()),
+            Format::Protobuf => return Err(unsupported("protobuf")),
+        }
+        emit(&out)
+    }
+
+    fn answer<A: Message>(
+        self,
+        answer: &A,
+        simple: impl FnOnce(&mut Vec<u8>),
+        fields: impl FnOnce(&mut Vec<u8>),
+        json: impl FnOnce(&A) -> String,
+    ) -> Result<(), Failure> {
+        let mut out = Vec::new();
+        match self.format {
+            Format::Simple => simple(&mut out),
+            Format::Fields => fields(&mut out),
+            Format::Json => out = line(&json(answer)),
+            Format::Protobuf => out = answer.encode_to_vec(),
+            Format::Table => return Err(unsupported("table")),
+        }
+        emit(&out)
+    }
+}
+
+fn unsupported(format: &str) -> Failure {
+    Failure::bad_feature(format!("{format} not supported as output format"))
+}
+
+fn line(text: &str) -> Vec<u8> {
+    format!("{text}\n").into_bytes()
+}
+
+/// Writes to standard output.
+pub fn emit(bytes: &[u8]) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(|error| match error.kind() {
+        // Whoever was reading has seen enough.
+        io::ErrorKind::BrokenPipe => Failure::silent(code::ERROR),
+        _ => Failure::error(format!("writing to standard output: {error}")),
+    })
+}

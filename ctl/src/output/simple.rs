@@ -1,0 +1,98 @@
+//! `-w simple`: keys and values as they are, one a line.
+
+use std::fmt::Write as _;
+
+use cairn_proto::etcdserverpb as pb;
+use cairn_proto::etcdserverpb::response_op::Response;
+use cairn_proto::mvccpb::KeyValue;
+
+use super::{EndpointHealth, Printer};
+
+fn line(out: &mut Vec<u8>, bytes: &[u8], hex: bool) {
+    if hex {
+        for byte in bytes {
+            out.extend(format!("\\x{byte:02x}").bytes());
+        }
+    } else {
+        out.extend_from_slice(bytes);
+    }
+    out.push(b'\n');
+}
+
+fn key_value(out: &mut Vec<u8>, kv: &KeyValue, printer: Printer) {
+    if !printer.value_only {
+        line(out, &kv.key, printer.hex);
+    }
+    line(out, &kv.value, printer.hex);
+}
+
+/// A put: `OK`, and the previous key if it was asked for.
+pub fn put(out: &mut Vec<u8>, answer: &pb::PutResponse, printer: Printer) {
+    line(out, b"OK", false);
+    if let Some(kv) = &answer.prev_kv {
+        key_value(out, kv, printer);
+    }
+}
+
+/// A range: its keys and values.
+pub fn get(out: &mut Vec<u8>, answer: &pb::RangeResponse, printer: Printer) {
+    for kv in &answer.kvs {
+        key_value(out, kv, printer);
+    }
+}
+
+/// A delete: how many keys, and the previous ones if they were asked for.
+pub fn del(out: &mut Vec<u8>, answer: &pb::DeleteRangeResponse, printer: Printer) {
+    line(out, answer.deleted.to_string().as_bytes(), false);
+    for kv in &answer.prev_kvs {
+        key_value(out, kv, printer);
+    }
+}
+
+/// A transaction: which way it went, and each operation's answer behind an empty line.
+pub fn txn(out: &mut Vec<u8>, answer: &pb::TxnResponse, printer: Printer) {
+    line(out, if answer.succeeded { b"SUCCESS" } else { b"FAILURE" }, false);
+    for response in &answer.responses {
+        out.push(b'\n');
+        match &response.response {
+            Some(Response::ResponseRange(answer)) => get(out, answer, printer),
+            Some(Response::ResponsePut(answer)) => put(out, answer, printer),
+            Some(Response::ResponseDeleteRange(answer)) => del(out, answer, printer),
+            Some(Response::ResponseTxn(answer)) => txn(out, answer, printer),
+            None => {}
+        }
+    }
+}
+
+/// Alarms, in protobuf's text form.
+pub fn alarms(out: &mut Vec<u8>, answer: &pb::AlarmResponse) {
+    for member in &answer.alarms {
+        let mut text = String::new();
+        if member.member_id != 0 {
+            let _ = write!(text, "memberID:{} ", member.member_id);
+        }
+        if member.alarm != 0 {
+            let _ = write!(text, "alarm:{} ", alarm_name(member.alarm));
+        }
+        line(out, text.as_bytes(), false);
+    }
+}
+
+/// An alarm's name; its number if it has none here.
+pub fn alarm_name(alarm: i32) -> String {
+    pb::AlarmType::try_from(alarm).map_or_else(|_| alarm.to_string(), |alarm| alarm.as_str_name().to_owned())
+}
+
+/// What is said on standard output about a healthy endpoint; nothing about another.
+pub fn healthy(health: &EndpointHealth) -> String {
+    if !health.healthy() {
+        return String::new();
+    }
+    format!("{} is healthy: successfully committed proposal: took = {}\n", health.endpoint, health.took)
+}
+
+/// What is said on standard error about an endpoint that is not healthy.
+pub fn unhealthy(health: &EndpointHealth) -> Option<String> {
+    let text = || format!("{} is unhealthy: failed to commit proposal: {}", health.endpoint, health.error);
+    (!health.healthy()).then(text)
+}

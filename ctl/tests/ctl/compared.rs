@@ -1,0 +1,578 @@
+//! The same command lines through a genuine etcdctl 3.5 and through this program; see `referee`.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+
+use crate::referee::{Given, Pair, Side, mask_after, output, prepared, run};
+
+fn stdin(text: &str) -> Given<'_> {
+    Given { stdin: text, ..Given::default() }
+}
+
+/// Both do every line, and must not differ in any.
+#[track_caller]
+fn all_same(pair: &Pair, lines: &[&str]) {
+    for line in lines {
+        pair.same(line);
+    }
+}
+
+#[test]
+fn keys_are_put_read_and_deleted_with_the_same_output_in_every_format() {
+    let pair = Pair::start(&[]);
+    all_same(
+        &pair,
+        &[
+            "put a 1",
+            "put a 2 --prev-kv",
+            "put b 1 -w json",
+            "put b 2 -w json --prev-kv",
+            "put b 3 -w fields --prev-kv",
+            "put b 4",
+            "put --hex b 5 --prev-kv",
+            "put b -- -6",
+            "put -- -b -7",
+            "put a x y z",
+            "put a --ignore-value",
+            "put a --ignore-lease kept",
+            "put 'white space' 'and a\ttab'",
+            "put ü 'wide 😀'",
+            "get a",
+            "get a -w json",
+            "get a -w fields",
+            "get a --hex",
+            "get a --hex -w json",
+            "get a b",
+            "get a z --limit 2 -w json",
+            "get a z --limit 2 -w fields",
+            "get a -- --prefix",
+            "get -- -b",
+            "get missing",
+            "get missing -w json",
+            "get missing -w fields",
+            "get '' --prefix",
+            "get '' --from-key --keys-only",
+            "get a --prefix --keys-only",
+            "get a --from-key --print-value-only",
+            "get a --prefix --count-only -w fields",
+            "get a --prefix --order descend --sort-by value",
+            "get '' --prefix --sort-by CREATE --order ASCEND --keys-only",
+            "get '' --prefix --sort-by modify --keys-only",
+            "get '' --prefix --sort-by version --limit 1 --keys-only",
+            "get a --rev 3",
+            "get a --rev=-5",
+            "get a --consistency s",
+            "get a --consistency=l --limit=-1 --prefix=false",
+            "get z a",
+            "del a --prev-kv -w json",
+            "del b --prev-kv",
+            "del missing",
+            "del missing -w json",
+            "del missing -w fields",
+            "del ü --prefix -w fields --prev-kv",
+            "del white --from-key --hex --prev-kv",
+            "put c 1",
+            "del '' --prefix",
+            "put c 2",
+            "get '' --from-key",
+            "compaction 5",
+            "compaction 5",
+            "compaction 8 --physical",
+            "compaction 8000",
+            "compaction x",
+            "compaction 99999999999999999999",
+            "compaction",
+            "compaction 1 2",
+            "get a --rev 2",
+            "get a --rev 8000",
+            "put '' v",
+            "get ''",
+            "del ''",
+        ],
+    );
+    for line in ["get c -w protobuf", "get '' --prefix -w protobuf", "del missing -w protobuf"] {
+        pair.same_server(line, Given::default());
+    }
+    pair.same_given("put from-stdin", stdin("several\nlines\n"));
+    pair.same("get from-stdin");
+    pair.same_given("put from-stdin", stdin(""));
+    pair.same_given("put big", stdin(&"x".repeat(1_600_000)));
+    pair.same_given("put bigger", stdin(&"x".repeat(2_200_000)));
+}
+
+#[test]
+fn transactions_are_read_and_answered_alike() {
+    let pair = Pair::start(&[]);
+    for (line, input) in [
+        ("txn", "\n\n\n"),
+        ("txn -w json", "\n\n\n"),
+        ("txn -w fields", "\n\n\n"),
+        ("txn -i", "mod(\"k\") = \"0\"\n\nput k \"a value\"\nget k\n\nput k other\n\n"),
+        ("txn", "mod(\"k\") = \"0\"\n\nput k \"a value\"\nget k\n\nget k\nget k --keys-only\n\n"),
+        ("txn -w json", "mod(\"k\") > \"0\"\n\nput k 2 --prev-kv\nget k\ndel other --prev-kv\n\n\n"),
+        ("txn -w fields", "mod(\"k\") > \"0\"\n\nput k 3 --prev-kv\nget k --limit 1\ndel k9\n\n\n"),
+        ("txn", "mod(\"k\") > \"0\"\n\nput k 4 --prev-kv\nget k\n\n\n"),
+        ("txn --hex", "val(\"k\") = \"4\"\n\nget k\n\n\n"),
+        ("txn", "ver(\"k\") < \"50\"\nversion(\"k\") != \"0\"\nc(\"k\") = \"2\"\ncreate(\"k\") = \"2\"\n\nget k\n\n\n"),
+        ("txn", "m(\"k\") != \"1\"\nvalue(\"k\") > \"3\"\nmod( `k`)   >   `1` and more\n\nge k\n\n\n"),
+        ("txn", "  mod(\"k\") > \"0\" \r\n \t \n  get k \n\n\n"),
+        ("txn", "val(\"k\") < \"\"\n\n\ndel k --prefix --prev-kv\n\n"),
+        ("txn", "\nput \"a\\tb\" \"c\\nd\"\nget a --prefix\n\n\n"),
+        ("txn", "\nput x\"y\" it's\nget x --prefix\n\n\n"),
+        ("txn", "\nput \"q\"r \"unterminated\nget q\n\n\n"),
+        ("txn", "\nput -- a -b\nput c -- -d\nget '' --from-key\n\n\n"),
+        ("txn", "\nput a b c d\nget a\n\n\n"),
+        ("txn", "\nget a --prefix --keys-only --limit=1\nget a --order descend --sort-by key --prefix\n\n\n"),
+        ("txn", "\nput a 1\nput a 2\n\n\n"),
+        ("txn", "\nput a 1 --lease=1\n\n\n"),
+        ("txn", "\nput a 1 --lease zz\n\n\n"),
+        ("txn", "\nget a --rev 1000\n\n\n"),
+        ("txn", "\nget a --prefix --from-key\n\n\n"),
+        ("txn", "\nget a --consistency x\n\n\n"),
+        ("txn", "\nput a\n\n\n"),
+        ("txn", "\nput a --\n\n\n"),
+        ("txn", "\nget\n\n\n"),
+        ("txn", "\nfoo a\n\n\n"),
+        ("txn", "\nput a \"bad \\q escape\"\n\n\n"),
+        ("txn", ""),
+        ("txn", "mod(\"k\") = \"0\""),
+        ("txn -i", "\n\n"),
+        ("txn", "bogus\n"),
+        ("txn", "bogus(\"a\") = \"1\"\n"),
+        ("txn", "MOD(\"a\") = \"1\"\n"),
+        ("txn", "mod(a) = \"1\"\n"),
+        ("txn", "mod(\"a\") = 1\n"),
+        ("txn", "mod(\"a\")= \"1\"\n"),
+        ("txn", "mod(\"a\") =\"1\"\n"),
+        ("txn", "mod(\"a\" = \"1\"\n"),
+        ("txn", "mod(\") = \"1\"\n"),
+        ("txn", "mod (\"a\") = \"1\"\n"),
+        ("txn", "(\"a\") = \"1\"\n"),
+        ("txn", "mod(\"a\\q\") = \"1\"\n"),
+        ("txn", "mod(\"a\") = \"1\n"),
+        ("txn x", "\n\n\n"),
+    ] {
+        pair.same_given(line, stdin(input));
+    }
+    pair.same_server("txn -w protobuf", stdin("mod(\"k\") > \"0\"\n\nget k\nget a --prefix\n\n\n"));
+}
+
+#[test]
+fn prompts_come_before_each_list_is_read() {
+    let pair = Pair::start(&[]);
+    let dialogue = |side: &Side| {
+        let mut child = prepared(&side.program, &side.words("txn -i"), &[]).spawn().expect("start the program");
+        let mut stdin = child.stdin.take().expect("a pipe");
+        let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+        let mut prompt = || lines.next().expect("a line").expect("text");
+        let mut seen = vec![prompt()];
+        stdin.write_all(b"mod(\"k\") = \"0\"\n\n").expect("write");
+        seen.push(prompt());
+        stdin.write_all(b"put k v\n\n").expect("write");
+        seen.push(prompt());
+        stdin.write_all(b"get k\n\n").expect("write");
+        seen.extend(lines.map(|line| line.expect("text")));
+        (seen, child.wait().expect("wait").code())
+    };
+    let ours = dialogue(&pair.ours);
+    assert_eq!(ours, dialogue(&pair.genuine));
+    let (seen, _) = ours;
+    assert_eq!(seen[..3], ["compares:", "success requests (get, put, del):", "failure requests (get, put, del):"]);
+}
+
+/// Sets sizes, times and positions in the log aside.
+fn measured(text: String) -> String {
+    let digit = |character: char| !character.is_ascii_digit();
+    let mut text = text;
+    for (prefix, stop) in [("took = ", '\n'), ("\"took\":\"", '"'), ("\"Took\" : ", '\n')] {
+        text = mask_after(&text, prefix, |character| character == stop);
+    }
+    for prefix in ["\"dbSize\":", "\"dbSizeInUse\":", "\"raftIndex\":", "\"raftAppliedIndex\":"] {
+        text = mask_after(&text, prefix, digit);
+    }
+    text
+}
+
+#[test]
+fn members_and_endpoints_are_shown_alike() {
+    let pair = Pair::start(&[]);
+    all_same(
+        &pair,
+        &[
+            "put a 1",
+            "member list",
+            "member list -w json",
+            "mem li",
+            "member list ignored",
+            "endpoint hashkv -w json",
+            "endpoint hashkv -w json --rev 2",
+            "endpoint hashkv -w json --rev=-1",
+            "endpoint hashkv -w protobuf",
+            "endpoint status -w protobuf",
+            "endpoint health -w protobuf",
+            "alarm list",
+            "alarm list -w json",
+            "alarm list -w fields",
+            "alarm list x",
+            "alarm disarm",
+            "alarm disarm -w json",
+            "alarm disarm x",
+            "defrag",
+            "defrag -w json",
+            "defrag --cluster",
+        ],
+    );
+    for line in ["member list -w protobuf", "alarm list -w protobuf"] {
+        pair.same_server(line, Given::default());
+    }
+    for line in [
+        "endpoint status -w json",
+        "endpoint status -w json --cluster",
+        "endpoint --cluster status -w json",
+        "endpoint health",
+        "endpoint health -w json",
+        "endpoint health -w fields",
+        "endpoint health --cluster",
+    ] {
+        pair.same_masked(line, measured);
+    }
+}
+
+#[test]
+fn what_this_api_level_added_is_shown_and_listed_as_a_difference() {
+    let pair = Pair::start(&[]);
+    pair.same("put a 1");
+    let given = Given::default();
+
+    let table = "\
+┌──────────────────┬─────────┬──────┬─────────────────────┬─────────────────────┬────────────┐
+│        ID        │ STATUS  │ NAME │     PEER ADDRS      │    CLIENT ADDRS     │ IS LEARNER │
+├──────────────────┼─────────┼──────┼─────────────────────┼─────────────────────┼────────────┤
+";
+    let (genuine, ours) = pair.outputs("member list -w table", given);
+    let ascii =
+        ours.stdout.replace(['┌', '┬', '┐', '├', '┼', '┤', '└', '┴', '┘'], "+").replace('─', "-").replace('│', "|");
+    assert_eq!(ascii, genuine.stdout, "only the lines of the boxes differ");
+    assert_eq!(ours.stdout.lines().count(), table.lines().count() + 2);
+    pair.differs("Tables", "member list -w table", given, &ours);
+
+    let fields = "\"ClusterID\" : <cluster>\n\"MemberID\" : <member>\n\"RaftTerm\" : 2\n\"ID\" : <member>\n\"Name\" : \"n1\"\n\
+                  \"PeerURL\" : \"http://<peer>\"\n\"ClientURL\" : \"http://<endpoint>\"\n\"IsLearner\" : false\n\n";
+    let genuine = pair.differs("Revision 0", "member list -w fields", given, &output(0, fields, ""));
+    assert_eq!(genuine.stdout.replace("\"Revision\" : 0\n", ""), fields);
+
+    let hex = "{\"header\":{\"cluster_id\":\"<cluster in hex>\",\"member_id\":\"<member in hex>\",\"raft_term\":2},\
+               \"members\":[{\"ID\":\"<member in hex>\",\"name\":\"n1\",\"peerURLs\":[\"http://<peer>\"],\
+               \"clientURLs\":[\"http://<endpoint>\"]}]}\n";
+    let genuine = pair.differs("Hexadecimal ids", "member list -w json --hex", given, &output(0, hex, ""));
+    assert_eq!(genuine.stdout.replace("clientURLS", "clientURLs"), hex);
+
+    let fields = "\"ClusterID\" : <cluster in hex>\n\"MemberID\" : <member in hex>\n\"Revision\" : 2\n\"RaftTerm\" : 2\n\
+                  \"Key\" : \"a\"\n\"CreateRevision\" : 2\n\"ModRevision\" : 2\n\"Version\" : 1\n\"Value\" : \"1\"\n\
+                  \"Lease\" : 0000000000000000\n\"More\" : false\n\"Count\" : 1\n";
+    pair.differs("Hexadecimal ids", "get a -w fields --hex", given, &output(0, fields, ""));
+
+    let hash = pair.genuine_number("endpoint hashkv", ", ");
+    pair.differs("Status and hash", "endpoint hashkv", given, &output(0, &format!("<endpoint>, {hash}, 0\n"), ""));
+
+    let (genuine, ours) = pair.outputs("endpoint status", given);
+    let (genuine, ours): (Vec<_>, Vec<_>) = (genuine.stdout.split(", ").collect(), ours.stdout.split(", ").collect());
+    assert_eq!(genuine.len() + 6, ours.len());
+    assert_eq!(genuine[..3], ours[..3], "endpoint, ID, version");
+    assert_eq!(genuine[4..9], ours[8..13], "is leader to raft applied index");
+
+    let version = "etcdctl version: 3.7.1\nAPI version: 3.7\ncairnctl version: 0.1.0\n";
+    pair.differs("Version", "version", given, &output(0, version, ""));
+}
+
+impl Pair {
+    /// The number behind the first `prefix` in what the genuine program prints.
+    fn genuine_number(&self, line: &str, prefix: &str) -> u64 {
+        let (genuine, _) = self.outputs(line, Given::default());
+        let (_, rest) = genuine.stdout.split_once(prefix).expect("the prefix");
+        rest.trim().parse().expect("a number")
+    }
+}
+
+#[test]
+fn unusable_command_lines_are_refused_with_the_same_text_and_exit_code() {
+    let pair = Pair::start(&[]);
+    all_same(
+        &pair,
+        &[
+            "get",
+            "get a b --prefix",
+            "get a --prefix --from-key",
+            "get a --keys-only --count-only",
+            "get a --count-only",
+            "get a --count-only -w json",
+            "get a --print-value-only -w json",
+            "get a --consistency x",
+            "get a --order x",
+            "get a --sort-by x",
+            "get a -w table",
+            "get a -w foo",
+            "put",
+            "put a b --ignore-value",
+            "put a b --lease zz",
+            "put a b --lease 1234",
+            "put a b --lease 99999999999999999",
+            "put a -w table",
+            "del",
+            "del a b c",
+            "del a b --prefix",
+            "del a --prefix --from-key",
+            "del a -w table",
+            "alarm list -w table",
+            "get a --cert ''",
+            "get a --cacert ''",
+            "get a --cacert /nonexistent",
+            "get a --cert /nonexistent",
+            "get a --key /nonexistent",
+            "get a --cert /nonexistent --key /nonexistent",
+            "--endpoints= get a",
+            "check perf --load huge",
+        ],
+    );
+    // The usage that both print differs by the flags that are new; the error must not.
+    for line in [
+        "get a --limit x",
+        "get a --limit 99999999999999999999",
+        "get a --limit",
+        "get a --bogus",
+        "get -x",
+        "get a --prefix=maybe",
+        "get a --command-timeout x",
+        "get a --dial-timeout 5",
+        "get a --dial-timeout 5y",
+        "get a -w",
+        "version -x",
+        "endpoint hashkv --rev x",
+    ] {
+        let (genuine, ours) = pair.outputs(line, Given::default());
+        assert_eq!((ours.code, &ours.stderr), (genuine.code, &genuine.stderr), "`{line}`: ours is on the left");
+        assert!(ours.stdout.starts_with("NAME:\n\t"), "`{line}`: {}", ours.stdout);
+    }
+    for line in ["bogus", "gett a", "--hex bogus get"] {
+        let (genuine, ours) = pair.outputs(line, Given::default());
+        let lines = |text: &str| -> Vec<String> {
+            let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+            lines.sort();
+            lines.dedup();
+            lines
+        };
+        assert_eq!((ours.code, lines(&ours.stderr)), (genuine.code, lines(&genuine.stderr)), "`{line}`");
+    }
+    for line in ["", "--help", "endpoint", "endpoint bogus", "alarm", "get --help", "help get", "help bogus"] {
+        let (genuine, ours) = pair.outputs(line, Given::default());
+        assert_eq!((ours.code, ours.stderr), (genuine.code, genuine.stderr), "`{line}`: ours is on the left");
+        let start = |text: &str| text.lines().take(1).map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(start(&ours.stdout), start(&genuine.stdout), "`{line}`");
+    }
+}
+
+#[test]
+fn flags_and_endpoints_are_read_in_every_spelling() {
+    let pair = Pair::start(&[]);
+    all_same(
+        &pair,
+        &[
+            "put a 1",
+            "put ab 2",
+            "get a -wjson",
+            "get a -w=json",
+            "-w json get a",
+            "--write-out=json --hex=false get a --prefix=true",
+            "ge a",
+            "get --limit=-1 --prefix a",
+            "get --limit 0x1 --prefix a",
+            "get --limit 1_0 --prefix a",
+            "get --limit 2 --limit 1 --prefix a",
+            "get a --prefix --prefix=false",
+            "--endpoints http://@ get a",
+            "--endpoints http://@/ get a",
+            "--endpoints http://127.0.0.1:1,@ get a",
+            "--endpoints 127.0.0.1:1 --endpoints @ get a",
+            "--endpoints ,@ get a",
+            "get a --endpoints=@",
+            "get a --insecure-skip-tls-verify --insecure-discovery=false --keepalive-time 1m --keepalive-timeout 1m",
+            "get a --command-timeout 1m30s --dial-timeout 1500ms --discovery-srv-name x",
+            "get a --user someone:password",
+            "get a --user someone --password password",
+            "get a --password password",
+            "get a --command-timeout 0s",
+        ],
+    );
+    let env = |pairs| Given { env: pairs, ..Given::default() };
+    for pairs in [
+        &[("ETCDCTL_API", "3"), ("ETCDCTL_WRITE_OUT", "json")][..],
+        &[("ETCDCTL_API", "4")],
+        &[("ETCDCTL_HEX", "true"), ("ETCDCTL_DIAL_TIMEOUT", "7s"), ("ETCDCTL_CACERT", "")],
+        &[("ETCDCTL_USER", "a:b"), ("ETCDCTL_INSECURE_TRANSPORT", "true")],
+        &[("ETCDCTL_PREFIX", "true")],
+        &[("ETCDCTL_WRITE_OUT", "nothing")],
+        &[("ETCDCTL_CERT", "/nonexistent")],
+    ] {
+        let (genuine, ours) = pair.outputs("get a", env(pairs));
+        let text = |stderr: &str| stderr.replace("Error: ", "");
+        assert_eq!(
+            (ours.code, &ours.stdout, text(&ours.stderr)),
+            (genuine.code, &genuine.stdout, text(&genuine.stderr)),
+            "{pairs:?}: ours is on the left"
+        );
+    }
+    let ours = output(0, "a\n1\n", "");
+    pair.differs("Variables and flags", "--endpoints @ get a", env(&[("ETCDCTL_ENDPOINTS", "127.0.0.1:1")]), &ours);
+    let refused = "Error: invalid value of the environment variable ETCDCTL_HEX: \
+                   strconv.ParseBool: parsing \"perhaps\": invalid syntax";
+    pair.differs("Unreadable variables", "get a", env(&[("ETCDCTL_HEX", "perhaps")]), &output(128, "", refused));
+    let refused = "Error: ETCDCTL_API=2: there is no v2 API here; unset ETCDCTL_API or set it to 3";
+    pair.differs("API version 2", "get a", env(&[("ETCDCTL_API", "2")]), &output(1, "", refused));
+}
+
+#[test]
+fn endpoints_that_do_not_answer_end_in_the_same_errors() {
+    let pair = Pair::start(&[]);
+    all_same(
+        &pair,
+        &[
+            "--endpoints 127.0.0.1:1 get a --command-timeout 300ms",
+            "--endpoints 127.0.0.1:1 put a b --command-timeout 300ms",
+            "--endpoints http://@ --endpoints 127.0.0.1:1 put a b",
+            "--endpoints https://@ get a --command-timeout 300ms",
+            "--endpoints nowhere get a --command-timeout 300ms",
+            "--endpoints @ --insecure-transport=false get a --command-timeout 300ms",
+            "--endpoints http://@ --insecure-transport=false get a",
+            "--endpoints 127.0.0.1:1 endpoint status --command-timeout 300ms -w json",
+            "--endpoints 127.0.0.1:1 endpoint hashkv --command-timeout 300ms -w json",
+            "--endpoints 127.0.0.1:1,@ defrag --command-timeout 300ms",
+            "--endpoints 127.0.0.1:1 endpoint status --cluster --command-timeout 300ms",
+            "--endpoints 127.0.0.1:1 get a --user a:b --dial-timeout 300ms",
+            "endpoint hashkv --rev 200 -w json",
+        ],
+    );
+    let line = "--endpoints unix:///nonexistent/socket get a --command-timeout 300ms";
+    let refused = "Error: endpoint \"unix:///nonexistent/socket\": unknown scheme; \
+                   expected host:port, http://host:port or https://host:port";
+    pair.differs("Endpoints", line, Given::default(), &output(128, "", refused));
+    pair.same_masked("--endpoints 127.0.0.1:1,@ endpoint status --command-timeout 300ms -w json", measured);
+    for line in [
+        "--endpoints 127.0.0.1:1 endpoint health --command-timeout 300ms",
+        "--endpoints 127.0.0.1:1,@ endpoint health --command-timeout 300ms -w json",
+        "--endpoints 127.0.0.1:1,@ endpoint health --command-timeout 300ms",
+    ] {
+        let (genuine, ours) = pair.outputs(line, Given::default());
+        assert_eq!((ours.code, genuine.code), (5, 1), "`{line}`");
+        assert_eq!(measured(ours.stdout), measured(genuine.stdout), "`{line}`: ours is on the left");
+        assert_eq!(measured(ours.stderr), measured(genuine.stderr), "`{line}`: ours is on the left");
+    }
+}
+
+#[test]
+fn a_full_store_raises_an_alarm_that_is_shown_and_cleared_alike() {
+    let pair = Pair::start(&["--quota-backend-bytes", "4000000"]);
+    let value = "x".repeat(1_000_000);
+    // When a server notices that it is full depends on when it last wrote, so the two need not be full at the same put.
+    let full = (0..10).any(|number| {
+        let (genuine, ours) = pair.outputs(&format!("put key{number}"), stdin(&value));
+        [genuine, ours].iter().all(|output| output.stderr == "Error: etcdserver: mvcc: database space exceeded")
+    });
+    assert!(full, "the quota was never reached");
+    let masked = |text: String| {
+        let text = mask_after(&measured(text), "\"revision\":", |character| !character.is_ascii_digit());
+        mask_after(&text, "\"Revision\" : ", |character| character == '\n')
+    };
+    for line in
+        ["put small value", "alarm list", "alarm list -w json", "alarm list -w fields", "endpoint status -w json"]
+    {
+        let shown = pair.same_masked(line, masked);
+        assert!(
+            line.starts_with("put") || (shown.stdout + &shown.stderr).contains("<member>"),
+            "`{line}` shows no alarm"
+        );
+    }
+    pair.same_server("alarm list -w protobuf", Given::default());
+    let (genuine, ours) = pair.outputs("endpoint health -w json", Given::default());
+    assert_eq!((ours.code, genuine.code), (5, 1));
+    assert_eq!(measured(ours.stdout), measured(genuine.stdout));
+    assert_eq!(ours.stderr, genuine.stderr);
+    all_same(&pair, &["del key0", "alarm disarm", "alarm disarm", "put key0 1"]);
+}
+
+#[test]
+fn users_are_asked_for_and_refused_alike() {
+    let pair = Pair::start(&[]);
+    // This program cannot set users up yet, so the genuine one does it on both servers.
+    for side in [&pair.genuine, &pair.ours] {
+        for line in ["user add root:pw", "user add nobody:pw", "user grant-role root root", "put a 1", "auth enable"] {
+            let done = run(&pair.genuine.program, &side.words(line), Given::default());
+            assert_eq!(done.code, 0, "`{line}`: {}", done.stderr);
+        }
+    }
+    all_same(
+        &pair,
+        &[
+            "get a",
+            "get a --user root:pw",
+            "get a --user root --password pw",
+            "get a --user root:wrong",
+            "get a --user root:pw --password pw",
+            "get a --user nobody:pw",
+            "put a 2 --user nobody:pw",
+            "member list",
+            "alarm list --user root:pw",
+            "endpoint hashkv -w json",
+            "endpoint hashkv -w json --user root:pw",
+            "defrag",
+            "--endpoints @,127.0.0.1:1 get a --user root:pw",
+        ],
+    );
+    pair.same_masked("endpoint health --user nobody:pw", measured);
+    pair.same_masked("endpoint health --cluster --user root:pw", measured);
+    let (genuine, ours) = pair.outputs("endpoint health --user root:wrong -w json", Given::default());
+    assert_eq!((ours.code, &ours.stdout, &ours.stderr), (5, &genuine.stdout, &genuine.stderr));
+    let given = stdin("pw\n");
+    let asked = output(0, "a\n1\n", "Password: ");
+    pair.differs("Passwords", "get a --user root", given, &asked);
+}
+
+#[test]
+fn what_would_have_ended_the_genuine_program_badly_is_answered() {
+    let pair = Pair::start(&[]);
+    pair.same("put k2 v");
+    let heading = "Transactions";
+    for (input, stderr, code) in [
+        ("mod(\"k\") == \"1\"\n", "Error: malformed comparison: mod(\"k\") == \"1\" (unknown operator ==)", 3),
+        (
+            "mod(\"k\") = \"x\"\n",
+            "Error: invalid txn compare request: mod(\"k\") = \"x\" (strconv.ParseInt: parsing \"x\": invalid syntax)",
+            3,
+        ),
+        ("\nget a --bogus\n", "Error: invalid txn request: get a --bogus (unknown flag: --bogus)", 3),
+    ] {
+        pair.differs(heading, "txn", stdin(input), &output(code, "", stderr));
+    }
+    let answered = output(0, "SUCCESS\n\nk2\nv\n", "");
+    pair.differs(heading, "txn", stdin("lease(\"k2\") = \"0\"\n\nget k2\n\n\n"), &answered);
+    let quoted = output(0, "SUCCESS\n\nOK\n\nk2\nsingle quoted\n", "");
+    pair.differs(heading, "txn", stdin("\nput k2 'single quoted'\nget k2\n\n\n"), &quoted);
+
+    let fields = "\"ClusterID\" : 0\n\"MemberID\" : 0\n\"RaftTerm\" : 0\n";
+    pair.differs("Alarms", "alarm disarm -w fields", Given::default(), &output(0, fields, ""));
+
+    // Too late to refuse the format once the put is done.
+    let refused = output(4, "", "Error: table not supported as output format");
+    let (genuine, ours) = pair.outputs("put done-or-not 1 -w table", Given::default());
+    assert_eq!((&ours, &genuine), (&refused, &refused));
+    let (genuine, ours) = pair.outputs("get done-or-not", Given::default());
+    assert_eq!((ours.stdout.as_str(), genuine.stdout.as_str()), ("", "done-or-not\n1\n"));
+}
+
+#[test]
+fn deleting_a_range_named_by_two_keys_takes_a_moment_or_a_flag() {
+    let pair = Pair::start(&[]);
+    all_same(&pair, &["put a 1", "put b 1", "put c 1", "del a c -w json", "get '' --prefix"]);
+    let warned = run(&pair.ours.program, &pair.ours.words("del a c"), Given::default());
+    assert!(warned.stderr.starts_with("Warning: Keys between \"a\" and \"c\" will be deleted."), "{}", warned.stderr);
+    let at_once = run(&pair.ours.program, &pair.ours.words("del c d --range"), Given::default());
+    assert_eq!(at_once, output(0, "1\n", ""));
+}

