@@ -41,10 +41,6 @@ impl Queue {
         self.commands.push_back(queued);
     }
 
-    pub(super) fn front(&self) -> Option<&Queued> {
-        self.commands.front()
-    }
-
     pub(super) fn pop(&mut self) -> Option<Queued> {
         let queued = self.commands.pop_front()?;
         self.bytes -= queued.command.len();

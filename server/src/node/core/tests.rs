@@ -218,7 +218,7 @@ fn without_a_leader_requests_time_out_and_are_never_proposed_later() {
     bench.turn();
     assert_eq!(bench.refused(), [(1, ProposeError::TimeoutLeaderFailure)]);
     assert_eq!(mem::take(&mut bench.reads), [(5, Err(ReadIndexError::Timeout))]);
-    assert!(bench.core.queue.front().is_none_or(|queued| !bench.core.waiters.contains(queued.counter.unwrap())));
+    assert!(bench.core.next_queued().is_none());
     assert_eq!(bench.core.status().pending, 0);
 }
 
