@@ -16,7 +16,11 @@ impl Alarms {
 
     /// The alarms of a kind, or all if the kind is [`AlarmType::None`].
     pub fn list(&self, kind: i32) -> Vec<AlarmMember> {
-        self.0.iter().filter(|(own, _)| kind == AlarmType::None as i32 || *own == kind).map(|(alarm, member_id)| AlarmMember { member_id: *member_id, alarm: *alarm }).collect()
+        self.0
+            .iter()
+            .filter(|(own, _)| kind == AlarmType::None as i32 || *own == kind)
+            .map(|(alarm, member_id)| AlarmMember { member_id: *member_id, alarm: *alarm })
+            .collect()
     }
 
     /// Raises an alarm; `false` if it is raised already.

@@ -1,14 +1,17 @@
 //! Applying committed entries.
 //!
-//! Entries are evaluated in log order into one open batch: data, applied index, revision, compactions, leases, members, alarms. The batch is written to the
-//! store, then published to readers, then answered. If the store asks to wait, the batch is kept and nothing more is applied until it is through.
+//! Entries are evaluated in log order into one open batch: data, applied index, revision, compactions, leases, members,
+//! alarms. The batch is written to the store, then published to readers, then answered. If the store asks to wait, the
+//! batch is kept and nothing more is applied until it is through.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use cairn_proto::{
     ApiError,
-    etcdserverpb::{AlarmMember, AlarmRequest, AlarmType, LeaseCheckpointRequest, LeaseGrantRequest, alarm_request::AlarmAction},
+    etcdserverpb::{
+        AlarmMember, AlarmRequest, AlarmType, LeaseCheckpointRequest, LeaseGrantRequest, alarm_request::AlarmAction,
+    },
 };
 use raft::eraftpb::{ConfChangeV2, ConfState};
 
@@ -66,9 +69,11 @@ pub(super) struct Planned {
 type Evaluated = Result<(Reply, Option<i64>), StateError>;
 
 impl State {
-    /// Applies entries, which must follow the applied one without a gap; those applied before are skipped. Answers come in the order of the commands.
+    /// Applies entries, which must follow the applied one without a gap; those applied before are skipped. Answers come
+    /// in the order of the commands.
     ///
-    /// [`StateError::Stalled`]: all of them are evaluated and kept; call [`State::retry`], not this, until it answers. Any other error is fatal.
+    /// [`StateError::Stalled`]: all of them are evaluated and kept; call [`State::retry`], not this, until it answers.
+    /// Any other error is fatal.
     pub fn apply(&mut self, entries: &[Committed]) -> Result<Vec<Answer>, StateError> {
         self.usable()?;
         if self.stalled {
@@ -117,7 +122,7 @@ impl State {
             }
             CommittedData::ConfChange(_, conf_state, context) => {
                 self.open.batch.put(Table::Meta, record::conf_state::KEY, record::conf_state::encode(conf_state));
-                self.conf_state = conf_state.clone();
+                self.raft_members = conf_state.clone();
                 if !context.is_empty() {
                     let (id, change) = MemberChange::decode(context.clone()).map_err(damaged)?;
                     let outcome = self.change_members(change);
@@ -170,7 +175,12 @@ impl State {
         let alarms = self.alarms.load();
         let changes_keys = matches!(
             request,
-            Request::Put(_) | Request::DeleteRange(_) | Request::Txn(_) | Request::Compact(_) | Request::LeaseGrant(_) | Request::LeaseRevoke { .. }
+            Request::Put(_)
+                | Request::DeleteRange(_)
+                | Request::Txn(_)
+                | Request::Compact(_)
+                | Request::LeaseGrant(_)
+                | Request::LeaseRevoke { .. }
         );
         if changes_keys && alarms.any(AlarmType::Corrupt) {
             return Err(ApiError::Corrupt);
@@ -331,7 +341,11 @@ impl State {
             }
             self.open.batch.put(Table::Meta, record::applied::KEY, self.applied.encode().to_vec());
             if self.open.revision != self.reader.revision() {
-                self.open.batch.put(Table::Meta, record::current::KEY, record::current::encode(self.open.revision).to_vec());
+                self.open.batch.put(
+                    Table::Meta,
+                    record::current::KEY,
+                    record::current::encode(self.open.revision).to_vec(),
+                );
             }
             self.stalled = true;
         }
@@ -352,6 +366,10 @@ impl State {
         if compacts && let Some(call) = &self.on_compaction {
             call();
         }
-        Ok(planned.into_iter().zip(pins).map(|(Planned { id, outcome, .. }, pin)| Answer { id, outcome, pin }).collect())
+        Ok(planned
+            .into_iter()
+            .zip(pins)
+            .map(|(Planned { id, outcome, .. }, pin)| Answer { id, outcome, pin })
+            .collect())
     }
 }

@@ -1,7 +1,8 @@
 //! Commands: what goes through the raft log, and what applying one answers.
 //!
-//! Everything that is not deterministic (lease ids, member ids, times, password hashes) was chosen before a command was encoded and is carried in it.
-//! `codec` is the byte layout of one command, `entry` how many of them travel in one raft entry.
+//! Everything that is not deterministic (lease ids, member ids, times, password hashes) was chosen before a command was
+//! encoded and is carried in it. `codec` is the byte layout of one command, `entry` how many of them travel in one raft
+//! entry.
 
 use bytes::Bytes;
 use cairn_proto::etcdserverpb as pb;
@@ -51,7 +52,8 @@ pub enum Request {
     Compact(pb::CompactionRequest),
     /// Creates a lease; the id and the TTL in seconds were chosen by the member that accepted the request.
     LeaseGrant(pb::LeaseGrantRequest),
-    /// Ends a lease and deletes its keys. For an expiry, the term of the leader that decided it: apply ignores one from another term.
+    /// Ends a lease and deletes its keys. For an expiry, the term of the leader that decided it: apply ignores one from
+    /// another term.
     LeaseRevoke {
         /// The lease.
         id: i64,
@@ -78,7 +80,8 @@ pub enum Request {
 /// What applying a command answers: the deterministic result, the same on every member.
 pub type Outcome = Result<Reply, cairn_proto::ApiError>;
 
-/// The result of a command, as revisions to read rather than bytes: rows are built off the apply path by the member that owes the answer.
+/// The result of a command, as revisions to read rather than bytes: rows are built off the apply path by the member
+/// that owes the answer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Reply {
     /// Of a KV request.

@@ -7,14 +7,16 @@ use crate::store::StoreError;
 
 /// Why the state could not do what was asked.
 ///
-/// A *deterministic* error is an answer: every member that applies the command gives the same one. All others are about this member alone (its disk, its
-/// version): it must not apply anything more, because it would part from the others. [`StateError::Stalled`] is the one to wait out.
+/// A *deterministic* error is an answer: every member that applies the command gives the same one. All others are about
+/// this member alone (its disk, its version): it must not apply anything more, because it would part from the others.
+/// [`StateError::Stalled`] is the one to wait out.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// The command is refused; the answer to its caller.
     #[error(transparent)]
     Refused(ApiError),
-    /// The store asks to wait. What was to be written is kept; call [`State::retry`](super::State::retry) until it is through.
+    /// The store asks to wait. What was to be written is kept; call [`State::retry`](super::State::retry) until it is
+    /// through.
     #[error("the store's write buffers are full; what was applied waits to be written")]
     Stalled,
     /// An entry of the log holds a command this version cannot apply.
@@ -38,7 +40,9 @@ pub enum StateError {
         what: String,
     },
     /// The data directory was written by a newer version.
-    #[error("the stored state has format {found}, this version reads up to {supported}: run the version that wrote it, or a newer one")]
+    #[error(
+        "the stored state has format {found}, this version reads up to {supported}: run the version that wrote it, or a newer one"
+    )]
     NewerFormat {
         /// The format found.
         found: u32,

@@ -1,7 +1,7 @@
 //! The replicated leases: which exist, for how long they were granted, and which keys hang on them.
 //!
-//! There is no clock here. When a lease runs out is the leader's judgement; it comes through the log as a revoke. Which keys hang on a lease is rebuilt from
-//! the key index at start: every value names its lease.
+//! There is no clock here. When a lease runs out is the leader's judgement; it comes through the log as a revoke. Which
+//! keys hang on a lease is rebuilt from the key index at start: every value names its lease.
 //!
 //! The table runs a batch ahead of the published revision. That is safe: what it shows is committed.
 

@@ -1,11 +1,13 @@
 //! The members of the cluster.
 //!
-//! Who votes is raft's business ([`ConfState`]); this is what clients are told: names and addresses, and which ids may never come back.
+//! Who votes is raft's business ([`ConfState`]); this is what clients are told: names and addresses, and which ids may
+//! never come back.
 //!
 //! A membership change travels as the context of a raft configuration change:
 //! ```text
-//! format u8 = 1 | kind u8 | member u64 | nonce u64 | counter u64 | etcdserverpb.Member as a protobuf message
-//! kind: 1 add (learner or not), 2 remove (only the id counts), 3 change peer addresses (id and addresses count), 4 promote (only the id counts)
+//! format u8 = 1 | kind u8 | member u64 | nonce u64 | counter u64 | etcdserverpb.Member as a protobuf message kind: 1
+//! add (learner or not), 2 remove (only the id counts), 3 change peer addresses (id and addresses count), 4 promote
+//! (only the id counts)
 //! ```
 //! member, nonce and counter name the request, as in a command.
 
@@ -31,7 +33,8 @@ impl Membership {
     /// Who votes and who learns.
     pub fn conf_state(&self) -> ConfState {
         let ids = |learner: bool| {
-            let mut ids: Vec<u64> = self.members.iter().filter(|member| member.is_learner == learner).map(|member| member.id).collect();
+            let mut ids: Vec<u64> =
+                self.members.iter().filter(|member| member.is_learner == learner).map(|member| member.id).collect();
             ids.sort_unstable();
             ids
         };
@@ -81,7 +84,9 @@ impl MemberChange {
         let (kind, member) = match self {
             Self::Add(member) => (ADD, member.clone()),
             Self::Remove(id) => (REMOVE, pb::Member { id: *id, ..Default::default() }),
-            Self::Update { id, peer_urls } => (UPDATE, pb::Member { id: *id, peer_urls: peer_urls.clone(), ..Default::default() }),
+            Self::Update { id, peer_urls } => {
+                (UPDATE, pb::Member { id: *id, peer_urls: peer_urls.clone(), ..Default::default() })
+            }
             Self::Promote(id) => (PROMOTE, pb::Member { id: *id, ..Default::default() }),
         };
         out.put_u8(FORMAT);
@@ -103,7 +108,8 @@ impl MemberChange {
         let kind = context.try_get_u8().map_err(short)?;
         let mut word = || context.try_get_u64().map_err(short);
         let id = RequestId { member: word()?, nonce: word()?, counter: word()? };
-        let member = pb::Member::decode(context).map_err(|error| CommandError::Payload { kind, reason: error.to_string() })?;
+        let member =
+            pb::Member::decode(context).map_err(|error| CommandError::Payload { kind, reason: error.to_string() })?;
         let change = match kind {
             ADD => Self::Add(member),
             REMOVE => Self::Remove(member.id),
@@ -143,7 +149,8 @@ mod tests {
     #[test]
     fn the_first_membership_names_voters_and_learners_in_order() {
         let member = |id, is_learner| pb::Member { id, is_learner, ..Default::default() };
-        let membership = Membership { cluster_id: 1, members: vec![member(9, false), member(2, true), member(3, false)] };
+        let membership =
+            Membership { cluster_id: 1, members: vec![member(9, false), member(2, true), member(3, false)] };
         let conf_state = membership.conf_state();
         assert_eq!((conf_state.voters, conf_state.learners), (vec![3, 9], vec![2]));
     }

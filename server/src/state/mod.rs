@@ -5,14 +5,15 @@
 //! mvcc/      keys with their history, and how to read them  record/    everything persisted that is not a value
 //! leases, members, alarms   the small replicated tables
 //! ```
-//! What may call it: `node/` opens it and applies; `api/` reads through [`Reader`] and the small tables' views. A background thread drives the
-//! [`Compactor`].
+//! What may call it: `node/` opens it and applies; `api/` reads through [`Reader`] and the small tables' views. A
+//! background thread drives the [`Compactor`].
 //!
-//! The one invariant: the same entries give the same state and the same answers on every member: no clock, no random number, no hash-map order, and no
-//! error that one member can have and another not. An error is the answer ([`StateError::is_deterministic`]) or it ends this replica.
+//! The one invariant: the same entries give the same state and the same answers on every member: no clock, no random
+//! number, no hash-map order, and no error that one member can have and another not. An error is the answer
+//! ([`StateError::is_deterministic`]) or it ends this replica.
 //!
-//! What is in memory (the key index, leases, members, alarms) may run ahead of the store by the batch being applied, never behind it; readers of keys see
-//! only what is written.
+//! What is in memory (the key index, leases, members, alarms) may run ahead of the store by the batch being applied,
+//! never behind it; readers of keys see only what is written.
 
 #![deny(clippy::disallowed_methods)]
 
@@ -32,9 +33,9 @@ mod leases;
 mod members;
 pub mod mvcc;
 mod open;
+pub mod record;
 #[cfg(test)]
 mod tests;
-pub mod record;
 
 pub use alarms::Alarms;
 pub use apply::{Answer, Committed, CommittedData};
@@ -49,7 +50,7 @@ use mvcc::{Mvcc, Open};
 use record::{applied::Applied, scheduled::Scheduled};
 
 /// How long a compaction waits for pinned reads, unless told otherwise.
-pub const PIN_HOLD_MAX: Duration = Duration::from_secs(5 * 60);
+pub const PIN_HOLD_MAX: Duration = Duration::from_mins(5);
 
 /// What a [`State`] is opened with.
 #[derive(Clone)]
@@ -66,13 +67,21 @@ pub struct StateOptions {
 
 impl Default for StateOptions {
     fn default() -> Self {
-        Self { pin_hold_max: PIN_HOLD_MAX, on_compaction: None, answers_for: None, index: mvcc::index::IndexLimits::default() }
+        Self {
+            pin_hold_max: PIN_HOLD_MAX,
+            on_compaction: None,
+            answers_for: None,
+            index: mvcc::index::IndexLimits::default(),
+        }
     }
 }
 
 impl std::fmt::Debug for StateOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("StateOptions").field("pin_hold_max", &self.pin_hold_max).field("answers_for", &self.answers_for).finish_non_exhaustive()
+        f.debug_struct("StateOptions")
+            .field("pin_hold_max", &self.pin_hold_max)
+            .field("answers_for", &self.answers_for)
+            .finish_non_exhaustive()
     }
 }
 
@@ -84,7 +93,7 @@ pub struct State {
     members: Arc<ArcSwap<Members>>,
     alarms: Arc<ArcSwap<Alarms>>,
     version: Arc<ArcSwap<Option<String>>>,
-    conf_state: ConfState,
+    raft_members: ConfState,
     /// The newest entry evaluated, and the newest one whose effects are written.
     applied: Applied,
     written: Applied,
@@ -104,7 +113,11 @@ pub struct State {
 
 impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("State").field("applied", &self.applied).field("revision", &self.open.revision).field("stalled", &self.stalled).finish_non_exhaustive()
+        f.debug_struct("State")
+            .field("applied", &self.applied)
+            .field("revision", &self.open.revision)
+            .field("stalled", &self.stalled)
+            .finish_non_exhaustive()
     }
 }
 
@@ -138,8 +151,8 @@ impl Views {
 }
 
 impl State {
-    /// Makes an empty store the first state of a cluster, as every one of its first members does by itself: as if a snapshot at `index` and `term` had been
-    /// installed. Durable when it returns.
+    /// Makes an empty store the first state of a cluster, as every one of its first members does by itself: as if a
+    /// snapshot at `index` and `term` had been installed. Durable when it returns.
     pub fn bootstrap(&mut self, membership: &Membership, index: u64, term: u64) -> Result<(), StateError> {
         if self.applied != Applied::default() {
             return Err(StateError::NotEmpty);
@@ -158,7 +171,7 @@ impl State {
         }
         self.mvcc.store.write(&batch)?;
         self.mvcc.store.flush()?;
-        self.conf_state = membership.conf_state();
+        self.raft_members = membership.conf_state();
         self.members.store(Arc::new(members));
         (self.applied, self.written) = (applied, applied);
         Ok(())
@@ -176,7 +189,7 @@ impl State {
 
     /// Raft's view of the membership.
     pub fn conf_state(&self) -> &ConfState {
-        &self.conf_state
+        &self.raft_members
     }
 
     /// Commands applied since the state was opened.
@@ -229,8 +242,11 @@ pub fn persisted_applied(store: &dyn Store) -> Result<u64, StateError> {
     })
 }
 
-/// Visits a small table whole; the first error ends it.
-fn for_each(store: &dyn Store, table: Table, visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StateError>) -> Result<(), StateError> {
+/// What is done with each record of a table.
+type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), StateError> + 'a;
+
+/// Visits a table whole; the first error ends it.
+fn for_each(store: &dyn Store, table: Table, visit: &mut Visit<'_>) -> Result<(), StateError> {
     let mut result = Ok(());
     store.scan(table, b"", None, &mut |key, value| {
         result = visit(key, value);

@@ -25,7 +25,8 @@ use crate::store::{Store, Table};
 const FIRST_REVISION: i64 = 1;
 
 impl State {
-    /// Opens the state in `store`. An empty store gives an empty state, which [`State::bootstrap`] or a snapshot has to fill before anything is applied.
+    /// Opens the state in `store`. An empty store gives an empty state, which [`State::bootstrap`] or a snapshot has to
+    /// fill before anything is applied.
     pub fn open(store: Arc<dyn Store>, options: StateOptions) -> Result<Self, StateError> {
         let meta = |key: &[u8]| store.get(Table::Meta, key);
         if let Some(bytes) = meta(record::format::KEY)? {
@@ -35,10 +36,20 @@ impl State {
             }
         }
         let applied = meta(record::applied::KEY)?.map(|bytes| Applied::decode(&bytes)).transpose()?.unwrap_or_default();
-        let revision = meta(record::current::KEY)?.map(|bytes| record::current::decode(&bytes)).transpose()?.unwrap_or(FIRST_REVISION);
-        let scheduled = meta(record::scheduled::KEY)?.map(|bytes| record::scheduled::decode(&bytes)).transpose()?.unwrap_or_default();
-        let finished = meta(record::finished::KEY)?.map(|bytes| Finished::decode(&bytes)).transpose()?.unwrap_or_default();
-        let conf_state = meta(record::conf_state::KEY)?.map(|bytes| record::conf_state::decode(&bytes)).transpose()?.unwrap_or_default();
+        let revision = meta(record::current::KEY)?
+            .map(|bytes| record::current::decode(&bytes))
+            .transpose()?
+            .unwrap_or(FIRST_REVISION);
+        let scheduled = meta(record::scheduled::KEY)?
+            .map(|bytes| record::scheduled::decode(&bytes))
+            .transpose()?
+            .unwrap_or_default();
+        let finished =
+            meta(record::finished::KEY)?.map(|bytes| Finished::decode(&bytes)).transpose()?.unwrap_or_default();
+        let conf_state = meta(record::conf_state::KEY)?
+            .map(|bytes| record::conf_state::decode(&bytes))
+            .transpose()?
+            .unwrap_or_default();
         let version = meta(record::version::KEY)?.map(|bytes| record::version::decode(&bytes)).transpose()?;
 
         let index = read_index(store.as_ref(), &options, revision)?;
@@ -55,7 +66,7 @@ impl State {
             members: Arc::new(ArcSwap::from_pointee(members)),
             alarms: Arc::new(ArcSwap::from_pointee(alarms)),
             version: Arc::new(ArcSwap::from_pointee(version)),
-            conf_state,
+            raft_members: conf_state,
             applied,
             written: applied,
             open,
@@ -75,9 +86,12 @@ impl State {
 fn read_index(store: &dyn Store, options: &StateOptions, revision: i64) -> Result<Index, StateError> {
     let mut index = Index::new(options.index);
     for_each(store, Table::Rev, &mut |key, stored| {
-        let (at, tombstone) = Revision::decode(key).ok_or_else(|| StateError::Corrupt { what: format!("{key:02x?} is no revision") })?;
+        let (at, tombstone) =
+            Revision::decode(key).ok_or_else(|| StateError::Corrupt { what: format!("{key:02x?} is no revision") })?;
         if at.main > revision {
-            return Err(StateError::Corrupt { what: format!("revision {} is stored, but the newest is said to be {revision}", at.main) });
+            return Err(StateError::Corrupt {
+                what: format!("revision {} is stored, but the newest is said to be {revision}", at.main),
+            });
         }
         mvcc::restore(&mut index, at, tombstone, stored)?;
         Ok(())
@@ -93,12 +107,13 @@ fn read_leases(store: &dyn Store, index: &Index) -> Result<LeaseTable, StateErro
     })?;
     let mut from = if leases.is_empty() { None } else { Some(Bytes::new()) };
     while let Some(start) = from.take() {
-        let visited = index.visit(&start, &RangeEnd::Unbounded, Revision::whole(i64::MAX), usize::MAX, &mut |key, meta| {
-            if meta.lease != 0 {
-                leases.reattach(key, 0, meta.lease);
-            }
-            ControlFlow::Continue(())
-        });
+        let visited =
+            index.visit(&start, &RangeEnd::Unbounded, Revision::whole(i64::MAX), usize::MAX, &mut |key, meta| {
+                if meta.lease != 0 {
+                    leases.reattach(key, 0, meta.lease);
+                }
+                ControlFlow::Continue(())
+            });
         if let Visited::More(next) = visited {
             from = Some(next);
         }

@@ -1,9 +1,11 @@
 //! Byte layout of one command.
 //!
 //! ```text
-//! format u8 = 1 | kind u8 | member u64 | nonce u64 | counter u64 | auth revision varint | user length varint | user | payload (the rest)
+//! format u8 = 1 | kind u8 | member u64 | nonce u64 | counter u64
+//! auth revision varint | user length varint | user | payload (the rest)
 //! ```
-//! Fixed integers are big endian, varints are LEB128 (at most 10 bytes). The payload is the request as a protobuf message:
+//! Fixed integers are big endian, varints are LEB128 (at most 10 bytes). The payload is the request as a protobuf
+//! message:
 //!
 //! | kind | request | payload |
 //! |---|---|---|
@@ -19,8 +21,9 @@
 //! | 10 | PublishMember | `etcdserverpb.Member` with ID, name and clientURLs |
 //! | 11 | ClusterVersion | the version, UTF-8 |
 //!
-//! An unknown format or kind is an error, and fatal to a replica that meets one in its log: skipping it would part its state from the others'.
-//! A new kind is proposed only once the replicated cluster version says that every member knows it.
+//! An unknown format or kind is an error, and fatal to a replica that meets one in its log: skipping it would part its
+//! state from the others'. A new kind is proposed only once the replicated cluster version says that every member knows
+//! it.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use cairn_proto::etcdserverpb as pb;
@@ -52,7 +55,9 @@ const CLUSTER_VERSION: u8 = 11;
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum CommandError {
     /// Written by a newer version.
-    #[error("a command has format {found}, this version reads up to {COMMAND_FORMAT}: run the version that wrote it, or a newer one")]
+    #[error(
+        "a command has format {found}, this version reads up to {COMMAND_FORMAT}: run the version that wrote it, or a newer one"
+    )]
     UnknownFormat {
         /// The format found.
         found: u8,
@@ -142,7 +147,9 @@ fn payload_len(request: &Request) -> usize {
         Request::LeaseRevoke { .. } => 8 + 1 + VARINT_BYTES_MAX,
         Request::LeaseCheckpoint(r) => r.encoded_len(),
         Request::Alarm(r) => r.encoded_len(),
-        Request::PublishMember { name, client_urls, .. } => 32 + name.len() + client_urls.iter().map(|url| url.len() + 8).sum::<usize>(),
+        Request::PublishMember { name, client_urls, .. } => {
+            32 + name.len() + client_urls.iter().map(|url| url.len() + 8).sum::<usize>()
+        }
         Request::ClusterVersion(version) => version.len(),
     }
 }
@@ -163,7 +170,10 @@ fn put_payload(out: &mut BytesMut, request: &Request) {
         Request::LeaseCheckpoint(r) => put_message(out, r),
         Request::Alarm(r) => put_message(out, r),
         Request::PublishMember { member, name, client_urls } => {
-            put_message(out, &pb::Member { id: *member, name: name.clone(), client_urls: client_urls.clone(), ..Default::default() });
+            put_message(
+                out,
+                &pb::Member { id: *member, name: name.clone(), client_urls: client_urls.clone(), ..Default::default() },
+            );
         }
         Request::ClusterVersion(version) => out.put_slice(version.as_bytes()),
     }
@@ -248,14 +258,16 @@ pub(super) mod tests {
     }
 
     fn put() -> impl Strategy<Value = pb::PutRequest> {
-        (bytes(), bytes(), any::<i64>(), any::<[bool; 3]>()).prop_map(|(key, value, lease, [prev_kv, ignore_value, ignore_lease])| pb::PutRequest {
-            key,
-            value,
-            lease,
-            prev_kv,
-            ignore_value,
-            ignore_lease,
-        })
+        (bytes(), bytes(), any::<i64>(), any::<[bool; 3]>()).prop_map(
+            |(key, value, lease, [prev_kv, ignore_value, ignore_lease])| pb::PutRequest {
+                key,
+                value,
+                lease,
+                prev_kv,
+                ignore_value,
+                ignore_lease,
+            },
+        )
     }
 
     fn txn() -> impl Strategy<Value = pb::TxnRequest> {
@@ -271,39 +283,62 @@ pub(super) mod tests {
         let leaf = prop_oneof![
             Just(None),
             put().prop_map(|put| Some(request_op::Request::RequestPut(put))),
-            (bytes(), bytes()).prop_map(|(key, range_end)| Some(request_op::Request::RequestDeleteRange(pb::DeleteRangeRequest { key, range_end, prev_kv: true }))),
-            (bytes(), any::<i64>()).prop_map(|(key, revision)| Some(request_op::Request::RequestRange(pb::RangeRequest { key, revision, ..Default::default() }))),
+            (bytes(), bytes()).prop_map(|(key, range_end)| Some(request_op::Request::RequestDeleteRange(
+                pb::DeleteRangeRequest { key, range_end, prev_kv: true }
+            ))),
+            (bytes(), any::<i64>()).prop_map(|(key, revision)| Some(request_op::Request::RequestRange(
+                pb::RangeRequest { key, revision, ..Default::default() }
+            ))),
         ];
         let ops = leaf.clone().prop_map(op).prop_recursive(3, 12, 4, move |inner| {
-            vec(inner, 0..4).prop_map(move |success| op(Some(request_op::Request::RequestTxn(pb::TxnRequest { success, ..Default::default() }))))
+            vec(inner, 0..4).prop_map(move |success| {
+                op(Some(request_op::Request::RequestTxn(pb::TxnRequest { success, ..Default::default() })))
+            })
         });
-        (vec(compare, 0..3), vec(ops.clone(), 0..4), vec(ops, 0..3)).prop_map(|(compare, success, failure)| pb::TxnRequest { compare, success, failure })
+        (vec(compare, 0..3), vec(ops.clone(), 0..4), vec(ops, 0..3))
+            .prop_map(|(compare, success, failure)| pb::TxnRequest { compare, success, failure })
     }
 
     fn request() -> impl Strategy<Value = Request> {
         prop_oneof![
             put().prop_map(Request::Put),
             txn().prop_map(Request::Txn),
-            (bytes(), bytes(), any::<bool>()).prop_map(|(key, range_end, prev_kv)| Request::DeleteRange(pb::DeleteRangeRequest { key, range_end, prev_kv })),
-            (any::<i64>(), any::<bool>()).prop_map(|(revision, physical)| Request::Compact(pb::CompactionRequest { revision, physical })),
+            (bytes(), bytes(), any::<bool>()).prop_map(|(key, range_end, prev_kv)| Request::DeleteRange(
+                pb::DeleteRangeRequest { key, range_end, prev_kv }
+            )),
+            (any::<i64>(), any::<bool>())
+                .prop_map(|(revision, physical)| Request::Compact(pb::CompactionRequest { revision, physical })),
             (any::<i64>(), any::<i64>()).prop_map(|(id, ttl)| Request::LeaseGrant(pb::LeaseGrantRequest { id, ttl })),
-            (any::<i64>(), option::of(any::<u64>())).prop_map(|(id, expired_in_term)| Request::LeaseRevoke { id, expired_in_term }),
-            vec((any::<i64>(), any::<i64>()), 0..4).prop_map(|all| Request::LeaseCheckpoint(pb::LeaseCheckpointRequest {
-                checkpoints: all.into_iter().map(|(id, remaining_ttl)| pb::LeaseCheckpoint { id, remaining_ttl }).collect(),
+            (any::<i64>(), option::of(any::<u64>()))
+                .prop_map(|(id, expired_in_term)| Request::LeaseRevoke { id, expired_in_term }),
+            vec((any::<i64>(), any::<i64>()), 0..4).prop_map(|all| Request::LeaseCheckpoint(
+                pb::LeaseCheckpointRequest {
+                    checkpoints: all
+                        .into_iter()
+                        .map(|(id, remaining_ttl)| pb::LeaseCheckpoint { id, remaining_ttl })
+                        .collect(),
+                }
+            )),
+            (0..3i32, any::<u64>(), 0..3i32).prop_map(|(action, member_id, alarm)| Request::Alarm(pb::AlarmRequest {
+                action,
+                member_id,
+                alarm
             })),
-            (0..3i32, any::<u64>(), 0..3i32).prop_map(|(action, member_id, alarm)| Request::Alarm(pb::AlarmRequest { action, member_id, alarm })),
-            (any::<u64>(), ".{0,8}", vec(".{0,12}", 0..3)).prop_map(|(member, name, client_urls)| Request::PublishMember { member, name, client_urls }),
+            (any::<u64>(), ".{0,8}", vec(".{0,12}", 0..3))
+                .prop_map(|(member, name, client_urls)| Request::PublishMember { member, name, client_urls }),
             ".{0,8}".prop_map(Request::ClusterVersion),
         ]
     }
 
     pub(in super::super) fn command() -> impl Strategy<Value = Command> {
-        (any::<[u64; 3]>(), bytes(), any::<u64>(), request()).prop_map(|([member, nonce, counter], user, auth_revision, request)| Command {
-            id: RequestId { member, nonce, counter },
-            user,
-            auth_revision,
-            request,
-        })
+        (any::<[u64; 3]>(), bytes(), any::<u64>(), request()).prop_map(
+            |([member, nonce, counter], user, auth_revision, request)| Command {
+                id: RequestId { member, nonce, counter },
+                user,
+                auth_revision,
+                request,
+            },
+        )
     }
 
     proptest! {
@@ -339,7 +374,12 @@ pub(super) mod tests {
 
     fn a_command() -> Command {
         let put = pb::PutRequest { key: "k".into(), value: "v".into(), ..Default::default() };
-        Command { id: RequestId { member: 1, nonce: 2, counter: 3 }, user: Bytes::new(), auth_revision: 0, request: Request::Put(put) }
+        Command {
+            id: RequestId { member: 1, nonce: 2, counter: 3 },
+            user: Bytes::new(),
+            auth_revision: 0,
+            request: Request::Put(put),
+        }
     }
 
     #[test]

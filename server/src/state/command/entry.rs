@@ -3,8 +3,8 @@
 //! ```text
 //! entry = { length varint | command [length bytes] }   one or more times
 //! ```
-//! An entry closes at [`ENTRY_BYTES_MAX`] or [`ENTRY_COMMANDS_MAX`], whichever comes first; a command larger than that travels alone. An entry without data
-//! is what raft itself writes when a leader begins its term.
+//! An entry closes at [`ENTRY_BYTES_MAX`] or [`ENTRY_COMMANDS_MAX`], whichever comes first; a command larger than that
+//! travels alone. An entry without data is what raft itself writes when a leader begins its term.
 
 use bytes::{BufMut, Bytes};
 
@@ -33,7 +33,8 @@ impl EntryBuilder {
 
     /// Whether an encoded command of `bytes` still belongs into this entry. An empty entry takes any one command.
     pub fn fits(&self, bytes: usize) -> bool {
-        self.commands == 0 || (self.commands < ENTRY_COMMANDS_MAX && self.data.len() + varint_len(bytes) + bytes <= ENTRY_BYTES_MAX)
+        self.commands == 0
+            || (self.commands < ENTRY_COMMANDS_MAX && self.data.len() + varint_len(bytes) + bytes <= ENTRY_BYTES_MAX)
     }
 
     /// Adds an encoded command; `false`, and nothing is added, if the entry has to be closed first.

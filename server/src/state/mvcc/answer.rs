@@ -1,4 +1,5 @@
-//! Rows for what apply planned: the member that owes an answer reads them, off the apply path, from revisions the answer's pin keeps.
+//! Rows for what apply planned: the member that owes an answer reads them, off the apply path, from revisions the
+//! answer's pin keeps.
 
 use bytes::Bytes;
 use cairn_proto::etcdserverpb::{RangeRequest, TxnRequest, request_op::Request};
@@ -12,7 +13,8 @@ use super::{
 };
 use crate::state::command::OpReply;
 
-/// What one KV operation answers, rows included. `revision` is what a sub-answer's header says; the answer of a nested txn has an empty header.
+/// What one KV operation answers, rows included. `revision` is what a sub-answer's header says; the answer of a nested
+/// txn has an empty header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OpRows {
     /// Of a put.
@@ -50,7 +52,9 @@ pub enum OpRows {
 /// The rows of `reply`; `view` looks at any point, it is moved to each one needed.
 pub(super) fn rows(view: &View<'_>, reply: &OpReply) -> Result<OpRows, Unread> {
     Ok(match reply {
-        OpReply::Put { revision, previous } => OpRows::Put { revision: *revision, previous: previous.map(|at| view.value(at)).transpose()? },
+        OpReply::Put { revision, previous } => {
+            OpRows::Put { revision: *revision, previous: previous.map(|at| view.value(at)).transpose()? }
+        }
         OpReply::DeleteRange { revision, deleted, previous } => {
             let mut values = Vec::with_capacity(previous.len());
             for page in previous.chunks(super::view::PAGE_KEYS) {
@@ -58,8 +62,12 @@ pub(super) fn rows(view: &View<'_>, reply: &OpReply) -> Result<OpRows, Unread> {
             }
             OpRows::DeleteRange { revision: *revision, deleted: *deleted, previous: values }
         }
-        OpReply::Range { revision, at, request } => OpRows::Range { revision: *revision, rows: range::rows(&view.moved(*at), request)? },
-        OpReply::Txn { succeeded, ops } => OpRows::Txn { succeeded: *succeeded, ops: ops.iter().map(|op| rows(view, op)).collect::<Result<_, _>>()? },
+        OpReply::Range { revision, at, request } => {
+            OpRows::Range { revision: *revision, rows: range::rows(&view.moved(*at), request)? }
+        }
+        OpReply::Txn { succeeded, ops } => {
+            OpRows::Txn { succeeded: *succeeded, ops: ops.iter().map(|op| rows(view, op)).collect::<Result<_, _>>()? }
+        }
     })
 }
 
@@ -70,7 +78,9 @@ pub(super) fn without_rows(reply: &OpReply) -> Option<OpRows> {
         OpReply::DeleteRange { revision, deleted, previous } if previous.is_empty() => {
             Some(OpRows::DeleteRange { revision: *revision, deleted: *deleted, previous: Vec::new() })
         }
-        OpReply::Txn { succeeded, ops } => Some(OpRows::Txn { succeeded: *succeeded, ops: ops.iter().map(without_rows).collect::<Option<_>>()? }),
+        OpReply::Txn { succeeded, ops } => {
+            Some(OpRows::Txn { succeeded: *succeeded, ops: ops.iter().map(without_rows).collect::<Option<_>>()? })
+        }
         _ => None,
     }
 }
@@ -88,7 +98,9 @@ fn run_ranges(view: &View<'_>, pin: &Pin, txn: &TxnRequest, steps: &mut Steps<'_
     let mut ops = Vec::with_capacity(requests.len());
     for op in requests {
         ops.push(match &op.request {
-            Some(Request::RequestRange(range)) => OpRows::Range { revision: pin.revision(), rows: read_range(view, pin, range)? },
+            Some(Request::RequestRange(range)) => {
+                OpRows::Range { revision: pin.revision(), rows: read_range(view, pin, range)? }
+            }
             Some(Request::RequestTxn(nested)) => run_ranges(view, pin, nested, steps)?,
             _ => return Err(super::ReadError::Corrupt { what: "a txn that writes was taken for a read".into() }.into()),
         });

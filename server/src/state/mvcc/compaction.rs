@@ -1,15 +1,15 @@
 //! Compaction's physical half: removes superseded revisions from index and store, in small steps driven from outside.
 //!
-//! The logical half is over when a Compact command is applied: reads below the compacted revision are refused. What is left to do is written down with it,
-//! so it survives a restart, and is done here:
+//! The logical half is over when a Compact command is applied: reads below the compacted revision are refused. What is
+//! left to do is written down with it, so it survives a restart, and is done here:
 //! ```text
 //! hash   the hash that the compaction owes to HashKV (nothing may be removed before it is known)
 //! wait   for reads pinned below the target; after a limit they are expired instead
 //! sweep  the index, some keys at a time; what it drops is removed from the store in one small batch
 //! done   the last batch also says how far this member has come; who waits for `physical=true` is woken
 //! ```
-//! No step holds the index for longer than [`STEP_KEYS`] keys take (well under a millisecond). Revision keys are written once and removed once, which is what
-//! makes the store's cheaper single delete right.
+//! No step holds the index for longer than [`STEP_KEYS`] keys take (well under a millisecond). Revision keys are
+//! written once and removed once, which is what makes the store's cheaper single delete right.
 
 use std::{mem, sync::Arc, sync::atomic::Ordering, time::Duration};
 
@@ -106,7 +106,8 @@ impl Compactor {
     }
 
     fn wait(&mut self, target: i64, since: Duration, now: Duration) -> CompactionStep {
-        // From the moment compaction to the target was published, nobody pins below it any more; who did before is waited for.
+        // From the moment compaction to the target was published, nobody pins below it any more; who did before is
+        // waited for.
         match self.mvcc.horizon.lock().oldest_pin().filter(|pinned| *pinned < target) {
             Some(pinned) if now.saturating_sub(since) < self.pin_hold_max => {
                 self.job = Job::Wait { target, since };
@@ -125,7 +126,13 @@ impl Compactor {
         if sweep.removed.is_empty()
             && let Some(from) = sweep.next.take()
         {
-            sweep.next = self.mvcc.index.write().compact_step(sweep.target, &from, STEP_KEYS, STEP_REVISIONS, &mut sweep.removed);
+            sweep.next = self.mvcc.index.write().compact_step(
+                sweep.target,
+                &from,
+                STEP_KEYS,
+                STEP_REVISIONS,
+                &mut sweep.removed,
+            );
         }
         let mut batch = Batch::default();
         for (at, tombstone) in &sweep.removed {
@@ -159,7 +166,8 @@ impl Compactor {
     fn finish(&self, target: i64) {
         let mut horizon = self.mvcc.horizon.lock();
         horizon.finished = target;
-        let (done, waiting) = mem::take(&mut horizon.waiters).into_iter().partition(|(revision, _)| *revision <= target);
+        let (done, waiting) =
+            mem::take(&mut horizon.waiters).into_iter().partition(|(revision, _)| *revision <= target);
         horizon.waiters = waiting;
         drop(horizon);
         let done: Vec<_> = done;

@@ -1,7 +1,7 @@
 //! Compares: the conditions of a txn.
 //!
-//! A compare of a range must hold for every key that lives in it. Where no key lives, the compare sees 0 for version, create and mod revision and lease,
-//! and a compare of values is false whatever it asks.
+//! A compare of a range must hold for every key that lives in it. Where no key lives, the compare sees 0 for version,
+//! create and mod revision and lease, and a compare of values is false whatever it asks.
 
 use std::{cmp::Ordering, ops::ControlFlow};
 
@@ -91,7 +91,13 @@ struct Seen<'a> {
 
 impl Seen<'_> {
     fn of(meta: &KeyMeta) -> Self {
-        Self { version: meta.version, created: meta.created, modified: meta.modified.main, lease: meta.lease, value: b"" }
+        Self {
+            version: meta.version,
+            created: meta.created,
+            modified: meta.modified.main,
+            lease: meta.lease,
+            value: b"",
+        }
     }
 }
 
@@ -99,11 +105,21 @@ fn holds_with(compare: &Compare, seen: &Seen<'_>) -> bool {
     // A union of another kind than the target counts as not given: 0 or empty.
     let union = compare.target_union.as_ref();
     let ordering = match target(compare) {
-        Some(CompareTarget::Version) => seen.version.cmp(&if let Some(TargetUnion::Version(version)) = union { *version } else { 0 }),
-        Some(CompareTarget::Create) => seen.created.cmp(&if let Some(TargetUnion::CreateRevision(revision)) = union { *revision } else { 0 }),
-        Some(CompareTarget::Mod) => seen.modified.cmp(&if let Some(TargetUnion::ModRevision(revision)) = union { *revision } else { 0 }),
-        Some(CompareTarget::Lease) => seen.lease.cmp(&if let Some(TargetUnion::Lease(lease)) = union { *lease } else { 0 }),
-        Some(CompareTarget::Value) => seen.value.cmp(if let Some(TargetUnion::Value(value)) = union { value } else { b"" }),
+        Some(CompareTarget::Version) => {
+            seen.version.cmp(&if let Some(TargetUnion::Version(version)) = union { *version } else { 0 })
+        }
+        Some(CompareTarget::Create) => {
+            seen.created.cmp(&if let Some(TargetUnion::CreateRevision(revision)) = union { *revision } else { 0 })
+        }
+        Some(CompareTarget::Mod) => {
+            seen.modified.cmp(&if let Some(TargetUnion::ModRevision(revision)) = union { *revision } else { 0 })
+        }
+        Some(CompareTarget::Lease) => {
+            seen.lease.cmp(&if let Some(TargetUnion::Lease(lease)) = union { *lease } else { 0 })
+        }
+        Some(CompareTarget::Value) => {
+            seen.value.cmp(if let Some(TargetUnion::Value(value)) = union { value } else { b"" })
+        }
         None => Ordering::Equal,
     };
     match CompareResult::try_from(compare.result) {

@@ -1,18 +1,20 @@
-//! Hashes over the history: equal on members with the same history, and equal to those of the store this API comes from, so that they also prove a
-//! migration.
+//! Hashes over the history: equal on members with the same history, and equal to those of the store this API comes
+//! from, so that they also prove a migration.
 //!
-//! HashKV at revision R, with C the compacted revision, is CRC-32C over the word "key" and, in order, every revision up to R, each as
+//! HashKV at revision R, with C the compacted revision, is CRC-32C over the word "key" and, in order, every revision up
+//! to R, each as
 //! ```text
 //! main u64 BE | '_' | sub u64 BE | 't' for a tombstone | the stored value
 //! ```
-//! Of the revisions at or below C only the **keep-set** counts: the value of each key that lives at R. If the keep-set is empty, every value that compaction
-//! to C leaves counts. Tombstones at or below C never do, not even those at C, which are kept. So the hash is a function of the log, R and C, whatever was
-//! physically removed.
+//! Of the revisions at or below C only the **keep-set** counts: the value of each key that lives at R. If the keep-set
+//! is empty, every value that compaction to C leaves counts. Tombstones at or below C never do, not even those at C,
+//! which are kept. So the hash is a function of the log, R and C, whatever was physically removed.
 //!
-//! A compaction to C remembers the hash at C as seen just before it, that is with the compacted revision of then. The newest ten of these answer HashKV at
-//! their revisions ever after; they are how members compare themselves at a common point. The keep-set of such a hash is what compaction to C leaves, so it
-//! is empty only if there is no tombstone at exactly C either. As it reads every value up to C, it is left out for stores of more than
-//! [`HASHED_KEYS_MAX`] keys, which answer there as at any other revision.
+//! A compaction to C remembers the hash at C as seen just before it, that is with the compacted revision of then. The
+//! newest ten of these answer HashKV at their revisions ever after; they are how members compare themselves at a common
+//! point. The keep-set of such a hash is what compaction to C leaves, so it is empty only if there is no tombstone at
+//! exactly C either. As it reads every value up to C, it is left out for stores of more than [`HASHED_KEYS_MAX`] keys,
+//! which answer there as at any other revision.
 
 use std::ops::ControlFlow;
 
@@ -69,10 +71,15 @@ enum Keep {
 }
 
 impl HashWalk {
-    /// The hash at `at` with the compacted revision `compacted`; `for_compaction` if it is the one that compaction to `at` remembers.
+    /// The hash at `at` with the compacted revision `compacted`; `for_compaction` if it is the one that compaction to
+    /// `at` remembers.
     pub(super) fn new(mvcc: &Mvcc, at: i64, compacted: i64, for_compaction: bool) -> Result<Self, ReadError> {
         let mut keep = Keep::Living;
-        if compacted > 0 && at > 0 && !any_key_lives(mvcc, at) && !(for_compaction && any_tombstone_survives_at(mvcc, at)?) {
+        if compacted > 0
+            && at > 0
+            && !any_key_lives(mvcc, at)
+            && !(for_compaction && any_tombstone_survives_at(mvcc, at)?)
+        {
             keep = Keep::Surviving;
         }
         Ok(Self { at, compacted, keep, from: Vec::new(), crc: crc32c::crc32c(b"key") })
@@ -104,7 +111,9 @@ impl HashWalk {
             ControlFlow::Continue(())
         })?;
         if let Some(key) = damaged {
-            return Err(ReadError::Corrupt { what: format!("a stored revision has the key {key:02x?} or a value without a key") });
+            return Err(ReadError::Corrupt {
+                what: format!("a stored revision has the key {key:02x?} or a value without a key"),
+            });
         }
         (self.from, self.crc) = (from, crc);
         Ok((left > 0).then_some(crc))
@@ -138,7 +147,10 @@ fn wire_key(at: Revision, tombstone: bool) -> [u8; 18] {
 fn any_key_lives(mvcc: &Mvcc, at: i64) -> bool {
     let mut from = Bytes::new();
     loop {
-        let visited = mvcc.index.read().visit(&from, &RangeEnd::Unbounded, Revision::whole(at), PAGE_KEYS, &mut |_, _| ControlFlow::Break(()));
+        let visited =
+            mvcc.index
+                .read()
+                .visit(&from, &RangeEnd::Unbounded, Revision::whole(at), PAGE_KEYS, &mut |_, _| ControlFlow::Break(()));
         match visited {
             Visited::Stopped => return true,
             Visited::Finished => return false,
@@ -161,14 +173,21 @@ fn any_tombstone_survives_at(mvcc: &Mvcc, main: i64) -> Result<bool, StoreError>
 }
 
 impl Reader {
-    /// The hash of all keys up to `revision`, the newest one if it is 0. Reads everything: not for a thread that must not block.
+    /// The hash of all keys up to `revision`, the newest one if it is 0. Reads everything: not for a thread that must
+    /// not block.
     pub fn hash_kv(&self, revision: i64) -> Result<KvHash, ReadError> {
         let mvcc = &self.mvcc;
         let mut horizon = mvcc.horizon.lock();
         let header_revision = horizon.revision;
-        let remembered = horizon.compactions.iter().find(|one| one.scheduled.hashed && one.scheduled.revision == revision).copied();
+        let remembered =
+            horizon.compactions.iter().find(|one| one.scheduled.hashed && one.scheduled.revision == revision).copied();
         if let Some(one) = remembered {
-            let answer = |hash| KvHash { hash, compact_revision: one.scheduled.previous, hash_revision: revision, header_revision };
+            let answer = |hash| KvHash {
+                hash,
+                compact_revision: one.scheduled.previous,
+                hash_revision: revision,
+                header_revision,
+            };
             if let Some(hash) = one.hash {
                 return Ok(answer(hash));
             }
@@ -205,7 +224,8 @@ impl Reader {
         }
     }
 
-    /// A hash over all replicated data, keys included, and the store's revision. For tests: it is a point of history only while nothing is applied.
+    /// A hash over all replicated data, keys included, and the store's revision. For tests: it is a point of history
+    /// only while nothing is applied.
     pub fn hash(&self) -> Result<(u32, i64), ReadError> {
         let keys = self.hash_kv(0)?;
         let mut crc = keys.hash;

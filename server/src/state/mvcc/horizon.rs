@@ -6,10 +6,11 @@
 //!  superseded revisions     new reads begin      newest revision
 //!  are gone up to here      at or above here     readers see
 //! ```
-//! A read **pins** the revision it reads at. Compaction is logical at once (new reads below `compacted` are refused), but nothing that a pinned read may
-//! still need is removed while the pin stands: physical removal up to C waits for all pins below C. The wait has a limit; when it is over, the pins below C
-//! are *expired*: their reads end in "compacted" instead of answering from a history with holes. The limit counts from the moment a compaction is held up,
-//! so that pinning itself needs no clock.
+//! A read **pins** the revision it reads at. Compaction is logical at once (new reads below `compacted` are refused),
+//! but nothing that a pinned read may still need is removed while the pin stands: physical removal up to C waits for
+//! all pins below C. The wait has a limit; when it is over, the pins below C are *expired*: their reads end in
+//! "compacted" instead of answering from a history with holes. The limit counts from the moment a compaction is held
+//! up, so that pinning itself needs no clock.
 
 use std::{
     collections::VecDeque,
@@ -75,7 +76,10 @@ impl Horizon {
 
     /// Compactions whose hash has to be computed before anything more is removed, oldest first.
     pub(super) fn hash_owed(&self) -> Option<Scheduled> {
-        self.compactions.iter().find(|one| one.scheduled.revision > self.finished && one.scheduled.hashed && one.hash.is_none()).map(|one| one.scheduled)
+        self.compactions
+            .iter()
+            .find(|one| one.scheduled.revision > self.finished && one.scheduled.hashed && one.hash.is_none())
+            .map(|one| one.scheduled)
     }
 
     pub(super) fn record_hash(&mut self, revision: i64, hash: u32) {
@@ -87,7 +91,10 @@ impl Horizon {
     /// The record of what is carried out, once everything superseded up to `revision` is gone.
     pub(super) fn finished_record(&self, revision: i64) -> Finished {
         let hashes = self.compactions.iter().filter(|one| one.scheduled.revision <= revision);
-        Finished { revision, hashes: hashes.filter_map(|one| one.hash.map(|hash| (one.scheduled.revision, hash))).collect() }
+        Finished {
+            revision,
+            hashes: hashes.filter_map(|one| one.hash.map(|hash| (one.scheduled.revision, hash))).collect(),
+        }
     }
 
     /// The lowest pinned revision.
@@ -98,10 +105,12 @@ impl Horizon {
     fn add_pin(&mut self, revision: i64) {
         match self.pins.back_mut() {
             Some((newest, count)) if *newest == revision => *count += 1,
-            Some((newest, _)) if *newest > revision => match self.pins.binary_search_by_key(&revision, |(revision, _)| *revision) {
-                Ok(at) => self.pins[at].1 += 1,
-                Err(at) => self.pins.insert(at, (revision, 1)),
-            },
+            Some((newest, _)) if *newest > revision => {
+                match self.pins.binary_search_by_key(&revision, |(revision, _)| *revision) {
+                    Ok(at) => self.pins[at].1 += 1,
+                    Err(at) => self.pins.insert(at, (revision, 1)),
+                }
+            }
             _ => self.pins.push_back((revision, 1)),
         }
     }
@@ -141,7 +150,11 @@ impl Pin {
 
     /// Whether a compaction stopped waiting for this pin. What was read before a successful check is whole.
     pub(super) fn check(&self) -> Result<(), ReadError> {
-        if self.mvcc.expired_below.load(Ordering::Acquire) > self.revision { Err(ReadError::Api(ApiError::Compacted)) } else { Ok(()) }
+        if self.mvcc.expired_below.load(Ordering::Acquire) > self.revision {
+            Err(ReadError::Api(ApiError::Compacted))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -174,7 +187,12 @@ impl Mvcc {
     }
 
     /// Makes what was written visible: first the pins that answers need, then the compactions, then the revision.
-    pub(in crate::state) fn publish(self: &Arc<Self>, revision: i64, scheduled: &[Scheduled], pins: impl Iterator<Item = Option<i64>>) -> Vec<Option<Pin>> {
+    pub(in crate::state) fn publish(
+        self: &Arc<Self>,
+        revision: i64,
+        scheduled: &[Scheduled],
+        pins: impl Iterator<Item = Option<i64>>,
+    ) -> Vec<Option<Pin>> {
         let mut horizon = self.horizon.lock();
         let pins = pins.map(|revision| revision.map(|revision| self.pin_known(&mut horizon, revision))).collect();
         for one in scheduled {

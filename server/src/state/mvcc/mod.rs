@@ -8,9 +8,9 @@
 //! compaction removes it, in small steps
 //! hash       HashKV and Hash                             index, value, revision    where everything stands
 //! ```
-//! Every read happens at a fixed point of history at or below the published revision, so writers never wait for readers and readers never see half a
-//! change. The one invariant: for every revision from the compacted one (or the oldest pin, if that is lower) to the published one, index and store
-//! together hold exactly what was visible there.
+//! Every read happens at a fixed point of history at or below the published revision, so writers never wait for readers
+//! and readers never see half a change. The one invariant: for every revision from the compacted one (or the oldest
+//! pin, if that is lower) to the published one, index and store together hold exactly what was visible there.
 
 use std::sync::{
     Arc,
@@ -47,12 +47,12 @@ use view::Unread;
 
 pub use answer::OpRows;
 pub use compaction::{CompactionStep, Compactor};
+pub(super) use hash::HASHED_KEYS_MAX;
 pub use hash::KvHash;
 pub use horizon::Pin;
 pub use pieces::{Piece, RangePieces};
 pub use range::Rows;
 pub use reader::{Inline, Reader, WaitCompacted};
-pub(super) use hash::HASHED_KEYS_MAX;
 pub(super) use txn::puts;
 pub(super) use write::{Open, Write};
 
@@ -122,7 +122,13 @@ impl std::fmt::Debug for Mvcc {
 }
 
 impl Mvcc {
-    pub(super) fn new(store: Arc<dyn Store>, index: Index, revision: i64, scheduled: &[Scheduled], finished: &Finished) -> Self {
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        index: Index,
+        revision: i64,
+        scheduled: &[Scheduled],
+        finished: &Finished,
+    ) -> Self {
         let horizon = Horizon::new(revision, scheduled, finished);
         Self {
             store,

@@ -1,13 +1,15 @@
 //! The order of rows whose sort keys are equal.
 //!
-//! The API does not define it, but clients see it, and the store this API comes from always answers the same order: that of Go's unstable sort. It is a
-//! pattern-defeating quicksort whose every decision depends on comparisons and lengths only, so it can be followed decision by decision. (Up to 12 rows it is
-//! an insertion sort, which keeps equal rows in key order.)
+//! The API does not define it, but clients see it, and the store this API comes from always answers the same order:
+//! that of Go's unstable sort. It is a pattern-defeating quicksort whose every decision depends on comparisons and
+//! lengths only, so it can be followed decision by decision. (Up to 12 rows it is an insertion sort, which keeps equal
+//! rows in key order.)
 //!
-//! The decisions, and the numbers in them, are facts of that sort: insertion up to [`INSERTION_MAX`]; pivot the middle below 8, median of three below
-//! [`NINTHER_MIN`], else the median of three medians; three exchanges with a shift-register generator seeded by the length after an unbalanced partition; heap
-//! sort once as many of those happened as the length has bits; runs equal to the element before the range are split off; a range that seems sorted is tried
-//! with at most [`REPAIRS_MAX`] repairs.
+//! The decisions, and the numbers in them, are facts of that sort: insertion up to [`INSERTION_MAX`]; pivot the middle
+//! below 8, median of three below [`NINTHER_MIN`], else the median of three medians; three exchanges with a
+//! shift-register generator seeded by the length after an unbalanced partition; heap sort once as many of those
+//! happened as the length has bits; runs equal to the element before the range are split off; a range that seems sorted
+//! is tried with at most [`REPAIRS_MAX`] repairs.
 
 /// Up to this length a range is sorted by insertion.
 const INSERTION_MAX: usize = 12;
@@ -206,7 +208,8 @@ impl<T, L: Fn(&T, &T) -> bool> Sorter<'_, T, L> {
         false
     }
 
-    /// Moves rows equal to the pivot to the front; nothing in the range is smaller. Answers where the greater ones begin.
+    /// Moves rows equal to the pivot to the front; nothing in the range is smaller. Answers where the greater ones
+    /// begin.
     fn split_equal(&mut self, start: usize, end: usize, pivot: usize) -> usize {
         self.rows.swap(start, pivot);
         let (mut low, mut high) = (start + 1, end);
@@ -226,7 +229,8 @@ impl<T, L: Fn(&T, &T) -> bool> Sorter<'_, T, L> {
         }
     }
 
-    /// Moves rows below the pivot before it, all others behind it. Answers where it is, and whether they stood so already.
+    /// Moves rows below the pivot before it, all others behind it. Answers where it is, and whether they stood so
+    /// already.
     fn partition(&mut self, start: usize, end: usize, pivot: usize) -> (usize, bool) {
         self.rows.swap(start, pivot);
         let (mut low, mut high) = (start + 1, end);

@@ -1,7 +1,9 @@
-//! Ranges in pieces of bounded size, for streams. Merged, the pieces are the answer of the range; only the last one knows `count` and `more`.
+//! Ranges in pieces of bounded size, for streams. Merged, the pieces are the answer of the range; only the last one
+//! knows `count` and `more`.
 //!
-//! A sort target without an order is odd here, and clients may know it so: rows are taken in chunks of 10, 20, 40 and so on, each chunk is sorted for
-//! itself as a range with that limit would be, and the next chunk begins behind the key that came out last. So a row may come twice or not at all.
+//! A sort target without an order is odd here, and clients may know it so: rows are taken in chunks of 10, 20, 40 and
+//! so on, each chunk is sorted for itself as a range with that limit would be, and the next chunk begins behind the key
+//! that came out last. So a row may come twice or not at all.
 
 use std::ops::ControlFlow;
 
@@ -56,7 +58,17 @@ impl RangePieces {
             Order::Natural => None,
             Order::Sorted { target, descending, late } => Some((Sort { target, descending, late }, FIRST_CHUNK)),
         };
-        Ok(Self { request: request.clone(), end, at, from: request.key.clone(), left, taken: 0, count, chunks, done: false })
+        Ok(Self {
+            request: request.clone(),
+            end,
+            at,
+            from: request.key.clone(),
+            left,
+            taken: 0,
+            count,
+            chunks,
+            done: false,
+        })
     }
 
     /// The point of history the pieces are read at.
@@ -134,7 +146,14 @@ impl RangePieces {
         Ok(())
     }
 
-    fn sorted_chunk(&mut self, view: &View<'_>, sort: Sort, rows: usize, bytes_max: usize, piece: &mut Piece) -> Result<bool, Unread> {
+    fn sorted_chunk(
+        &mut self,
+        view: &View<'_>,
+        sort: Sort,
+        rows: usize,
+        bytes_max: usize,
+        piece: &mut Piece,
+    ) -> Result<bool, Unread> {
         let chunk = sorted(&mut self.scan(view), rows.min(self.left), sort)?;
         self.taken += chunk.kvs.len() as u64;
         self.left -= chunk.kvs.len();

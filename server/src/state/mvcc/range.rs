@@ -4,12 +4,13 @@
 //! keys that live there, in key order  ->  revision filters  ->  sort  ->  limit
 //!                                \-> count: all of them, whatever filters and limit do
 //! ```
-//! The natural order (ascending by key) needs no sorting and stops at the limit. Any other order looks at all keys of the range first, but keeps no more
-//! candidates than the limit asks for, and reads values only of what is answered (or of everything, when values decide the order).
+//! The natural order (ascending by key) needs no sorting and stops at the limit. Any other order looks at all keys of
+//! the range first, but keeps no more candidates than the limit asks for, and reads values only of what is answered (or
+//! of everything, when values decide the order).
 //!
-//! A sort target without an order sorts ascending, but *after* the limit has cut, in key order, to one row more than asked for. For rows that sort equal see
-//! `order`; it needs all candidates at once, so beyond [`EXACT_ROWS_MAX`] rows or [`EXACT_BYTES_MAX`] bytes of values only the best are kept while looking,
-//! and equal rows then stay in key order.
+//! A sort target without an order sorts ascending, but *after* the limit has cut, in key order, to one row more than
+//! asked for. For rows that sort equal see `order`; it needs all candidates at once, so beyond [`EXACT_ROWS_MAX`] rows
+//! or [`EXACT_BYTES_MAX`] bytes of values only the best are kept while looking, and equal rows then stay in key order.
 
 use std::{cmp::Ordering, ops::ControlFlow};
 
@@ -87,7 +88,10 @@ pub(super) struct Filters {
 
 impl Filters {
     pub(super) fn of(request: &RangeRequest) -> Self {
-        Self { modified: (request.min_mod_revision, request.max_mod_revision), created: (request.min_create_revision, request.max_create_revision) }
+        Self {
+            modified: (request.min_mod_revision, request.max_mod_revision),
+            created: (request.min_create_revision, request.max_create_revision),
+        }
     }
 
     fn any(self) -> bool {
@@ -95,7 +99,8 @@ impl Filters {
     }
 
     fn pass(self, meta: &KeyMeta) -> bool {
-        let within = |(min, max): (i64, i64), revision: i64| (min == 0 || revision >= min) && (max == 0 || revision <= max);
+        let within =
+            |(min, max): (i64, i64), revision: i64| (min == 0 || revision >= min) && (max == 0 || revision <= max);
         within(self.modified, meta.modified.main) && within(self.created, meta.created)
     }
 }
@@ -164,7 +169,9 @@ impl Scan<'_> {
     /// Walks one page; `false` when the range is done or the visitor broke.
     pub(super) fn page(&mut self, visit: &mut dyn FnMut(&[u8], KeyMeta) -> ControlFlow<()>) -> Result<bool, Unread> {
         let filters = self.filters;
-        let visited = self.view.page(&self.from, &self.end, &mut |key, meta| if filters.pass(&meta) { visit(key, meta) } else { ControlFlow::Continue(()) })?;
+        let visited = self.view.page(&self.from, &self.end, &mut |key, meta| {
+            if filters.pass(&meta) { visit(key, meta) } else { ControlFlow::Continue(()) }
+        })?;
         Ok(match visited {
             Visited::More(next) => {
                 self.from = next;
@@ -311,11 +318,19 @@ pub(super) fn sorted(scan: &mut Scan<'_>, limit: usize, sort: Sort) -> Result<Ro
             break;
         }
     }
-    if exact { sort.exactly(&mut best, limit) } else { sort.best(&mut best, limit) }
+    if exact {
+        sort.exactly(&mut best, limit);
+    } else {
+        sort.best(&mut best, limit);
+    }
     let mut rows = Rows { more: seen > limit, kvs: Vec::with_capacity(best.len()), ..Rows::default() };
     if by_value {
         for candidate in best {
-            rows.kvs.push(if keys_only { without_value(candidate.meta.modified, candidate.stored)? } else { candidate.stored });
+            rows.kvs.push(if keys_only {
+                without_value(candidate.meta.modified, candidate.stored)?
+            } else {
+                candidate.stored
+            });
         }
     } else if keys_only {
         let mut bare = BareRows::default();

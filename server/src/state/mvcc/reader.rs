@@ -7,8 +7,9 @@
 //!     Inline::Defer => /* on a thread that may block: */ reader.range(&pin, &request)?,
 //! }
 //! ```
-//! What the caller has to mind: a pin held for long is broken once a compaction has waited for it, and its reads then end in "compacted". An error that is
-//! not [deterministic](ReadError::is_deterministic) is fatal to the replica, not an answer.
+//! What the caller has to mind: a pin held for long is broken once a compaction has waited for it, and its reads then
+//! end in "compacted". An error that is not [deterministic](ReadError::is_deterministic) is fatal to the replica, not
+//! an answer.
 
 use std::{
     pin,
@@ -71,12 +72,14 @@ impl Reader {
         self.mvcc.compacted()
     }
 
-    /// Pins a revision to read at, the newest one if `revision` is not positive. Errors: it is compacted, or still to come.
+    /// Pins a revision to read at, the newest one if `revision` is not positive. Errors: it is compacted, or still to
+    /// come.
     pub fn pin(&self, revision: i64) -> Result<Pin, ApiError> {
         self.mvcc.pin(revision)
     }
 
-    /// The rows of a range at the pinned revision (the request's own revision is not looked at). May wait for the disk and take long.
+    /// The rows of a range at the pinned revision (the request's own revision is not looked at). May wait for the disk
+    /// and take long.
     pub fn range(&self, pin: &Pin, request: &RangeRequest) -> Result<Rows, ReadError> {
         range::rows(&View::pinned(pin, Revision::whole(pin.revision())), request).map_err(Unread::into_error)
     }
@@ -93,7 +96,12 @@ impl Reader {
     }
 
     /// The next piece, of about `bytes_max` bytes and at least one row; `None` after the last. May wait for the disk.
-    pub fn next_piece(&self, pin: &Pin, pieces: &mut RangePieces, bytes_max: usize) -> Result<Option<Piece>, ReadError> {
+    pub fn next_piece(
+        &self,
+        pin: &Pin,
+        pieces: &mut RangePieces,
+        bytes_max: usize,
+    ) -> Result<Option<Piece>, ReadError> {
         let view = View::pinned(pin, pieces.at());
         pieces.next(&view, bytes_max).map_err(Unread::into_error)
     }
@@ -118,8 +126,8 @@ impl Reader {
         }
     }
 
-    /// Carries out a txn of nothing but ranges at the pinned revision, which must be the newest one when it was pinned (`pin(0)`). May wait for the disk.
-    /// The top-level answer's header says the pin's revision.
+    /// Carries out a txn of nothing but ranges at the pinned revision, which must be the newest one when it was pinned
+    /// (`pin(0)`). May wait for the disk. The top-level answer's header says the pin's revision.
     pub fn read_txn(&self, pin: &Pin, txn: &TxnRequest) -> Result<OpRows, ReadError> {
         answer::read_txn(&View::pinned(pin, Revision::whole(pin.revision())), pin, txn).map_err(Unread::into_error)
     }
@@ -155,7 +163,11 @@ impl Future for WaitCompacted {
         if horizon.finished >= self.revision {
             return Poll::Ready(());
         }
-        if !horizon.waiters.iter().any(|(revision, waker)| *revision == self.revision && waker.will_wake(context.waker())) {
+        if !horizon
+            .waiters
+            .iter()
+            .any(|(revision, waker)| *revision == self.revision && waker.will_wake(context.waker()))
+        {
             horizon.waiters.push((self.revision, context.waker().clone()));
         }
         Poll::Pending

@@ -1,10 +1,12 @@
 //! Transactions: compare, check, run.
 //!
-//! 1. **Path.** All compares, those of nested txns on the way included, are judged against the state before the txn. That fixes which branches run.
-//! 2. **Check.** Every operation on the path is checked against that same state, in order, before anything changes: the revision of a range (compacted,
-//!    future), the lease of a put, the existence of a key that `ignore_value` or `ignore_lease` needs. The first failure is the answer of the whole txn.
-//! 3. **Deletes before ignoring puts.** A put that needs the previous value of a key which an earlier operation of this txn deletes cannot run. The whole
-//!    txn is refused with "key not found".
+//! 1. **Path.** All compares, those of nested txns on the way included, are judged against the state before the txn. That
+//!    fixes which branches run.
+//! 2. **Check.** Every operation on the path is checked against that same state, in order, before anything changes: the
+//!    revision of a range (compacted, future), the lease of a put, the existence of a key that `ignore_value` or
+//!    `ignore_lease` needs. The first failure is the answer of the whole txn.
+//! 3. **Deletes before ignoring puts.** A put that needs the previous value of a key which an earlier operation of this
+//!    txn deletes cannot run. The whole txn is refused with "key not found".
 //! 4. **Run.** Nothing can fail any more but the store. Operations see the writes of earlier ones.
 //!
 //! Operations on branches not taken are never looked at.
@@ -77,7 +79,8 @@ fn all_hold(view: &View<'_>, compares: &[Compare]) -> Result<bool, Unread> {
     Ok(true)
 }
 
-/// Whether a range of a txn may be read. Unlike outside of txns, a negative revision is below the compacted one (once there is one).
+/// Whether a range of a txn may be read. Unlike outside of txns, a negative revision is below the compacted one (once
+/// there is one).
 pub(super) fn check_range(request: &RangeRequest, newest: i64, compacted: i64) -> Result<(), ApiError> {
     match request.revision {
         0 => Ok(()),
@@ -131,7 +134,9 @@ impl Checks<'_> {
         let (_, ops) = steps.enter(txn);
         for op in ops {
             match &op.request {
-                Some(Request::RequestRange(range)) => check_range(range, self.newest, self.compacted).map_err(refused)?,
+                Some(Request::RequestRange(range)) => {
+                    check_range(range, self.newest, self.compacted).map_err(refused)?;
+                }
                 Some(Request::RequestPut(put)) => {
                     check_put(self.view, put, self.has_lease)?;
                     met.ignoring_puts |= needs_previous(put);
@@ -153,7 +158,8 @@ struct Met {
     ignoring_puts: bool,
 }
 
-/// The key space that the txn has deleted so far and not put again, as disjoint intervals: start, and end if there is one.
+/// The key space that the txn has deleted so far and not put again, as disjoint intervals: start, and end if there is
+/// one.
 #[derive(Debug, Default)]
 struct Gone(BTreeMap<Bytes, Option<Bytes>>);
 
@@ -198,7 +204,9 @@ impl Gone {
             end = later(end, known_end);
         }
         // Swallow the intervals that begin within the new one.
-        while let Some((inner, inner_end)) = self.0.range::<Bytes, _>(&start..).next().map(|(start, end)| (start.clone(), end.clone())) {
+        while let Some((inner, inner_end)) =
+            self.0.range::<Bytes, _>(&start..).next().map(|(start, end)| (start.clone(), end.clone()))
+        {
             if end.as_ref().is_some_and(|end| inner > *end) {
                 break;
             }

@@ -1,7 +1,8 @@
 //! Stored values: `mvccpb.KeyValue`, byte for byte as it goes over the wire, so that a list is copying.
 //!
 //! ```text
-//! put:       key = 1, create_revision = 2, mod_revision = 3, version = 4, value = 5, lease = 6; fields in this order, defaults left out
+//! put:       key = 1, create_revision = 2, mod_revision = 3, version = 4, value = 5, lease = 6
+//!            in this order, defaults left out
 //! tombstone: key = 1
 //! ```
 
@@ -62,7 +63,9 @@ fn put_varint(out: &mut BytesMut, mut value: u64) {
 
 /// The value stored at `at`, key and value pointing into `stored`.
 pub(super) fn decode(at: Revision, stored: Bytes) -> Result<KeyValue, ReadError> {
-    KeyValue::decode(stored).map_err(|error| ReadError::Corrupt { what: format!("the value of revision {}/{} does not decode: {error}", at.main, at.sub) })
+    KeyValue::decode(stored).map_err(|error| ReadError::Corrupt {
+        what: format!("the value of revision {}/{} does not decode: {error}", at.main, at.sub),
+    })
 }
 
 /// The key in a stored put or tombstone: its first field.

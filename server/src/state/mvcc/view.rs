@@ -1,7 +1,7 @@
 //! One look at the keys: a point of history, and how far the looker may go for an answer.
 //!
-//! Apply looks at the newest state, the open batch's values included. Readers look at a pinned revision, and either wait for the disk or, on a thread that
-//! must not, take only what memory has and a bounded number of rows.
+//! Apply looks at the newest state, the open batch's values included. Readers look at a pinned revision, and either
+//! wait for the disk or, on a thread that must not, take only what memory has and a bounded number of rows.
 
 use std::{cell::Cell, ops::ControlFlow};
 
@@ -100,7 +100,8 @@ impl<'a> View<'a> {
         matches!(self.source, Source::Pinned { pages_left: Some(_), .. })
     }
 
-    /// Whether a [`KeyMeta`]'s lease is that of the value seen here. The index knows only the lease of a key's newest value.
+    /// Whether a [`KeyMeta`]'s lease is that of the value seen here. The index knows only the lease of a key's newest
+    /// value.
     pub(super) fn knows_leases(&self) -> bool {
         matches!(self.source, Source::Apply(_))
     }
@@ -120,7 +121,12 @@ impl<'a> View<'a> {
     }
 
     /// Visits the keys of a range that live here, for as long as the index may be locked in one go.
-    pub(super) fn page(&self, from: &[u8], end: &RangeEnd, visit: &mut dyn FnMut(&[u8], KeyMeta) -> ControlFlow<()>) -> Result<Visited, Unread> {
+    pub(super) fn page(
+        &self,
+        from: &[u8],
+        end: &RangeEnd,
+        visit: &mut dyn FnMut(&[u8], KeyMeta) -> ControlFlow<()>,
+    ) -> Result<Visited, Unread> {
         if let Source::Pinned { pages_left: Some(left), .. } = &self.source {
             left.set(left.get().checked_sub(1).ok_or(Unread::NotNow)?);
         }
@@ -157,10 +163,12 @@ impl<'a> View<'a> {
                 None => self.mvcc.store.get(Table::Rev, &at.put_key())?,
             },
             Source::Pinned { pages_left: None, .. } => self.mvcc.store.get(Table::Rev, &at.put_key())?,
-            Source::Pinned { pages_left: Some(_), .. } => match self.mvcc.store.get_cached(Table::Rev, &at.put_key())? {
-                Cached::Known(value) => value,
-                Cached::OnDisk => return Err(Unread::NotNow),
-            },
+            Source::Pinned { pages_left: Some(_), .. } => {
+                match self.mvcc.store.get_cached(Table::Rev, &at.put_key())? {
+                    Cached::Known(value) => value,
+                    Cached::OnDisk => return Err(Unread::NotNow),
+                }
+            }
         };
         value.map_or_else(|| Err(self.missing(at)), Ok)
     }
@@ -176,7 +184,9 @@ impl<'a> View<'a> {
                     out.push(value.ok_or_else(|| self.missing(*at))?);
                 }
             }
-            Source::Pinned { pages_left: Some(_), .. } if revisions.len() > INLINE_ROWS_MAX => return Err(Unread::NotNow),
+            Source::Pinned { pages_left: Some(_), .. } if revisions.len() > INLINE_ROWS_MAX => {
+                return Err(Unread::NotNow);
+            }
             _ => {
                 for at in revisions {
                     out.push(self.value(*at)?);
@@ -190,7 +200,10 @@ impl<'a> View<'a> {
     fn missing(&self, at: Revision) -> Unread {
         match self.check() {
             Err(expired) => expired,
-            Ok(()) => ReadError::Corrupt { what: format!("the index knows revision {}/{}, the store does not have it", at.main, at.sub) }.into(),
+            Ok(()) => ReadError::Corrupt {
+                what: format!("the index knows revision {}/{}, the store does not have it", at.main, at.sub),
+            }
+            .into(),
         }
     }
 }

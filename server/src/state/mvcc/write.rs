@@ -1,7 +1,8 @@
 //! Writing keys: the open batch, and one command's changes in it.
 //!
-//! A command takes the next main revision if it changes anything, and numbers its changes within. Each change goes into the index at once (nobody reads
-//! above the published revision) and into the open batch, which also answers for values not yet in the store.
+//! A command takes the next main revision if it changes anything, and numbers its changes within. Each change goes into
+//! the index at once (nobody reads above the published revision) and into the open batch, which also answers for values
+//! not yet in the store.
 
 use std::ops::ControlFlow;
 
@@ -44,7 +45,14 @@ pub(in crate::state) struct Open {
 
 impl Open {
     pub(in crate::state) fn new(revision: i64, compacted: i64) -> Self {
-        Self { batch: Batch::default(), revision, compacted, scheduled: Vec::new(), values: Vec::new(), arena: BytesMut::new() }
+        Self {
+            batch: Batch::default(),
+            revision,
+            compacted,
+            scheduled: Vec::new(),
+            values: Vec::new(),
+            arena: BytesMut::new(),
+        }
     }
 
     /// Forgets what is written now.

@@ -1,4 +1,5 @@
-//! `meta/applied`: the newest applied raft entry. It is written in the batch that holds the entry's effects, so that data and applied index move together.
+//! `meta/applied`: the newest applied raft entry. It is written in the batch that holds the entry's effects, so that
+//! data and applied index move together.
 //!
 //! ```text
 //! index u64 | term u64
@@ -32,7 +33,8 @@ impl Applied {
     /// The record in `bytes`.
     pub fn decode(mut bytes: &[u8]) -> Result<Self, RecordError> {
         let short = || RecordError::short("applied");
-        let applied = Self { index: bytes.try_get_u64().map_err(short())?, term: bytes.try_get_u64().map_err(short())? };
+        let applied =
+            Self { index: bytes.try_get_u64().map_err(short())?, term: bytes.try_get_u64().map_err(short())? };
         RecordError::unless_empty("applied", bytes)?;
         Ok(applied)
     }

@@ -1,7 +1,8 @@
 //! `meta/conf_state`: who votes and who learns, as raft sees it after the newest applied membership change.
 //!
 //! ```text
-//! eraftpb.ConfState as a protobuf message: voters = 1, learners = 2, voters_outgoing = 3, learners_next = 4 (uint64, repeated), auto_leave = 5 (bool)
+//! eraftpb.ConfState as a protobuf message:
+//! voters = 1, learners = 2, voters_outgoing = 3, learners_next = 4 (uint64, repeated), auto_leave = 5 (bool)
 //! ```
 
 use prost_raft::Message;
@@ -28,7 +29,13 @@ mod tests {
 
     #[test]
     fn round_trips() {
-        let conf_state = ConfState { voters: vec![1, u64::MAX], learners: vec![7], voters_outgoing: vec![3], learners_next: vec![], auto_leave: true };
+        let conf_state = ConfState {
+            voters: vec![1, u64::MAX],
+            learners: vec![7],
+            voters_outgoing: vec![3],
+            learners_next: vec![],
+            auto_leave: true,
+        };
         assert_eq!(decode(&encode(&conf_state)), Ok(conf_state));
         assert!(decode(&[0xff]).is_err());
     }

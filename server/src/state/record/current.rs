@@ -1,5 +1,5 @@
-//! `meta/revision`: the store's revision. A record of its own, because the newest value may be gone: a compaction can remove every one, and a store restored
-//! from a backup begins at a given revision.
+//! `meta/revision`: the store's revision. A record of its own, because the newest value may be gone: a compaction can
+//! remove every one, and a store restored from a backup begins at a given revision.
 //!
 //! ```text
 //! revision i64, at least 1

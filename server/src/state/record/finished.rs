@@ -1,9 +1,11 @@
-//! `meta/compaction/finished`: how far this member has removed compacted revisions, and the hashes of the newest compactions, oldest first.
+//! `meta/compaction/finished`: how far this member has removed compacted revisions, and the hashes of the newest
+//! compactions, oldest first.
 //!
 //! ```text
 //! finished i64 | { revision i64 | hash u32 }   0 to 10 times
 //! ```
-//! `finished` is -1 while nothing was. The record is written with the last removals of a compaction, by the member itself: it is not replicated.
+//! `finished` is -1 while nothing was. The record is written with the last removals of a compaction, by the member
+//! itself: it is not replicated.
 
 use bytes::Buf;
 
@@ -46,7 +48,11 @@ impl Finished {
         let revision = bytes.try_get_i64().map_err(RecordError::short("compaction/finished"))?;
         let (chunks, rest) = bytes.as_chunks::<HASH_BYTES>();
         RecordError::unless_empty("compaction/finished", rest)?;
-        let hashes = chunks.iter().map(|chunk| (&chunk[..]).get_i64()).zip(chunks.iter().map(|chunk| (&chunk[8..]).get_u32())).collect();
+        let hashes = chunks
+            .iter()
+            .map(|chunk| (&chunk[..]).get_i64())
+            .zip(chunks.iter().map(|chunk| (&chunk[8..]).get_u32()))
+            .collect();
         Ok(Self { revision, hashes })
     }
 }

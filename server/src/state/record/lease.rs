@@ -42,7 +42,8 @@ impl LeaseRecord {
     /// The record in `bytes`.
     pub fn decode(mut bytes: &[u8]) -> Result<Self, RecordError> {
         let short = || RecordError::short("lease");
-        let record = Self { ttl: bytes.try_get_i64().map_err(short())?, remaining: bytes.try_get_i64().map_err(short())? };
+        let record =
+            Self { ttl: bytes.try_get_i64().map_err(short())?, remaining: bytes.try_get_i64().map_err(short())? };
         RecordError::unless_empty("lease", bytes)?;
         Ok(record)
     }

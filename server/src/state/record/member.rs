@@ -53,7 +53,11 @@ pub fn decode(mut key: &[u8], value: &[u8]) -> Result<MemberRecord, RecordError>
     match kind {
         MEMBER => {
             let member = pb::Member::decode(value).map_err(|error| RecordError::new("member", error.to_string()))?;
-            if member.id == id { Ok(MemberRecord::Member(member)) } else { Err(RecordError::new("member", "key and value name different members")) }
+            if member.id == id {
+                Ok(MemberRecord::Member(member))
+            } else {
+                Err(RecordError::new("member", "key and value name different members"))
+            }
         }
         REMOVED => {
             RecordError::unless_empty("member", value)?;

@@ -15,8 +15,9 @@
 //! | `member` | `m` or `r`, id | [`member`]: a member, or the id of a removed one |
 //! | `alarm` | kind, member | [`alarm`]: a raised alarm |
 //!
-//! All integers are big endian. Everything is replicated (the same on every member that applied the same entries) except `compaction/finished`, which says
-//! what this member has physically removed. Tables `rev` (values) and `auth` (users and roles, reserved) are not described here.
+//! All integers are big endian. Everything is replicated (the same on every member that applied the same entries)
+//! except `compaction/finished`, which says what this member has physically removed. Tables `rev` (values) and `auth`
+//! (users and roles, reserved) are not described here.
 
 use bytes::TryGetError;
 

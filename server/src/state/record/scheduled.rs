@@ -1,9 +1,11 @@
-//! `meta/compaction/scheduled`: the newest compactions that were asked for, oldest first. The last one's revision is the compacted revision.
+//! `meta/compaction/scheduled`: the newest compactions that were asked for, oldest first. The last one's revision is
+//! the compacted revision.
 //!
 //! ```text
 //! { revision i64 | previous i64 | hashed u8 }   0 to 10 times
 //! ```
-//! `previous` is the compacted revision before, -1 for none. `hashed` says whether the compaction's hash is owed to HashKV (see `mvcc/hash.rs`).
+//! `previous` is the compacted revision before, -1 for none. `hashed` says whether the compaction's hash is owed to
+//! HashKV (see `mvcc/hash.rs`).
 
 use bytes::Buf;
 

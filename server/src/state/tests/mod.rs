@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use cairn_proto::{ApiError, etcdserverpb as pb, mvccpb::KeyValue};
@@ -13,13 +13,18 @@ use super::{
     command::{Command, EntryBuilder, OpReply, Outcome, Reply, Request, RequestId, encode},
     mvcc::{CompactionStep, OpRows, ReadError, Rows},
 };
-use crate::store::MemStore;
+use crate::store::{MemStore, Store, Table};
 
+mod apply;
+mod determinism;
+mod model;
 mod recorded;
+mod scenarios;
+mod sequence;
 
 /// A member's state with a log before it: every request is an entry of its own, unless they are batched by hand.
 pub(super) struct Member {
-    pub(super) store: Arc<MemStore>,
+    pub(super) store: Arc<dyn Store>,
     pub(super) state: State,
     compactor: Compactor,
     log: Vec<Committed>,
@@ -31,7 +36,7 @@ impl Member {
         Self::on(Arc::new(MemStore::new()))
     }
 
-    pub(super) fn on(store: Arc<MemStore>) -> Self {
+    pub(super) fn on(store: Arc<dyn Store>) -> Self {
         let mut state = State::open(store.clone(), StateOptions::default()).unwrap();
         if state.applied() == (0, 0) {
             let member = pb::Member { id: 7, peer_urls: vec!["http://a:2380".into()], ..Default::default() };
@@ -52,7 +57,11 @@ impl Member {
             let id = RequestId { member: 7, nonce: 1, counter: self.requests };
             assert!(entry.push(&encode(&Command { id, user: Bytes::new(), auth_revision: 0, request })));
         }
-        let entry = Committed { index: 2 + self.log.len() as u64, term: 1, data: CommittedData::Commands(entry.finish().into()) };
+        let entry = Committed {
+            index: 2 + self.log.len() as u64,
+            term: 1,
+            data: CommittedData::Commands(entry.finish().into()),
+        };
         self.log.push(entry.clone());
         entry
     }
@@ -91,11 +100,6 @@ impl Member {
         self.kv(Request::Put(put)).unwrap().0
     }
 
-    pub(super) fn delete(&mut self, key: &str) -> i64 {
-        let delete = pb::DeleteRangeRequest { key: key.to_owned().into(), ..Default::default() };
-        self.kv(Request::DeleteRange(delete)).unwrap().0
-    }
-
     pub(super) fn compact(&mut self, revision: i64) -> Result<(), ApiError> {
         self.outcome(Request::Compact(pb::CompactionRequest { revision, physical: false })).map(drop)
     }
@@ -114,17 +118,46 @@ impl Member {
         self.compactor.step(now)
     }
 
-    /// Loses what the store did not flush, then replays the log from where the store stands.
-    pub(super) fn crash_and_replay(mut self) -> Self {
-        self.store.crash();
-        let mut member = Self::on(self.store.clone());
-        member.log = std::mem::take(&mut self.log);
-        member.requests = self.requests;
+    /// Lets go of the store.
+    pub(super) fn close(self) -> Closed {
+        Closed { log: self.log, requests: self.requests }
+    }
+
+    /// Opens `store` anew and replays the log from where it stands.
+    pub(super) fn restart(self, store: Arc<dyn Store>) -> Self {
+        self.close().open(store)
+    }
+}
+
+/// A member that is not running: its log.
+pub(super) struct Closed {
+    log: Vec<Committed>,
+    requests: u64,
+}
+
+impl Closed {
+    pub(super) fn open(self, store: Arc<dyn Store>) -> Member {
+        let mut member = Member::on(store);
+        (member.log, member.requests) = (self.log, self.requests);
         let (applied, _) = member.state.applied();
         let rest: Vec<_> = member.log.iter().filter(|entry| entry.index > applied).cloned().collect();
         member.state.apply(&rest).unwrap();
         member
     }
+}
+
+/// Everything a store holds.
+pub(super) fn contents(store: &dyn Store) -> Vec<(Table, Bytes, Bytes)> {
+    let mut all = Vec::new();
+    for table in Table::ALL {
+        store
+            .scan(table, b"", None, &mut |key, value| {
+                all.push((table, Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+    }
+    all
 }
 
 pub(super) fn range(reader: &Reader, request: &pb::RangeRequest) -> Result<(i64, Rows), ApiError> {
@@ -153,9 +186,13 @@ fn response_op(rows: &OpRows) -> pb::ResponseOp {
     use pb::response_op::Response;
     let response = match rows {
         OpRows::Put { revision, previous } => Response::ResponsePut(put_response(*revision, previous.as_ref())),
-        OpRows::DeleteRange { revision, deleted, previous } => Response::ResponseDeleteRange(delete_response(*revision, *deleted, previous)),
+        OpRows::DeleteRange { revision, deleted, previous } => {
+            Response::ResponseDeleteRange(delete_response(*revision, *deleted, previous))
+        }
         OpRows::Range { revision, rows } => Response::ResponseRange(range_response(*revision, rows)),
-        OpRows::Txn { succeeded, ops } => Response::ResponseTxn(txn_response(Some(pb::ResponseHeader::default()), *succeeded, ops)),
+        OpRows::Txn { succeeded, ops } => {
+            Response::ResponseTxn(txn_response(Some(pb::ResponseHeader::default()), *succeeded, ops))
+        }
     };
     pb::ResponseOp { response: Some(response) }
 }
@@ -172,6 +209,7 @@ pub(super) fn txn_response(header: Option<pb::ResponseHeader>, succeeded: bool, 
     pb::TxnResponse { header, succeeded, responses: ops.iter().map(response_op).collect() }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "the field it fills is optional")]
 pub(super) fn header(revision: i64) -> Option<pb::ResponseHeader> {
     Some(pb::ResponseHeader { revision, ..Default::default() })
 }
