@@ -243,16 +243,13 @@ fn what_this_api_level_added_is_shown_and_listed_as_a_difference() {
     pair.same("put a 1");
     let given = Given::default();
 
-    let table = "\
-┌──────────────────┬─────────┬──────┬─────────────────────┬─────────────────────┬────────────┐
-│        ID        │ STATUS  │ NAME │     PEER ADDRS      │    CLIENT ADDRS     │ IS LEARNER │
-├──────────────────┼─────────┼──────┼─────────────────────┼─────────────────────┼────────────┤
-";
-    let (genuine, ours) = pair.outputs("member list -w table", given);
-    let ascii =
-        ours.stdout.replace(['┌', '┬', '┐', '├', '┼', '┤', '└', '┴', '┘'], "+").replace('─', "-").replace('│', "|");
-    assert_eq!(ascii, genuine.stdout, "only the lines of the boxes differ");
-    assert_eq!(ours.stdout.lines().count(), table.lines().count() + 2);
+    // The same server, because an id may be a digit shorter than another and the column with it.
+    let (genuine, ours) = pair.outputs_of_one_server("member list -w table", given);
+    let plain = ours.stdout.replace(['┌', '┬', '┐', '├', '┼', '┤', '└', '┴', '┘'], "+");
+    let plain = plain.replace('─', "-").replace('│', "|");
+    assert_eq!(plain, genuine.stdout, "only the lines of the boxes differ");
+    assert!(ours.stdout.starts_with("┌──") && ours.stdout.ends_with("──┘\n"), "{}", ours.stdout);
+    let (_, ours) = pair.outputs("member list -w table", given);
     pair.differs("Tables", "member list -w table", given, &ours);
 
     let fields = "\"ClusterID\" : <cluster>\n\"MemberID\" : <member>\n\"RaftTerm\" : 2\n\"ID\" : <member>\n\"Name\" : \"n1\"\n\

@@ -323,12 +323,17 @@ impl Pair {
         ours
     }
 
+    /// Both programs' outputs, as they are, when they ask the same server.
+    pub fn outputs_of_one_server(&self, line: &str, given: Given<'_>) -> (Output, Output) {
+        let words = self.genuine.words(&format!("{} {line}", self.flags));
+        (run(&self.genuine.program, &words, given), run(&self.ours.program, &words, given))
+    }
+
     /// Both must print the same when they ask the same server: for what shows its ids as bytes. Only for lines that change
     /// nothing.
     #[track_caller]
     pub fn same_server(&self, line: &str, given: Given<'_>) {
-        let words = self.genuine.words(&format!("{} {line}", self.flags));
-        let (genuine, ours) = (run(&self.genuine.program, &words, given), run(&self.ours.program, &words, given));
+        let (genuine, ours) = self.outputs_of_one_server(line, given);
         assert_eq!(ours, genuine, "`{line}` with {given:?}: ours is on the left");
     }
 
