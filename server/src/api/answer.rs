@@ -345,8 +345,8 @@ mod tests {
         Rows { count, more, kvs: encoded(kvs) }
     }
 
-    fn op_header(revision: i64) -> Option<pb::ResponseHeader> {
-        Some(pb::ResponseHeader { revision, ..Default::default() })
+    fn op_header(revision: i64) -> pb::ResponseHeader {
+        pb::ResponseHeader { revision, ..Default::default() }
     }
 
     #[test]
@@ -369,13 +369,13 @@ mod tests {
     #[test]
     fn a_txn_is_written_as_its_message_and_nested_headers_are_there_but_empty() {
         let op = |response| pb::ResponseOp { response: Some(response) };
-        let range = pb::RangeResponse { header: op_header(4), kvs: vec![kv(5)], more: true, count: 12 };
+        let range = pb::RangeResponse { header: Some(op_header(4)), kvs: vec![kv(5)], more: true, count: 12 };
         let nested = pb::TxnResponse {
             header: Some(pb::ResponseHeader::default()),
             succeeded: false,
-            responses: vec![op(Response::ResponsePut(pb::PutResponse { header: op_header(5), prev_kv: None }))],
+            responses: vec![op(Response::ResponsePut(pb::PutResponse { header: Some(op_header(5)), prev_kv: None }))],
         };
-        let delete = pb::DeleteRangeResponse { header: op_header(5), deleted: 0, prev_kvs: vec![] };
+        let delete = pb::DeleteRangeResponse { header: Some(op_header(5)), deleted: 0, prev_kvs: vec![] };
         let message = pb::TxnResponse {
             header: Some(HEADER.into()),
             succeeded: true,

@@ -17,6 +17,11 @@ impl Cluster {
         Self { context }
     }
 
+    /// The replicated version of the cluster's API, `not_decided` while a new cluster has none.
+    pub fn version(&self) -> String {
+        (*self.context.node.cluster_version()).clone().unwrap_or_else(|| "not_decided".to_owned())
+    }
+
     /// The members, by id. The header has no revision.
     pub async fn member_list(&self, request: pb::MemberListRequest) -> Result<pb::MemberListResponse, Refusal> {
         if request.linearizable {

@@ -18,11 +18,11 @@ use super::{Caller, kv::Kv, refusal::Refusal};
 use crate::{config::AutoCompaction, node::NodeHandle};
 
 /// The longest time between compactions of the periodic kind.
-const PERIOD_MAX: Duration = Duration::from_secs(3600);
+const PERIOD_MAX: Duration = Duration::from_hours(1);
 /// Revisions are noted this often within a period.
 const NOTES_PER_PERIOD: u32 = 10;
 /// Time between compactions of the revision kind.
-const REVISION_INTERVAL: Duration = Duration::from_secs(300);
+const REVISION_INTERVAL: Duration = Duration::from_mins(5);
 
 /// Compacts as configured until told to stop.
 pub async fn run(mode: AutoCompaction, node: NodeHandle, kv: Kv, stopping: CancellationToken) {
@@ -163,7 +163,7 @@ mod tests {
         while minute < minutes {
             policy.note(minute + 1);
             minute += step;
-            let now = start + Duration::from_secs(60 * minute as u64);
+            let now = start + Duration::from_mins(minute as u64);
             if let Some(revision) = policy.due(now) {
                 policy.compacted(now, revision);
                 compactions.push((minute, revision));
@@ -174,24 +174,24 @@ mod tests {
 
     #[test]
     fn an_hour_is_kept_and_dropped_hourly() {
-        assert_eq!(played(Duration::from_secs(3600), 200), [(60, 1), (120, 55), (180, 115)]);
+        assert_eq!(played(Duration::from_hours(1), 200), [(60, 1), (120, 55), (180, 115)]);
     }
 
     #[test]
     fn ten_hours_are_kept_and_dropped_hourly() {
-        let compactions = played(Duration::from_secs(36_000), 800);
+        let compactions = played(Duration::from_hours(10), 800);
         assert_eq!(compactions, [(600, 1), (660, 55), (720, 115), (780, 175)]);
     }
 
     #[test]
     fn nothing_new_is_not_compacted_again() {
         let start = Instant::now();
-        let mut policy = Periodic::new(Duration::from_secs(600), start);
+        let mut policy = Periodic::new(Duration::from_mins(10), start);
         policy.note(5);
-        let later = start + Duration::from_secs(600);
+        let later = start + Duration::from_mins(10);
         assert_eq!(policy.due(later), Some(5));
         policy.compacted(later, 5);
-        assert_eq!(policy.due(later + Duration::from_secs(6000)), None);
+        assert_eq!(policy.due(later + Duration::from_mins(100)), None);
     }
 
     #[test]

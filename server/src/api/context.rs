@@ -12,15 +12,15 @@ use tokio::{runtime, sync::Semaphore};
 use super::{Caller, answer::Header, quota, refusal::Refusal};
 use crate::{
     config::Config,
-    node::NodeHandle,
+    node::{NodeError, NodeHandle},
     state::{
         command::{Reply, Request},
         mvcc::{Pin, ReadError},
     },
 };
 
-/// Reads that may be on the blocking pool at a time; the next ones wait for their turn.
-const BLOCKING_READS_MAX: usize = 32;
+/// How much may be on the blocking pool at a time; the next ones wait for their turn.
+const ON_POOL_MAX: usize = 32;
 
 /// What all services share.
 pub struct Context {
@@ -33,7 +33,7 @@ pub struct Context {
     /// Size of the store at which it stops growing.
     pub quota_bytes: Option<u64>,
     pool: runtime::Handle,
-    reads: Semaphore,
+    turns: Semaphore,
 }
 
 impl Context {
@@ -45,7 +45,7 @@ impl Context {
             max_txn_ops: config.max_txn_ops,
             quota_bytes: config.quota_bytes(),
             pool,
-            reads: Semaphore::new(BLOCKING_READS_MAX),
+            turns: Semaphore::new(ON_POOL_MAX),
         })
     }
 
@@ -72,7 +72,7 @@ impl Context {
             member_id: status.member_id,
             alarm: AlarmType::Nospace.into(),
         };
-        let raised = self.node.alarms().iter().any(|raised| raised.member_id == status.member_id && raised.alarm == alarm.alarm);
+        let raised = self.node.alarms().list(alarm.alarm).iter().any(|raised| raised.member_id == status.member_id);
         if !raised {
             tracing::warn!(size = size.total, quota = self.quota_bytes, "the store has reached its quota; raising the alarm NOSPACE");
             // Whether or not the alarm gets through, this request is refused, and the next one tries again.
@@ -83,22 +83,25 @@ impl Context {
 
     /// Runs a read that may wait for the disk.
     pub async fn blocking<T: Send + 'static>(&self, read: impl FnOnce() -> Result<T, ReadError> + Send + 'static) -> Result<T, Refusal> {
-        let _turn = self.reads.acquire().await;
-        match self.pool.spawn_blocking(read).await {
-            Ok(read) => self.read(read),
-            // The pool is shutting down, or the read panicked, which has been reported.
-            Err(_) => Err(ApiError::Stopped.into()),
-        }
+        let read = self.on_pool(read).await?;
+        self.read(read)
+    }
+
+    /// Runs what may wait for the disk.
+    pub async fn on_pool<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
+        let _turn = self.turns.acquire().await;
+        // The pool is shutting down, or the work panicked, which has been reported.
+        self.pool.spawn_blocking(work).await.map_err(|_| ApiError::Stopped.into())
     }
 
     /// A read's result; an error that is no answer ends the replica.
     pub fn read<T>(&self, read: Result<T, ReadError>) -> Result<T, Refusal> {
-        read.map_err(|error| match error {
-            ReadError::Api(error) => Refusal::Api(error),
-            error => {
-                self.node.fail(error.into());
-                Refusal::Api(ApiError::Stopped)
+        read.map_err(|error| {
+            if let ReadError::Api(error) = error {
+                return Refusal::Api(error);
             }
+            self.node.fail(NodeError::State(error.into()));
+            Refusal::Api(ApiError::Stopped)
         })
     }
 

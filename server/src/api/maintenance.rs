@@ -13,6 +13,9 @@ use crate::{
     state::command::{Reply, Request},
 };
 
+/// The level of the API's storage that the state holds a superset of.
+pub const STORAGE_VERSION: &str = "3.7.0";
+
 /// The Maintenance service. Clones are cheap.
 #[derive(Clone)]
 pub struct Maintenance {
@@ -25,8 +28,8 @@ impl Maintenance {
     }
 
     /// The alarms that are raised.
-    pub fn alarms(&self) -> Arc<[AlarmMember]> {
-        self.context.node.alarms()
+    pub fn alarms(&self) -> Vec<AlarmMember> {
+        self.context.node.alarms().list(pb::AlarmType::None.into())
     }
 
     /// Lists, raises or lowers alarms.
@@ -60,7 +63,7 @@ impl Maintenance {
             errors,
             db_size_in_use: size.in_use as i64,
             is_learner: status.is_learner,
-            storage_version: node.storage_version(),
+            storage_version: STORAGE_VERSION.to_owned(),
             db_size_quota: self.context.quota_bytes.map_or(0, |bytes| bytes as i64),
             downgrade_info: Some(pb::DowngradeInfo::default()),
         })
@@ -70,7 +73,11 @@ impl Maintenance {
     pub async fn defragment(&self) -> Result<pb::DefragmentResponse, Refusal> {
         let node = self.context.node.clone();
         tracing::info!("starting defragment");
-        self.context.blocking(move || node.defragment()).await?;
+        if let Err(error) = self.context.on_pool(move || node.defragment()).await? {
+            let text = format!("etcdserver: defragment failed: {error}");
+            self.context.node.fail(error);
+            return Err(Refusal::Internal(text.into()));
+        }
         tracing::info!("finished defragment");
         Ok(pb::DefragmentResponse::default())
     }
@@ -78,8 +85,8 @@ impl Maintenance {
     /// A hash over everything stored, for tests.
     pub async fn hash(&self) -> Result<pb::HashResponse, Refusal> {
         let reader = self.context.node.reader().clone();
-        let hash = self.context.blocking(move || reader.hash()).await?;
-        Ok(pb::HashResponse { header: Some(self.header()), hash })
+        let (hash, revision) = self.context.blocking(move || reader.hash()).await?;
+        Ok(pb::HashResponse { header: Some(self.context.header(revision).into()), hash })
     }
 
     /// A hash over the keys up to a revision, equal on all members with the same history.
@@ -87,7 +94,7 @@ impl Maintenance {
         let reader = self.context.node.reader().clone();
         let hash = self.context.blocking(move || reader.hash_kv(request.revision)).await?;
         Ok(pb::HashKvResponse {
-            header: Some(self.header()),
+            header: Some(self.context.header(hash.header_revision).into()),
             hash: hash.hash,
             compact_revision: hash.compact_revision,
             hash_revision: hash.hash_revision,

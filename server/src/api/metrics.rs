@@ -33,6 +33,7 @@ const CODES: [&str; 17] = [
 ];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[expect(clippy::struct_field_names, reason = "the names are those of the labels")]
 struct MethodLabels {
     grpc_method: &'static str,
     grpc_service: &'static str,
@@ -40,6 +41,7 @@ struct MethodLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[expect(clippy::struct_field_names, reason = "the names are those of the labels")]
 struct HandledLabels {
     grpc_code: &'static str,
     grpc_method: &'static str,

@@ -19,7 +19,7 @@ use http::{
 use prometheus_client::registry::Registry;
 
 use crate::{
-    api::{Services, grpc::body::Body, metrics::ApiMetrics},
+    api::{Services, grpc::body::Body, maintenance::STORAGE_VERSION, metrics::ApiMetrics},
     config::{API_VERSION, Config},
     server::connection::Endpoints,
 };
@@ -86,8 +86,7 @@ impl Http {
     }
 
     fn version(&self) -> Response<Body> {
-        let status = self.services.node.status();
-        let (cluster, storage) = (&status.cluster_version, &status.storage_version);
+        let (cluster, storage) = (self.services.cluster.version(), STORAGE_VERSION);
         json(
             StatusCode::OK,
             format!("{{\"etcdserver\":\"{API_VERSION}\",\"etcdcluster\":\"{cluster}\",\"storage\":\"{storage}\"}}"),

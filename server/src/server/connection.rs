@@ -41,7 +41,7 @@ use crate::{
 };
 
 /// A client has to say something within this time.
-const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(60);
+const FIRST_BYTE_TIMEOUT: Duration = Duration::from_mins(1);
 /// The head of an HTTP/1.1 request has to be complete within this time.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes a client may send before it has to wait, for a call and for the connection.
@@ -110,9 +110,11 @@ impl Gate {
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let activity = Arc::new(Activity::default());
-        let gate = &self;
-        let calls = &activity;
-        let service = service_fn(async |request| Ok::<_, Infallible>(gate.clone().answer(request, port, tls, calls.begin()).await));
+        let (gate, calls) = (self.clone(), activity.clone());
+        let service = service_fn(move |request| {
+            let (gate, call) = (gate.clone(), calls.begin());
+            async move { Ok::<_, Infallible>(gate.answer(request, port, tls, call).await) }
+        });
         let builder = self.builder();
         let watched = Watched::new(io, activity.clone(), self.limits.ping_min_time);
         let mut connection = pin!(builder.serve_connection(TokioIo::new(watched), service));

@@ -46,7 +46,7 @@ use crate::{
     api::{Context, Services, compactor, grpc::Grpc, metrics::ApiMetrics},
     config::{Config, ConfigError, Url},
     http::Http,
-    node::{self, NodeConfig, NodeError, NodeHandle},
+    node::{self, NodeConfig, NodeError, NodeHandle, identity::InitialMember},
     security::{self, AcceptLimits, Acceptor, TlsError},
     state::command::Request,
 };
@@ -55,6 +55,8 @@ use crate::{
 const CALLS_END_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often is looked whether they have ended.
 const CALLS_END_POLL: Duration = Duration::from_millis(10);
+/// The version of a new cluster's API.
+const CLUSTER_VERSION: &str = "3.7.0";
 /// Pause before a member's name and URLs are proposed again.
 const PUBLISH_PAUSE: Duration = Duration::from_millis(500);
 
@@ -151,7 +153,7 @@ impl Builder {
         let listeners = if self.in_process_only { Vec::new() } else { listener::listen(&config)? };
         let addrs = listeners.iter().map(Listener::local_addr).collect::<Result<Vec<_>, _>>().map_err(StartError::Threads)?;
         let threads = Arc::new(Threads::start(threads_of(&config)).map_err(StartError::Threads)?);
-        let node = node::shell::start(NodeConfig::from_config(&config), threads.first())?;
+        let node = node::shell::start(&node_config(&config), threads.first())?;
 
         let mut registry = Registry::default();
         node.metrics().register(&mut registry);
@@ -258,6 +260,24 @@ impl Drop for Server {
     }
 }
 
+fn node_config(config: &Config) -> NodeConfig {
+    let mut initial_cluster: Vec<InitialMember> = Vec::new();
+    for (name, url) in config.initial_cluster() {
+        match initial_cluster.iter_mut().find(|member| member.name == name) {
+            Some(member) => member.peer_urls.push(url.to_string()),
+            None => initial_cluster.push(InitialMember { name, peer_urls: vec![url.to_string()] }),
+        }
+    }
+    let mut node = NodeConfig::new(config.data_dir());
+    node.name.clone_from(&config.name);
+    node.initial_cluster = initial_cluster;
+    node.token.clone_from(&config.initial_cluster_token);
+    node.heartbeat = config.heartbeat_interval;
+    node.election = config.election_timeout;
+    node.entry_cache_bytes = config.entry_cache_bytes;
+    node
+}
+
 fn threads_of(config: &Config) -> usize {
     match config.api_threads {
         0 => thread::available_parallelism().map_or(1, usize::from),
@@ -288,6 +308,8 @@ fn advertised(config: &Config, listeners: &[Listener]) -> Vec<String> {
 }
 
 /// Tells the cluster the member's name and URLs, as often as it takes, and says that the server is ready.
+///
+/// A new cluster has no version yet; the first member to find that out proposes its own.
 async fn publish(node: NodeHandle, name: String, urls: Vec<String>, addrs: Vec<SocketAddr>, stopping: CancellationToken) {
     let member = node.status().member_id;
     loop {
@@ -295,6 +317,13 @@ async fn publish(node: NodeHandle, name: String, urls: Vec<String>, addrs: Vec<S
         let published = tokio::select! {
             () = stopping.cancelled() => return,
             published = node.propose(request, Bytes::new(), 0) => published,
+        };
+        let published = match published {
+            Ok(_) if node.cluster_version().is_none() => {
+                let version = Request::ClusterVersion(CLUSTER_VERSION.to_owned());
+                node.propose(version, Bytes::new(), 0).await
+            }
+            published => published,
         };
         match published {
             Ok(_) => break,

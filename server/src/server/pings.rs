@@ -25,7 +25,7 @@ use super::frames::{Frames, calm_down};
 /// Strikes that are forgiven.
 const STRIKES_MAX: u32 = 2;
 /// The least time between pings while no call is open.
-const IDLE_MIN_TIME: Duration = Duration::from_secs(2 * 3600);
+const IDLE_MIN_TIME: Duration = Duration::from_hours(2);
 
 /// What a connection's service tells about its calls.
 #[derive(Debug, Default)]
@@ -225,7 +225,7 @@ mod tests {
     #[test]
     fn without_an_open_call_pings_are_hardly_allowed() {
         let (mut strikes, start) = strikes();
-        let judged: Vec<_> = (0..4).map(|n| strikes.ping(start + n * Duration::from_secs(60), false, 0)).collect();
+        let judged: Vec<_> = (0..4).map(|n| strikes.ping(start + n * Duration::from_mins(1), false, 0)).collect();
         assert_eq!(judged, [true, true, true, false]);
     }
 }

@@ -30,7 +30,7 @@ struct Thread {
 
 /// All threads that serve clients.
 pub struct Threads {
-    threads: Vec<Thread>,
+    all: Vec<Thread>,
     stop: CancellationToken,
     joins: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -54,22 +54,22 @@ impl Threads {
             };
             joins.push(thread::Builder::new().name(format!("cairn-api-{number}")).spawn(run)?);
         }
-        Ok(Self { threads, stop, joins: Mutex::new(joins) })
+        Ok(Self { all: threads, stop, joins: Mutex::new(joins) })
     }
 
     /// The runtime of the replica, and of whatever talks to it all the time.
     pub fn first(&self) -> &runtime::Handle {
-        &self.threads[0].handle
+        &self.all[0].handle
     }
 
     /// The runtime that has least to do with the replica.
     pub fn last(&self) -> &runtime::Handle {
-        &self.threads[self.threads.len() - 1].handle
+        &self.all[self.all.len() - 1].handle
     }
 
     /// Runs a connection on the thread with the fewest.
     pub fn spawn_connection(&self, connection: impl Future<Output = ()> + Send + 'static) {
-        let Some(thread) = self.threads.iter().min_by_key(|thread| thread.connections.load(Relaxed)) else { return };
+        let Some(thread) = self.all.iter().min_by_key(|thread| thread.connections.load(Relaxed)) else { return };
         let counted = Counted::new(&thread.connections);
         thread.handle.spawn(async move {
             let _counted = counted;
@@ -79,7 +79,7 @@ impl Threads {
 
     /// Connections that are open.
     pub fn connections(&self) -> usize {
-        self.threads.iter().map(|thread| thread.connections.load(Relaxed)).sum()
+        self.all.iter().map(|thread| thread.connections.load(Relaxed)).sum()
     }
 
     /// Ends all threads and whatever still runs on them.
@@ -136,9 +136,10 @@ mod tests {
                 let _ = held.recv().await;
             });
         }
-        assert!(threads.threads.iter().all(|thread| thread.connections.load(Relaxed) == 3));
+        assert!(threads.all.iter().all(|thread| thread.connections.load(Relaxed) == 3));
         assert_eq!(threads.connections(), 9);
-        futures::executor::block_on(threads.stop());
+        let runtime = runtime::Builder::new_current_thread().build().expect("a runtime starts");
+        runtime.block_on(threads.stop());
         assert_eq!(threads.connections(), 0);
     }
 }

@@ -73,6 +73,20 @@ impl Framed {
         }
     }
 
+    /// All bytes to send. Pieces of a stream are small enough for that.
+    fn whole(self) -> Bytes {
+        match self {
+            Self::Whole(bytes) => bytes,
+            Self::Parts(mut splice) => {
+                let mut out = BytesMut::with_capacity(PREFIX_BYTES + splice.message_bytes);
+                while let Some(bytes) = splice.next() {
+                    out.put_slice(&bytes);
+                }
+                out.freeze()
+            }
+        }
+    }
+
     /// The next bytes to send.
     fn next(&mut self) -> Option<Bytes> {
         match self {
@@ -139,48 +153,38 @@ impl Splice {
 /// What can go wrong while a body is sent: only what tonic's own services report.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
+impl Body {
+    /// The last frame.
+    fn end(&mut self, trailers: HeaderMap) -> Frame<Bytes> {
+        *self = Self::Done;
+        Frame::trailers(trailers)
+    }
+}
+
 impl http_body::Body for Body {
     type Data = Bytes;
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        loop {
-            match &mut *self {
-                Self::Empty | Self::Done => return Poll::Ready(None),
-                Self::Plain(bytes) => {
-                    let bytes = std::mem::take(bytes);
-                    *self = Self::Done;
-                    return Poll::Ready(Some(Ok(Frame::data(bytes))));
-                }
-                Self::Unary(framed) => {
-                    if let Some(bytes) = framed.next() {
-                        return Poll::Ready(Some(Ok(Frame::data(bytes))));
-                    }
-                    *self = Self::Done;
-                    return Poll::Ready(Some(Ok(Frame::trailers(ok_trailers()))));
-                }
-                Self::Stream(stream) => match ready!(stream.as_mut().poll_next(cx)) {
-                    Some(Ok(Framed::Whole(bytes))) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
-                    // Pieces of a stream are small enough to be whole; one that is not is sent as a chunk of its own.
-                    Some(Ok(Framed::Parts(mut splice))) => {
-                        let mut out = BytesMut::with_capacity(PREFIX_BYTES + splice.message_bytes);
-                        while let Some(bytes) = splice.next() {
-                            out.put_slice(&bytes);
-                        }
-                        return Poll::Ready(Some(Ok(Frame::data(out.freeze()))));
-                    }
-                    Some(Err(status)) => {
-                        *self = Self::Done;
-                        return Poll::Ready(Some(Ok(Frame::trailers(trailers(&status)))));
-                    }
-                    None => {
-                        *self = Self::Done;
-                        return Poll::Ready(Some(Ok(Frame::trailers(ok_trailers()))));
-                    }
-                },
-                Self::Tonic(body) => return Pin::new(body).poll_frame(cx).map_err(Into::into),
+        let frame = match &mut *self {
+            Self::Empty | Self::Done => return Poll::Ready(None),
+            Self::Tonic(body) => return Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Self::Plain(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *self = Self::Done;
+                Frame::data(bytes)
             }
-        }
+            Self::Unary(framed) => match framed.next() {
+                Some(bytes) => Frame::data(bytes),
+                None => self.end(ok_trailers()),
+            },
+            Self::Stream(stream) => match ready!(stream.as_mut().poll_next(cx)) {
+                Some(Ok(framed)) => Frame::data(framed.whole()),
+                Some(Err(status)) => self.end(trailers(&status)),
+                None => self.end(ok_trailers()),
+            },
+        };
+        Poll::Ready(Some(Ok(frame)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -221,6 +225,7 @@ fn trailers(status: &Status) -> HeaderMap {
 #[cfg(test)]
 mod tests {
     use cairn_proto::etcdserverpb as pb;
+    use futures::FutureExt;
     use http_body_util::BodyExt;
     use prost::Message;
 
@@ -231,7 +236,7 @@ mod tests {
     };
 
     fn collect(body: Body) -> (Vec<Bytes>, HeaderMap) {
-        futures::executor::block_on(async {
+        let collected = async {
             let (mut body, mut data, mut end) = (body, vec![], HeaderMap::new());
             while let Some(frame) = body.frame().await {
                 match frame.expect("the body has no errors").into_data() {
@@ -240,7 +245,8 @@ mod tests {
                 }
             }
             (data, end)
-        })
+        };
+        collected.now_or_never().expect("the body waits for nothing")
     }
 
     fn range_answer(sizes: &[usize]) -> (RangeAnswer, Vec<u8>) {

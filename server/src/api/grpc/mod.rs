@@ -18,11 +18,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use cairn_proto::{ApiError, etcdserverpb as pb};
-use futures::{Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use prost::Message;
 use tonic::{Code, Status};
@@ -171,8 +169,10 @@ fn health() -> tonic_health::pb::health_server::HealthServer<tonic_health::serve
     let reporter = tonic_health::server::HealthReporter::new();
     let names = method::SERVICES.iter().filter(|name| !name.starts_with("grpc."));
     let statuses = names.map(|name| reporter.set_service_status(*name, tonic_health::ServingStatus::Serving));
-    // Nothing else has the reporter's lock yet, so that nothing is waited for.
-    futures::executor::block_on(futures::future::join_all(statuses));
+    for status in statuses {
+        // Nothing else has the reporter's lock yet, so that nothing is waited for.
+        status.now_or_never().expect("the reporter's lock is free");
+    }
     tonic_health::pb::health_server::HealthServer::new(tonic_health::server::HealthService::from_health_reporter(reporter))
 }
 
@@ -308,8 +308,8 @@ fn timeout_of(headers: &HeaderMap) -> Option<Duration> {
     }
     let amount: u64 = digits.parse().ok()?;
     match unit {
-        "H" => Some(Duration::from_secs(amount * 3600)),
-        "M" => Some(Duration::from_secs(amount * 60)),
+        "H" => Some(Duration::from_hours(amount)),
+        "M" => Some(Duration::from_mins(amount)),
         "S" => Some(Duration::from_secs(amount)),
         "m" => Some(Duration::from_millis(amount)),
         "u" => Some(Duration::from_micros(amount)),
@@ -331,7 +331,7 @@ mod tests {
         };
         assert_eq!(of("5S"), Some(Duration::from_secs(5)));
         assert_eq!(of("99999999n"), Some(Duration::from_nanos(99_999_999)));
-        assert_eq!(of("2H"), Some(Duration::from_secs(7200)));
+        assert_eq!(of("2H"), Some(Duration::from_hours(2)));
         for bad in ["", "5", "S", "5x", "123456789S", "-1S", "5 S", "ä"] {
             assert_eq!(of(bad), None, "{bad}");
         }
