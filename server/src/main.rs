@@ -8,6 +8,9 @@ use cairn_server::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
+/// Set by crash tests; see [`Builder::record_syncs`](cairn_server::server::Builder::record_syncs).
+const RECORD_SYNCS: &str = "CAIRN_TEST_RECORD_SYNCED";
+
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -42,8 +45,9 @@ async fn serve(loaded: Loaded) -> anyhow::Result<()> {
     }
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), data_dir = %loaded.config.data_dir().display(), "starting");
+    let builder = Server::builder().config(loaded.config).record_syncs(std::env::var_os(RECORD_SYNCS).is_some());
     let server = tokio::select! {
-        started = Server::builder().config(loaded.config).start() => started?,
+        started = builder.start() => started?,
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };

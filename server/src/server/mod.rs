@@ -88,6 +88,7 @@ pub enum StartError {
 pub struct Builder {
     config: Config,
     in_process_only: bool,
+    record_syncs: bool,
 }
 
 impl Builder {
@@ -126,6 +127,14 @@ impl Builder {
         self
     }
 
+    /// Writes beside the raft log what its completed syncs have covered, for tests that destroy everything else
+    /// ([`cut_back`](crate::log::cut_back)).
+    #[must_use]
+    pub fn record_syncs(mut self, record: bool) -> Self {
+        self.record_syncs = record;
+        self
+    }
+
     /// Changes any other setting.
     #[must_use]
     pub fn configure(mut self, change: impl FnOnce(&mut Config)) -> Self {
@@ -153,7 +162,7 @@ impl Builder {
         let listeners = if self.in_process_only { Vec::new() } else { listener::listen(&config)? };
         let addrs = listeners.iter().map(Listener::local_addr).collect::<Result<Vec<_>, _>>().map_err(StartError::Threads)?;
         let threads = Arc::new(Threads::start(threads_of(&config)).map_err(StartError::Threads)?);
-        let node = node::shell::start(&node_config(&config), threads.first())?;
+        let node = node::shell::start(&NodeConfig { record_syncs: self.record_syncs, ..node_config(&config) }, threads.first())?;
 
         let mut registry = Registry::default();
         node.metrics().register(&mut registry);
@@ -275,6 +284,10 @@ fn node_config(config: &Config) -> NodeConfig {
     node.heartbeat = config.heartbeat_interval;
     node.election = config.election_timeout;
     node.entry_cache_bytes = config.entry_cache_bytes;
+    node.retention.snapshot_count = config.snapshot_count;
+    node.retention.catchup_commands = config.snapshot_catchup_entries;
+    node.store.memtable_bytes = config.memtable_bytes;
+    node.store.block_cache_bytes = config.block_cache_bytes;
     node
 }
 
