@@ -252,7 +252,7 @@ impl Run {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
     fn what_was_synced_is_recovered_and_nothing_is_invented(seed: u64, ops in prop::collection::vec(op(), 1..80)) {
