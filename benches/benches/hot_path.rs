@@ -102,7 +102,7 @@ impl Replica {
         for request in requests {
             self.request += 1;
             let id = RequestId { member: 1, nonce: 1, counter: self.request };
-            builder.push(&encode(&Command { id, user: Bytes::new(), auth_revision: 0, request }));
+            assert!(builder.push(&encode(&Command { id, user: Bytes::new(), auth_revision: 0, request })), "an entry takes 512 commands");
         }
         self.next += 1;
         Committed { index: self.next - 1, term: 1, data: CommittedData::Commands(builder.finish().into()) }

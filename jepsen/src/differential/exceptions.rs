@@ -1,9 +1,26 @@
 //! Where a genuine 3.5 answers otherwise than the 3.7 that Cairn serves, and why that is right.
 
+use cairn_proto::{
+    ApiError,
+    etcdserverpb::range_request::{SortOrder, SortTarget},
+};
+
 use super::{Step, play::Answer};
 
 /// Whether a difference is one of those listed here.
-pub fn explained(_request: &Step, genuine: &Answer, ours: &Answer) -> bool {
+pub fn explained(request: &Step, genuine: &Answer, ours: &Answer) -> bool {
+    sort_option_unchecked(request, ours) || other_code(genuine, ours)
+}
+
+/// 3.5 takes a sort order or target that does not exist for none; 3.7 refuses it, as the recordings of a genuine one show.
+fn sort_option_unchecked(request: &Step, ours: &Answer) -> bool {
+    let Step::Range(range) = request else { return false };
+    let unknown = SortOrder::try_from(range.sort_order).is_err() || SortTarget::try_from(range.sort_target).is_err();
+    unknown && *ours == Answer::Refused(ApiError::InvalidSortOption.code(), ApiError::InvalidSortOption.text().to_owned())
+}
+
+/// Whether the text is the same and its code one of those that changed.
+fn other_code(genuine: &Answer, ours: &Answer) -> bool {
     let (Answer::Refused(genuine_code, genuine_text), Answer::Refused(code, text)) = (genuine, ours) else { return false };
     CODES.iter().any(|exception| {
         exception.text == genuine_text && genuine_text == text && *genuine_code == exception.genuine && *code == exception.ours

@@ -204,7 +204,6 @@ impl Random {
                 *filter = SYMBOLIC - self.0.random_range(0..30);
             }
         }
-        debug_assert!(range.sort_order != 7 || SortOrder::try_from(range.sort_order).is_err());
         range
     }
 
@@ -261,6 +260,9 @@ impl Random {
             0..35 => Some(request_op::Request::RequestPut(self.put())),
             35..65 => {
                 let mut range = self.range();
+                // A genuine 3.5 takes any number for a sort option inside a transaction, and then the states part.
+                range.sort_order = range.sort_order.min(SortOrder::Descend as i32);
+                range.sort_target = range.sort_target.min(SortTarget::Value as i32);
                 if !self.chance(25) {
                     // Most ranges inside a transaction read what it sees, or the transaction would rarely succeed.
                     range.revision = 0;
