@@ -22,7 +22,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::core::{Core, CoreOptions, RetentionOptions, log_of_new_cluster};
 use crate::{
-    log::{Change, Identity, Log, LogOptions, LogStore, SimDisk},
+    log::{Change, Fault, Identity, Log, LogOptions, LogStore, SimDisk},
     raft::{Fetch, LogStart, RaftOptions, Role},
     state::{
         Membership, State, StateOptions,
@@ -269,10 +269,17 @@ impl World {
         }
     }
 
-    fn sync(&mut self, at: usize) {
-        let Some(run) = &mut self.members[at].run else { return };
+    fn sync(&mut self, at: usize, may_fail: bool) {
+        let Member { run: Some(run), disk, .. } = &mut self.members[at] else { return };
         let Some(staged) = run.staged.take() else { return };
-        run.log.sync().unwrap();
+        if may_fail && self.random.random_bool(0.02) {
+            // The power goes while the write or the sync is under way.
+            disk.fault_at(disk.operations() + self.random.random_range(1..=2), Fault::PowerCut);
+        }
+        if let Err(error) = run.log.sync() {
+            self.note(format_args!("power cut {at} {error}"));
+            return self.crash_with(at, true);
+        }
         run.core.synced(staged);
         self.note(format_args!("sync {at} {staged}"));
     }
@@ -313,10 +320,13 @@ impl World {
     }
 
     fn crash(&mut self, at: usize) {
-        if self.members[at].run.is_none() {
-            return;
+        if self.members[at].run.is_some() {
+            let power = self.random.random_bool(0.7);
+            self.crash_with(at, power);
         }
-        let power = self.random.random_bool(0.7);
+    }
+
+    fn crash_with(&mut self, at: usize, power: bool) {
         self.members[at].crash(power);
         let id = self.members[at].id;
         self.network.retain(|&(from, to), _| from != id && to != id);
@@ -326,10 +336,10 @@ impl World {
 
     fn step(&mut self) {
         let at = self.random.random_range(0..self.members.len());
-        match self.random.random_range(0..100) {
+        match self.random.random_range(0..101) {
             0..20 => self.write(at),
             20..28 => self.read(at),
-            28..45 => self.sync(at),
+            28..45 => self.sync(at, true),
             45..53 => {
                 if let Some(run) = &mut self.members[at].run {
                     run.core.tick();
@@ -346,6 +356,12 @@ impl World {
             59..60 => {
                 let stalled = self.random.random_bool(0.5);
                 self.members[at].store.set_stalled(stalled);
+            }
+            60 => {
+                let to = self.random.random_range(0..self.members.len()) as u64 + 1;
+                if let Some(run) = &mut self.members[at].run {
+                    run.core.transfer_leader(to);
+                }
             }
             _ => {
                 if let Some(at) = self.deliver(0.03) {
@@ -375,7 +391,7 @@ impl World {
                     run.core.tick();
                 }
                 self.turn(at);
-                self.sync(at);
+                self.sync(at, false);
                 self.fetch(at);
                 self.turn(at);
                 if self.members[at].run.as_ref().is_some_and(|run| run.flush) {
