@@ -40,6 +40,8 @@ struct Run {
     staged: Option<u64>,
     nonce: u64,
     flush: bool,
+    /// What a flush that ended made durable, until the core is told.
+    flushed: Option<u64>,
     fetches: Vec<Fetch>,
 }
 
@@ -86,7 +88,7 @@ fn options(member: u64, nonce: u64, seed: u64, alone: bool) -> CoreOptions {
             snapshot_count: 20,
             // Without snapshots, a follower can only catch up from a log that is not cut.
             catchup_commands: if alone { 10 } else { u64::MAX },
-            unflushed_bytes_max: 4 << 10,
+            unflushed_bytes_max: 8 << 10,
             kept_bytes_max: u64::MAX,
             flush_ticks_min: 3,
         },
@@ -102,7 +104,7 @@ impl Member {
         let options = StateOptions { answers_for: Some((self.id, nonce)), ..StateOptions::default() };
         let mut state = State::open(Arc::clone(&self.store) as Arc<dyn Store>, options).unwrap();
         let identity = Identity { cluster_id: CLUSTER, member_id: self.id };
-        let log_options = LogOptions { segment_bytes: 16 << 10, ..LogOptions::new(identity, seed ^ nonce) };
+        let log_options = LogOptions { segment_bytes: 8 << 10, ..LogOptions::new(identity, seed ^ nonce) };
         let (mut log, recovered) = Log::open(Arc::new(self.disk.clone()), &log_options, state.applied().0).unwrap();
         let start = if state.applied() == (0, 0) {
             let start = log_of_new_cluster();
@@ -117,7 +119,7 @@ impl Member {
             LogStart { hard_state: recovered.hard_state, terms: recovered.terms, entries: recovered.entries }
         };
         let core = Core::start(self::options(self.id, nonce, seed, members.len() == 1), state, start).unwrap();
-        self.run = Some(Run { core, log, staged: None, nonce, flush: false, fetches: Vec::new() });
+        self.run = Some(Run { core, log, staged: None, nonce, flush: false, flushed: None, fetches: Vec::new() });
     }
 
     fn crash(&mut self, power: bool) {
@@ -247,6 +249,7 @@ impl World {
     fn write(&mut self, at: usize) {
         let write = self.writes.len() as u64;
         let key = self.random.random_range(0..8);
+        let padding = self.random.random_range(0..800);
         let id = self.members[at].id;
         let Some(run) = &mut self.members[at].run else { return };
         let put = pb::PutRequest {
@@ -294,13 +297,21 @@ impl World {
         }
     }
 
+    fn tell_flushed(&mut self, at: usize) {
+        if let Some(run) = &mut self.members[at].run
+            && let Some(persisted) = run.flushed.take()
+        {
+            run.core.flushed(persisted);
+        }
+    }
+
     fn flush(&mut self, at: usize) {
         let store = Arc::clone(&self.members[at].store);
         let Some(run) = &mut self.members[at].run else { return };
         store.flush().unwrap();
         let persisted = persisted_applied(store.as_ref()).unwrap();
         run.flush = false;
-        run.core.flushed(persisted);
+        run.flushed = Some(persisted);
         self.note(format_args!("flush {at} {persisted}"));
     }
 
@@ -346,7 +357,10 @@ impl World {
                 }
             }
             53..54 => self.flush(at),
-            54..55 => self.fetch(at),
+            54..55 => {
+                self.fetch(at);
+                self.tell_flushed(at);
+            }
             55..56 => self.crash(at),
             56..59 => {
                 if self.members[at].run.is_none() {
@@ -396,6 +410,7 @@ impl World {
                 self.turn(at);
                 if self.members[at].run.as_ref().is_some_and(|run| run.flush) {
                     self.flush(at);
+                    self.tell_flushed(at);
                 }
             }
             while let Some(at) = self.deliver(0.0) {
@@ -442,7 +457,7 @@ impl World {
         }
         let mut revisions: BTreeMap<u64, i64> = BTreeMap::new();
         for kv in stored.values() {
-            let write = std::str::from_utf8(&kv.value).unwrap().parse().unwrap();
+            let write = std::str::from_utf8(&kv.value).unwrap().trim_end().parse().unwrap();
             let before = revisions.insert(write, kv.mod_revision);
             assert_eq!(before, None, "write {write} is applied twice");
         }
