@@ -22,7 +22,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::core::{Core, CoreOptions, RetentionOptions, log_of_new_cluster};
 use crate::{
-    log::{Change, Identity, Log, LogOptions, LogStore, SimDisk},
+    log::{Change, Fault, Identity, Log, LogOptions, LogStore, SimDisk},
     raft::{Fetch, LogStart, RaftOptions, Role},
     state::{
         Membership, State, StateOptions,
@@ -40,6 +40,8 @@ struct Run {
     staged: Option<u64>,
     nonce: u64,
     flush: bool,
+    /// What a flush that ended made durable, until the core is told.
+    flushed: Option<u64>,
     fetches: Vec<Fetch>,
 }
 
@@ -86,7 +88,7 @@ fn options(member: u64, nonce: u64, seed: u64, alone: bool) -> CoreOptions {
             snapshot_count: 20,
             // Without snapshots, a follower can only catch up from a log that is not cut.
             catchup_commands: if alone { 10 } else { u64::MAX },
-            unflushed_bytes_max: 4 << 10,
+            unflushed_bytes_max: 8 << 10,
             kept_bytes_max: u64::MAX,
             flush_ticks_min: 3,
         },
@@ -102,7 +104,7 @@ impl Member {
         let options = StateOptions { answers_for: Some((self.id, nonce)), ..StateOptions::default() };
         let mut state = State::open(Arc::clone(&self.store) as Arc<dyn Store>, options).unwrap();
         let identity = Identity { cluster_id: CLUSTER, member_id: self.id };
-        let log_options = LogOptions { segment_bytes: 16 << 10, ..LogOptions::new(identity, seed ^ nonce) };
+        let log_options = LogOptions { segment_bytes: 8 << 10, ..LogOptions::new(identity, seed ^ nonce) };
         let (mut log, recovered) = Log::open(Arc::new(self.disk.clone()), &log_options, state.applied().0).unwrap();
         let start = if state.applied() == (0, 0) {
             let start = log_of_new_cluster();
@@ -117,7 +119,7 @@ impl Member {
             LogStart { hard_state: recovered.hard_state, terms: recovered.terms, entries: recovered.entries }
         };
         let core = Core::start(self::options(self.id, nonce, seed, members.len() == 1), state, start).unwrap();
-        self.run = Some(Run { core, log, staged: None, nonce, flush: false, fetches: Vec::new() });
+        self.run = Some(Run { core, log, staged: None, nonce, flush: false, flushed: None, fetches: Vec::new() });
     }
 
     fn crash(&mut self, power: bool) {
@@ -247,6 +249,7 @@ impl World {
     fn write(&mut self, at: usize) {
         let write = self.writes.len() as u64;
         let key = self.random.random_range(0..8);
+        let padding = self.random.random_range(0..800);
         let id = self.members[at].id;
         let Some(run) = &mut self.members[at].run else { return };
         let put = pb::PutRequest {
@@ -269,10 +272,17 @@ impl World {
         }
     }
 
-    fn sync(&mut self, at: usize) {
-        let Some(run) = &mut self.members[at].run else { return };
+    fn sync(&mut self, at: usize, may_fail: bool) {
+        let Member { run: Some(run), disk, .. } = &mut self.members[at] else { return };
         let Some(staged) = run.staged.take() else { return };
-        run.log.sync().unwrap();
+        if may_fail && self.random.random_bool(0.02) {
+            // The power goes while the write or the sync is under way.
+            disk.fault_at(disk.operations() + self.random.random_range(1..=2), Fault::PowerCut);
+        }
+        if let Err(error) = run.log.sync() {
+            self.note(format_args!("power cut {at} {error}"));
+            return self.crash_with(at, true);
+        }
         run.core.synced(staged);
         self.note(format_args!("sync {at} {staged}"));
     }
@@ -287,13 +297,21 @@ impl World {
         }
     }
 
+    fn tell_flushed(&mut self, at: usize) {
+        if let Some(run) = &mut self.members[at].run
+            && let Some(persisted) = run.flushed.take()
+        {
+            run.core.flushed(persisted);
+        }
+    }
+
     fn flush(&mut self, at: usize) {
         let store = Arc::clone(&self.members[at].store);
         let Some(run) = &mut self.members[at].run else { return };
         store.flush().unwrap();
         let persisted = persisted_applied(store.as_ref()).unwrap();
         run.flush = false;
-        run.core.flushed(persisted);
+        run.flushed = Some(persisted);
         self.note(format_args!("flush {at} {persisted}"));
     }
 
@@ -313,10 +331,13 @@ impl World {
     }
 
     fn crash(&mut self, at: usize) {
-        if self.members[at].run.is_none() {
-            return;
+        if self.members[at].run.is_some() {
+            let power = self.random.random_bool(0.7);
+            self.crash_with(at, power);
         }
-        let power = self.random.random_bool(0.7);
+    }
+
+    fn crash_with(&mut self, at: usize, power: bool) {
         self.members[at].crash(power);
         let id = self.members[at].id;
         self.network.retain(|&(from, to), _| from != id && to != id);
@@ -326,17 +347,20 @@ impl World {
 
     fn step(&mut self) {
         let at = self.random.random_range(0..self.members.len());
-        match self.random.random_range(0..100) {
+        match self.random.random_range(0..101) {
             0..20 => self.write(at),
             20..28 => self.read(at),
-            28..45 => self.sync(at),
+            28..45 => self.sync(at, true),
             45..53 => {
                 if let Some(run) = &mut self.members[at].run {
                     run.core.tick();
                 }
             }
             53..54 => self.flush(at),
-            54..55 => self.fetch(at),
+            54..55 => {
+                self.fetch(at);
+                self.tell_flushed(at);
+            }
             55..56 => self.crash(at),
             56..59 => {
                 if self.members[at].run.is_none() {
@@ -346,6 +370,12 @@ impl World {
             59..60 => {
                 let stalled = self.random.random_bool(0.5);
                 self.members[at].store.set_stalled(stalled);
+            }
+            60 => {
+                let to = self.random.random_range(0..self.members.len()) as u64 + 1;
+                if let Some(run) = &mut self.members[at].run {
+                    run.core.transfer_leader(to);
+                }
             }
             _ => {
                 if let Some(at) = self.deliver(0.03) {
@@ -375,11 +405,12 @@ impl World {
                     run.core.tick();
                 }
                 self.turn(at);
-                self.sync(at);
+                self.sync(at, false);
                 self.fetch(at);
                 self.turn(at);
                 if self.members[at].run.as_ref().is_some_and(|run| run.flush) {
                     self.flush(at);
+                    self.tell_flushed(at);
                 }
             }
             while let Some(at) = self.deliver(0.0) {
@@ -426,7 +457,7 @@ impl World {
         }
         let mut revisions: BTreeMap<u64, i64> = BTreeMap::new();
         for kv in stored.values() {
-            let write = std::str::from_utf8(&kv.value).unwrap().parse().unwrap();
+            let write = std::str::from_utf8(&kv.value).unwrap().trim_end().parse().unwrap();
             let before = revisions.insert(write, kv.mod_revision);
             assert_eq!(before, None, "write {write} is applied twice");
         }

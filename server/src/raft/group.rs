@@ -249,10 +249,12 @@ impl Group {
         campaigned
     }
 
-    /// Hands leadership over to another voter.
+    /// Hands leadership over to another voter, as leader. Gives up after an election time-out; nothing is proposed meanwhile.
     pub fn transfer_leader(&mut self, to: u64) {
-        self.node.transfer_leader(to);
-        self.settle(false);
+        if self.node.raft.state == StateRole::Leader {
+            self.node.transfer_leader(to);
+            self.settle(false);
+        }
     }
 
     /// Notes that messages to a peer were lost.

@@ -86,7 +86,7 @@ pub struct CoreOptions {
     /// Bytes of entries that are not applied before no more are proposed; at twice this, no more are taken from a
     /// leader.
     pub unapplied_bytes_max: usize,
-    /// Bytes of entries applied in one piece.
+    /// Bytes of entries applied in one piece, or one entry: a few thousand small commands, so some milliseconds.
     pub piece_bytes_max: usize,
     /// Entries applied in one piece.
     pub piece_entries_max: usize,
@@ -108,8 +108,8 @@ impl CoreOptions {
             queue_bytes_max: 64 << 20,
             reads_max: 64 << 10,
             unapplied_bytes_max: 64 << 20,
-            piece_bytes_max: 512 << 10,
-            piece_entries_max: 256,
+            piece_bytes_max: 128 << 10,
+            piece_entries_max: 128,
             retention: RetentionOptions::default(),
         }
     }
@@ -333,7 +333,7 @@ impl<W, R> Core<W, R> {
         self.group.unreachable(peer);
     }
 
-    /// Hands leadership over to another voter.
+    /// Hands leadership over to another voter, if this member leads. It gives up after an election time-out.
     pub fn transfer_leader(&mut self, to: u64) {
         self.group.transfer_leader(to);
     }

@@ -7,9 +7,8 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
-use tokio::sync::mpsc;
 
-use super::handle::{Input, Shared};
+use super::handle::{Input, Reports, Shared};
 use crate::{
     log::{DataDirLock, EntryReader},
     node::NodeError,
@@ -47,7 +46,7 @@ impl Background {
     /// directory locked while they run.
     pub(super) fn start(
         shared: &Arc<Shared>,
-        inbox: &mpsc::UnboundedSender<Input>,
+        inbox: &Reports,
         log: Arc<dyn EntryReader>,
         compactor: Compactor,
         compactions: Receiver<()>,
@@ -70,8 +69,7 @@ impl Background {
         let (inbox, held) = (inbox.clone(), Arc::clone(lock));
         let compacting = thread::Builder::new().name("compaction".to_owned()).spawn(move || {
             if let Err(error) = compact(compactor, &compactions, &stop) {
-                // If the task has ended there is nothing left to end.
-                let _ = inbox.send(Input::Failed(error));
+                inbox.send(Input::Failed(error));
             }
             drop(held);
         })?;
@@ -107,7 +105,7 @@ struct Flusher {
     shared: Arc<Shared>,
     store: Arc<dyn Store>,
     log: Arc<dyn EntryReader>,
-    inbox: mpsc::UnboundedSender<Input>,
+    inbox: Reports,
     persisted: u64,
 }
 
@@ -125,7 +123,7 @@ impl Flusher {
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             if let Err(error) = self.look(flush) {
-                let _ = self.inbox.send(Input::Failed(error));
+                self.inbox.send(Input::Failed(error));
                 return;
             }
             if stop {
@@ -140,8 +138,7 @@ impl Flusher {
             tracing::warn!(%error, low = fetch.low, "entries for a follower could not be read");
             Vec::new()
         });
-        // If the task has ended nobody waits for them.
-        let _ = self.inbox.send(Input::Fetched { id: fetch.id, entries });
+        self.inbox.send(Input::Fetched { id: fetch.id, entries });
     }
 
     fn look(&mut self, flush: bool) -> Result<(), NodeError> {
@@ -153,7 +150,7 @@ impl Flusher {
         let persisted = state::persisted_applied(self.store.as_ref())?;
         if flush || persisted > self.persisted {
             self.persisted = persisted;
-            let _ = self.inbox.send(Input::Flushed(persisted));
+            self.inbox.send(Input::Flushed(persisted));
         }
         self.shared.set_size(self.store.size().map_err(|error| NodeError::State(error.into()))?);
         Ok(())

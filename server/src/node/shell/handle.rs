@@ -51,6 +51,23 @@ pub(super) enum Input {
     Stop,
 }
 
+/// How the threads tell the replica task what they did. It does not keep the task alive: without handles the task ends.
+#[derive(Debug, Clone)]
+pub(super) struct Reports(mpsc::WeakUnboundedSender<Input>);
+
+impl Reports {
+    pub(super) fn new(inbox: &mpsc::UnboundedSender<Input>) -> Self {
+        Self(inbox.downgrade())
+    }
+
+    /// Tells the task. If it has ended, nobody wants to know.
+    pub(super) fn send(&self, input: Input) {
+        if let Some(inbox) = self.0.upgrade() {
+            let _ = inbox.send(input);
+        }
+    }
+}
+
 /// How a node is doing. Read without asking the replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NodeStatus {

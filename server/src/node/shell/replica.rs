@@ -83,7 +83,9 @@ impl Replica {
             }
             let stalled = self.core.is_stalled();
             tokio::select! {
+                // Time first: it comes seldom, and under load there is always something in the inbox.
                 biased;
+                _ = ticks.tick() => self.core.tick(),
                 received = self.inbox.recv_many(&mut inputs, INPUTS_MAX) => {
                     // Without handles there is nobody left to serve.
                     if received == 0 {
@@ -93,7 +95,6 @@ impl Replica {
                         return end;
                     }
                 }
-                _ = ticks.tick() => self.core.tick(),
                 () = tokio::time::sleep(STALL_PAUSE), if stalled => {}
             }
         }
@@ -245,13 +246,16 @@ impl Replica {
         while self.core.status().pending > 0 {
             tokio::select! {
                 biased;
-                _ = self.inbox.recv_many(&mut inputs, INPUTS_MAX) => {
+                () = tokio::time::sleep_until(until) => return,
+                _ = ticks.tick() => self.core.tick(),
+                received = self.inbox.recv_many(&mut inputs, INPUTS_MAX) => {
+                    if received == 0 {
+                        return;
+                    }
                     if let Some(End::Failed(error)) = self.take(&mut inputs) {
                         return self.shared.fail(error);
                     }
                 }
-                _ = ticks.tick() => self.core.tick(),
-                () = tokio::time::sleep_until(until) => return,
             }
             if let Err(error) = self.work().await {
                 return self.shared.fail(error);

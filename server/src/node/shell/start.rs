@@ -10,7 +10,7 @@ use super::{
     background::Background,
     budget::Budget,
     directory::Directory,
-    handle::{Input, Shared},
+    handle::{Input, Reports, Shared},
     replica::Replica,
 };
 use crate::{
@@ -102,13 +102,14 @@ fn run(
     let budget = Budget::new(config.requests_max, config.requests_bytes_max);
     let shared = Arc::new(Shared::new(identity, nonce, budget, store));
     let (sender, inbox) = mpsc::unbounded_channel();
+    let reports = Reports::new(&sender);
     let no_thread = |error: std::io::Error| NodeError::Directory {
         path: config.data_dir.clone(),
         reason: format!("no thread could be started: {error}"),
     };
-    let background = Background::start(&shared, &sender, log.reader(), core.state().compactor(), compactions, &lock)
+    let background = Background::start(&shared, &reports, log.reader(), core.state().compactor(), compactions, &lock)
         .map_err(no_thread)?;
-    let log = start_log(log, &shared, &sender, &lock).map_err(no_thread)?;
+    let log = start_log(log, &shared, &reports, &lock).map_err(no_thread)?;
     let handle = NodeHandle::new(sender, Arc::clone(&shared), core.state().views());
     let replica = Replica {
         core,
@@ -127,18 +128,13 @@ fn run(
     Ok(handle)
 }
 
-fn start_log(
-    log: Log,
-    shared: &Arc<Shared>,
-    sender: &mpsc::UnboundedSender<Input>,
-    lock: &Arc<DataDirLock>,
-) -> std::io::Result<LogThread> {
+fn start_log(log: Log, shared: &Arc<Shared>, reports: &Reports, lock: &Arc<DataDirLock>) -> std::io::Result<LogThread> {
     let metrics = shared.metrics.clone();
     let on_sync = move |sync: SyncReport| {
         metrics.wal_fsync.observe(sync.duration.as_secs_f64());
         metrics.wal_write_bytes.inc_by(sync.bytes as i64);
     };
-    let (sender, lock) = (sender.clone(), Arc::clone(lock));
+    let (reports, lock) = (reports.clone(), Arc::clone(lock));
     let on_event = move |event| {
         // The directory stays locked until the thread has ended.
         let _ = &lock;
@@ -147,8 +143,7 @@ fn start_log(
             LogEvent::Purged { size_bytes, .. } => Input::Purged { size_bytes },
             LogEvent::Failed(error) => Input::Failed(NodeError::LogThread(error)),
         };
-        // If the task has ended nobody waits for it.
-        let _ = sender.send(input);
+        reports.send(input);
     };
     LogThread::start(Box::new(log), LogThreadOptions::default(), Box::new(on_event), Box::new(on_sync))
 }

@@ -155,6 +155,27 @@ fn after_a_shutdown_everything_is_refused_and_the_directory_is_free() {
 }
 
 #[test]
+fn a_node_without_handles_stops_by_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path());
+    let runtime = runtime();
+    let node = start(&config, runtime.handle()).unwrap();
+    runtime.block_on(write(&node, "key", "value"));
+    drop(node);
+    // The runtime goes on: it is not its end that frees the directory.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let node = loop {
+        runtime.block_on(tokio::task::yield_now());
+        match start(&config, runtime.handle()) {
+            Ok(node) => break node,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+    };
+    assert_eq!(read(&node, "key"), Some("value".into()));
+    runtime.block_on(node.shutdown());
+}
+
+#[test]
 fn what_was_accepted_before_a_shutdown_is_answered() {
     let dir = tempfile::tempdir().unwrap();
     let runtime = runtime();
