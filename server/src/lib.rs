@@ -1,16 +1,45 @@
-//! Cairn's server as a library. Each module is a layer and knows only the layers below it:
+//! Cairn's server as a library: an etcd-compatible, Raft-replicated key-value store that runs as the binary `cairn` or inside another program.
+//!
+//! ```no_run
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! use cairn_server::server::Server;
+//!
+//! let server = Server::builder().data_dir("/var/lib/control-plane/store").in_process_only().start().await?;
+//! let put = cairn_proto::etcdserverpb::PutRequest { key: "/registry/a".into(), value: "1".into(), ..Default::default() };
+//! println!("revision {}", server.client().put(put).await?.header.unwrap_or_default().revision);
+//! server.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Each module is a layer and knows only the layers below it:
 //!
 //! ```text
+//! server         threads, sockets, connections; starting and stopping everything
 //! api, http      gRPC services, health, metrics         node         the running replica: core (decides) and shell (threads, sockets)
 //! state          the replicated state machine, MVCC     raft         raft-rs without I/O
 //! log            the durable raft log                   store        RocksDB behind a trait
 //! security       TLS and certificates                   config       flags, environment, YAML
 //! ```
+//!
+//! # The way of a write
+//!
+//! [`api::grpc`] takes the message out of its frame, [`api::kv`] checks it and proposes one [`state::command::Command`]. The node packs commands into raft
+//! entries; the log's thread writes a batch of them with one `fdatasync`; committed entries are applied by [`state`], which writes one batch to the
+//! [`store`] and publishes the new revision. The answer is a plan of revisions to read, and the API that owes it reads them off the apply path.
+//!
+//! # The way of a read
+//!
+//! [`api::kv`] asks the node until when it has to wait (for a single member: not at all), pins a revision and reads there through
+//! [`state::mvcc::Reader`], from memory at once or on a thread that may wait for the disk. Rows go from the store to the socket as they are.
 
+pub mod api;
 pub mod config;
+pub mod http;
 pub mod log;
 pub mod node;
 pub mod raft;
 pub mod security;
+pub mod server;
 pub mod state;
 pub mod store;

@@ -1,0 +1,113 @@
+//! What all services need: the replica, the limits, and a place to wait for the disk.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cairn_proto::{
+    ApiError,
+    etcdserverpb::{AlarmRequest, AlarmType, alarm_request::AlarmAction},
+};
+use tokio::{runtime, sync::Semaphore};
+
+use super::{Caller, answer::Header, quota, refusal::Refusal};
+use crate::{
+    config::Config,
+    node::{NodeError, NodeHandle},
+    state::{
+        command::{Reply, Request},
+        mvcc::{Pin, ReadError},
+    },
+};
+
+/// How much may be on the blocking pool at a time; the next ones wait for their turn.
+const ON_POOL_MAX: usize = 32;
+
+/// What all services share.
+pub struct Context {
+    /// The running replica.
+    pub node: NodeHandle,
+    /// Largest request to be proposed, in bytes.
+    pub max_request_bytes: usize,
+    /// Bound of a transaction.
+    pub max_txn_ops: usize,
+    /// Size of the store at which it stops growing.
+    pub quota_bytes: Option<u64>,
+    pool: runtime::Handle,
+    turns: Semaphore,
+}
+
+impl Context {
+    /// The context of services of `node` that wait for the disk on `pool`.
+    pub fn new(node: NodeHandle, config: &Config, pool: runtime::Handle) -> Arc<Self> {
+        Arc::new(Self {
+            node,
+            max_request_bytes: config.max_request_bytes,
+            max_txn_ops: config.max_txn_ops,
+            quota_bytes: config.quota_bytes(),
+            pool,
+            turns: Semaphore::new(ON_POOL_MAX),
+        })
+    }
+
+    /// The header of an answer at `revision`, 0 for answers that have none.
+    pub fn header(&self, revision: i64) -> Header {
+        let status = self.node.status();
+        Header { cluster_id: status.cluster_id, member_id: status.member_id, revision, raft_term: status.term }
+    }
+
+    /// Proposes a request and waits for its result.
+    pub async fn propose(&self, caller: &Caller, request: Request) -> Result<(Reply, Option<Pin>), Refusal> {
+        let answer = self.node.propose(request, caller.user.clone(), caller.auth_revision).await.map_err(ApiError::from)?;
+        Ok((answer.outcome?, answer.pin))
+    }
+
+    /// Sees to it that the store has room for `cost` bytes, or raises the alarm that there is none.
+    pub async fn make_room(&self, cost: u64) -> Result<(), Refusal> {
+        let (size, status) = (self.node.size(), self.node.status());
+        if quota::has_room(size.total, cost, self.quota_bytes) {
+            return Ok(());
+        }
+        let alarm = AlarmRequest {
+            action: AlarmAction::Activate.into(),
+            member_id: status.member_id,
+            alarm: AlarmType::Nospace.into(),
+        };
+        let raised = self.node.alarms().list(alarm.alarm).iter().any(|raised| raised.member_id == status.member_id);
+        if !raised {
+            tracing::warn!(size = size.total, quota = self.quota_bytes, "the store has reached its quota; raising the alarm NOSPACE");
+            // Whether or not the alarm gets through, this request is refused, and the next one tries again.
+            let _ = self.node.propose(Request::Alarm(alarm), Bytes::new(), 0).await;
+        }
+        Err(ApiError::NoSpace.into())
+    }
+
+    /// Runs a read that may wait for the disk.
+    pub async fn blocking<T: Send + 'static>(&self, read: impl FnOnce() -> Result<T, ReadError> + Send + 'static) -> Result<T, Refusal> {
+        let read = self.on_pool(read).await?;
+        self.read(read)
+    }
+
+    /// Runs what may wait for the disk.
+    pub async fn on_pool<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
+        let _turn = self.turns.acquire().await;
+        // The pool is shutting down, or the work panicked, which has been reported.
+        self.pool.spawn_blocking(work).await.map_err(|_| ApiError::Stopped.into())
+    }
+
+    /// A read's result; an error that is no answer ends the replica.
+    pub fn read<T>(&self, read: Result<T, ReadError>) -> Result<T, Refusal> {
+        read.map_err(|error| {
+            if let ReadError::Api(error) = error {
+                return Refusal::Api(error);
+            }
+            self.node.fail(NodeError::State(error.into()));
+            Refusal::Api(ApiError::Stopped)
+        })
+    }
+
+    /// A result that cannot be.
+    pub fn contradiction(&self, what: &'static str) -> Refusal {
+        tracing::error!(what, "an answer does not fit its request; this is a defect of the program");
+        Refusal::Internal(what.into())
+    }
+}

@@ -1,0 +1,353 @@
+//! The API as gRPC: from a request's head and body to the answer's.
+//!
+//! ```text
+//!   path ─▶ Method ─▶ hasleader, learner? ─▶ Messages ─▶ decode ─▶ a service of api/ ─▶ Framed ─▶ Body
+//! ```
+//!
+//! [`method`] lists the RPCs, [`message`] takes requests' messages out of their frames, [`body`] frames answers. Tonic's own machinery serves health
+//! and reflection only: doing the few steps here spares copies of large answers and gives refusals the texts that clients know.
+//!
+//! The one invariant: this folder decides nothing about the store. Whatever it calls can be called without gRPC.
+
+pub mod body;
+pub mod message;
+pub mod method;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use cairn_proto::{ApiError, etcdserverpb as pb};
+use futures::{FutureExt, Stream, StreamExt};
+use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
+use hyper::body::Incoming;
+use prost::Message;
+use tonic::{Code, Status};
+use tower::{Service, util::BoxCloneSyncService};
+
+use self::{
+    body::{Body, Framed, MessageStream},
+    message::Messages,
+    method::Method,
+};
+use super::{Caller, Services, answer::Answer, metrics::ApiMetrics, refusal::Refusal};
+
+/// One of tonic's own services.
+type TonicService = BoxCloneSyncService<Request<Incoming>, Response<tonic::body::Body>, std::convert::Infallible>;
+
+/// Serves gRPC requests, whatever connection they come on.
+pub struct Grpc {
+    services: Services,
+    metrics: Arc<ApiMetrics>,
+    max_receive_bytes: usize,
+    /// Unary calls that take longer are logged.
+    slow_call: Duration,
+    health: TonicService,
+    reflection: TonicService,
+    reflection_alpha: TonicService,
+}
+
+impl Grpc {
+    /// Serves `services`, receiving messages of at most `max_receive_bytes`.
+    pub fn new(services: Services, metrics: Arc<ApiMetrics>, max_receive_bytes: usize, slow_call: Duration) -> Self {
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(cairn_proto::FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        let reason = "the descriptor sets are generated and complete";
+        Self {
+            services,
+            metrics,
+            max_receive_bytes,
+            slow_call,
+            health: BoxCloneSyncService::new(health()),
+            reflection: BoxCloneSyncService::new(reflection().build_v1().expect(reason)),
+            reflection_alpha: BoxCloneSyncService::new(reflection().build_v1alpha().expect(reason)),
+        }
+    }
+
+    /// Serves one request.
+    pub async fn call(self: &Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+        let Some(method) = Method::of_path(request.uri().path()) else {
+            return refused(&Status::unimplemented(method::unknown(request.uri().path())));
+        };
+        let call = Call { grpc: self.clone(), method, began: Instant::now(), ended: false };
+        self.metrics.started(method);
+        let deadline = timeout_of(request.headers());
+        let served = self.dispatch(method, request);
+        let served = match deadline {
+            None => served.await,
+            Some(timeout) => match tokio::time::timeout(timeout, served).await {
+                Ok(served) => served,
+                Err(_) => Err(Status::deadline_exceeded("context deadline exceeded")),
+            },
+        };
+        match served {
+            Ok(Served::Message(framed)) => {
+                self.metrics.sent(method, framed.message_bytes());
+                call.end(Code::Ok);
+                answered(Body::Unary(framed))
+            }
+            Ok(Served::Stream(stream)) => answered(Body::Stream(call.follow(stream))),
+            Ok(Served::Tonic(response)) => {
+                call.end(Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code()));
+                response.map(Body::Tonic)
+            }
+            Err(status) => {
+                call.end(status.code());
+                refused(&status)
+            }
+        }
+    }
+
+    async fn dispatch(&self, method: Method, request: Request<Incoming>) -> Result<Served, Status> {
+        let services = &self.services;
+        self.admit(method, request.headers())?;
+        let caller = Caller::default();
+        let (head, body) = request.into_parts();
+        let request = Arrived { grpc: self, method, body };
+        match method {
+            Method::Range => request.unary(async |message| services.kv.range(&caller, message).await).await,
+            Method::Put => request.unary(async |message| services.kv.put(&caller, message).await).await,
+            Method::DeleteRange => request.unary(async |message| services.kv.delete_range(&caller, message).await).await,
+            Method::Txn => request.unary(async |message| services.kv.txn(&caller, message).await).await,
+            Method::Compact => request.unary(async |message| services.kv.compact(&caller, message).await).await,
+            Method::RangeStream => request.server_stream(async |message| services.kv.range_stream(&caller, message).await).await,
+            Method::MemberList => request.unary(async |message| services.cluster.member_list(message).await).await,
+            Method::Alarm => request.unary(async |message| services.maintenance.alarm(&caller, message).await).await,
+            Method::Status => request.unary(async |_: pb::StatusRequest| services.maintenance.status()).await,
+            Method::Defragment => request.unary(async |_: pb::DefragmentRequest| services.maintenance.defragment().await).await,
+            Method::Hash => request.unary(async |_: pb::HashRequest| services.maintenance.hash().await).await,
+            Method::HashKv => request.unary(async |message| services.maintenance.hash_kv(message).await).await,
+            Method::HealthCheck | Method::HealthWatch | Method::HealthList => {
+                tonic_service(&self.health, Request::from_parts(head, request.body)).await
+            }
+            Method::Reflection => tonic_service(&self.reflection, Request::from_parts(head, request.body)).await,
+            Method::ReflectionAlpha => tonic_service(&self.reflection_alpha, Request::from_parts(head, request.body)).await,
+            missing => Err(Refusal::Missing(what_is_missing(missing)).into()),
+        }
+    }
+
+    /// Whether a call may be served at all by this member now.
+    fn admit(&self, method: Method, headers: &HeaderMap) -> Result<(), Status> {
+        if method.service().starts_with("grpc.") {
+            return Ok(());
+        }
+        let status = self.services.node.status();
+        if status.leader == 0 && headers.get("hasleader").is_some_and(|value| value == "true") {
+            return Err(ApiError::NoLeader.into());
+        }
+        if status.is_learner && !matches!(method, Method::Range | Method::RangeStream | Method::Status | Method::Snapshot) {
+            return Err(ApiError::NotSupportedForLearner.into());
+        }
+        Ok(())
+    }
+}
+
+/// What a method that is not served yet belongs to.
+fn what_is_missing(method: Method) -> &'static str {
+    match method.service() {
+        "etcdserverpb.Watch" => "watching keys",
+        "etcdserverpb.Lease" => "leases",
+        "etcdserverpb.Auth" => "authentication",
+        "etcdserverpb.Cluster" => "changing the membership",
+        "v3lockpb.Lock" => "the lock service",
+        "v3electionpb.Election" => "the election service",
+        _ => match method {
+            Method::Snapshot => "sending a snapshot",
+            Method::MoveLeader => "moving the leadership",
+            Method::Downgrade => "downgrading the cluster",
+            _ => "this call",
+        },
+    }
+}
+
+/// The health service: the server as a whole and each of its services are serving as long as they answer at all.
+fn health() -> tonic_health::pb::health_server::HealthServer<tonic_health::server::HealthService> {
+    let reporter = tonic_health::server::HealthReporter::new();
+    let names = method::SERVICES.iter().filter(|name| !name.starts_with("grpc."));
+    let statuses = names.map(|name| reporter.set_service_status(*name, tonic_health::ServingStatus::Serving));
+    for status in statuses {
+        // Nothing else has the reporter's lock yet, so that nothing is waited for.
+        status.now_or_never().expect("the reporter's lock is free");
+    }
+    tonic_health::pb::health_server::HealthServer::new(tonic_health::server::HealthService::from_health_reporter(reporter))
+}
+
+async fn tonic_service(service: &TonicService, request: Request<Incoming>) -> Result<Served, Status> {
+    let Ok(response) = service.clone().call(request).await;
+    Ok(Served::Tonic(response))
+}
+
+/// What serving a call gave.
+enum Served {
+    Message(Framed),
+    Stream(MessageStream),
+    Tonic(Response<tonic::body::Body>),
+}
+
+/// The request of a call that is being served.
+struct Arrived<'a> {
+    grpc: &'a Grpc,
+    method: Method,
+    body: Incoming,
+}
+
+impl Arrived<'_> {
+    async fn message<M: Message + Default>(self) -> Result<M, Status> {
+        let bytes = Messages::new(self.body, self.grpc.max_receive_bytes).only().await?;
+        self.grpc.metrics.received(self.method, bytes.len());
+        M::decode(bytes).map_err(|error| Status::internal(format!("grpc: error unmarshalling request: {error}")))
+    }
+
+    async fn unary<M, A>(self, serve: impl AsyncFnOnce(M) -> Result<A, Refusal>) -> Result<Served, Status>
+    where
+        M: Message + Default,
+        A: Answer,
+    {
+        let answer = serve(self.message().await?).await?;
+        Ok(Served::Message(Framed::new(answer)))
+    }
+
+    async fn server_stream<M, A, S>(self, serve: impl AsyncFnOnce(M) -> Result<S, Refusal>) -> Result<Served, Status>
+    where
+        M: Message + Default,
+        A: Answer,
+        S: Stream<Item = Result<A, Refusal>> + Send + 'static,
+    {
+        let answers = serve(self.message().await?).await?;
+        Ok(Served::Stream(Box::pin(answers.map(|answer| answer.map(Framed::new).map_err(Status::from)))))
+    }
+}
+
+/// A call from its start to its end, counted once. One that is dropped before its end was given up by the client.
+struct Call {
+    grpc: Arc<Grpc>,
+    method: Method,
+    began: Instant,
+    ended: bool,
+}
+
+impl Call {
+    fn end(mut self, code: Code) {
+        self.count(code);
+    }
+
+    fn count(&mut self, code: Code) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        let took = self.began.elapsed();
+        self.grpc.metrics.handled(self.method, code, took);
+        if took > self.grpc.slow_call && self.method.kind() == method::Kind::Unary {
+            let (service, method) = (self.method.service(), self.method.name());
+            tracing::warn!(service, method, took = ?took, code = ?code, "a request took too long");
+        }
+    }
+
+    /// Counts a stream's messages, and the call when it ends.
+    fn follow(mut self, stream: MessageStream) -> MessageStream {
+        let counted = stream.map(Some).chain(futures::stream::once(async { None })).filter_map(move |item| {
+            let item = match item {
+                Some(Ok(framed)) => {
+                    self.grpc.metrics.sent(self.method, framed.message_bytes());
+                    Some(Ok(framed))
+                }
+                Some(Err(status)) => {
+                    self.count(status.code());
+                    Some(Err(status))
+                }
+                None => {
+                    self.count(Code::Ok);
+                    None
+                }
+            };
+            futures::future::ready(item)
+        });
+        Box::pin(counted)
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.count(Code::Cancelled);
+    }
+}
+
+/// Whether a request is meant for gRPC.
+pub fn is_grpc<B>(request: &Request<B>) -> bool {
+    request.version() == http::Version::HTTP_2
+        && request.headers().get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+const GRPC_CONTENT: HeaderValue = HeaderValue::from_static("application/grpc");
+
+fn answered(body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    response.headers_mut().insert(CONTENT_TYPE, GRPC_CONTENT);
+    response
+}
+
+/// An answer that is only a status.
+fn refused(status: &Status) -> Response<Body> {
+    let mut response = answered(Body::Empty);
+    if status.add_header(response.headers_mut()).is_err() {
+        response.headers_mut().insert("grpc-status", HeaderValue::from(status.code() as i32));
+    }
+    response
+}
+
+/// What a client allows its call to take: up to eight digits and a unit.
+fn timeout_of(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 {
+        return None;
+    }
+    let amount: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_hours(amount)),
+        "M" => Some(Duration::from_mins(amount)),
+        "S" => Some(Duration::from_secs(amount)),
+        "m" => Some(Duration::from_millis(amount)),
+        "u" => Some(Duration::from_micros(amount)),
+        "n" => Some(Duration::from_nanos(amount)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_is_digits_and_a_unit() {
+        let of = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("grpc-timeout", HeaderValue::from_str(text).expect("a header value"));
+            timeout_of(&headers)
+        };
+        assert_eq!(of("5S"), Some(Duration::from_secs(5)));
+        assert_eq!(of("99999999n"), Some(Duration::from_nanos(99_999_999)));
+        assert_eq!(of("2H"), Some(Duration::from_hours(2)));
+        for bad in ["", "5", "S", "5x", "123456789S", "-1S", "5 S", "ä"] {
+            assert_eq!(of(bad), None, "{bad}");
+        }
+        assert_eq!(timeout_of(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn only_http2_requests_with_grpc_content_are_grpc() {
+        let request = |version, content: &str| {
+            let mut request = Request::new(());
+            *request.version_mut() = version;
+            request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_str(content).expect("a header value"));
+            request
+        };
+        assert!(is_grpc(&request(http::Version::HTTP_2, "application/grpc+proto")));
+        assert!(!is_grpc(&request(http::Version::HTTP_11, "application/grpc")));
+        assert!(!is_grpc(&request(http::Version::HTTP_2, "application/json")));
+    }
+}

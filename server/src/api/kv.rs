@@ -1,0 +1,259 @@
+//! The KV service: reads and writes of keys.
+//!
+//! A **read** checks its shape, makes sure that it sees everything acknowledged before it began (unless it is serializable), pins a revision and reads
+//! there: from memory at once, or on the blocking pool when it takes the disk or long. Its header says the revision that the store had when it was pinned.
+//!
+//! A **write** checks its shape, size and cost, is proposed, and answers what applying it gave; rows it owes are read from the pin that came with the
+//! answer, off the apply path. A transaction of nothing but ranges is a read.
+//!
+//! Checks come in the order that clients know: quota, shape, size, then whatever the store says.
+
+use std::sync::Arc;
+
+use cairn_proto::{
+    ApiError,
+    etcdserverpb::{self as pb, request_op::Request as Op},
+};
+use futures::{Stream, stream};
+use prost::Message;
+
+use super::{
+    Caller, Context,
+    answer::{DeleteRangeAnswer, Header, PutAnswer, RangeAnswer, RangePiece, TxnAnswer},
+    quota,
+    refusal::Refusal,
+    validate,
+};
+use crate::state::{
+    command::{Reply, Request},
+    mvcc::{Inline, OpRows, Pin, RangePieces, ReadError, Rows},
+};
+
+/// Bytes that a request grows by on its way into etcd's log, which counts them against `--max-request-bytes`.
+const ENVELOPE_BYTES: usize = 14;
+/// Bytes of a piece of a streamed range.
+const PIECE_BYTES: usize = 256 * 1024;
+
+/// The KV service. Clones are cheap.
+#[derive(Clone)]
+pub struct Kv {
+    context: Arc<Context>,
+}
+
+impl Kv {
+    pub(super) fn new(context: Arc<Context>) -> Self {
+        Self { context }
+    }
+
+    /// Reads a range.
+    pub async fn range(&self, _caller: &Caller, request: pb::RangeRequest) -> Result<RangeAnswer, Refusal> {
+        validate::range(&request)?;
+        let context = &self.context;
+        let pin = self.pin(request.serializable, request.revision).await?;
+        let header = context.header(pin.header_revision());
+        let reader = context.node.reader();
+        let rows = match reader.range_inline(&pin, &request) {
+            Inline::Ready(rows) => context.read(rows)?,
+            Inline::Defer => {
+                let reader = reader.clone();
+                context.blocking(move || reader.range(&pin, &request)).await?
+            }
+        };
+        Ok(RangeAnswer { header: Some(header), rows })
+    }
+
+    /// Reads a range in pieces, in key order and at one revision.
+    pub async fn range_stream(
+        &self,
+        _caller: &Caller,
+        request: pb::RangeRequest,
+    ) -> Result<impl Stream<Item = Result<RangePiece, Refusal>> + Send + use<>, Refusal> {
+        validate::range_stream(&request)?;
+        let pin = self.pin(request.serializable, request.revision).await?;
+        let header = self.context.header(pin.header_revision());
+        let reader = self.context.node.reader().clone();
+        let begun = self.context.blocking(move || Ok((reader.range_pieces(&pin, &request)?, pin))).await?;
+        let context = self.context.clone();
+        Ok(stream::try_unfold(Some(begun), move |reading| {
+            let context = context.clone();
+            async move {
+                let Some((pieces, pin)) = reading else { return Ok(None) };
+                next_piece(&context, header, pieces, pin).await
+            }
+        }))
+    }
+
+    /// Sets a key.
+    pub async fn put(&self, caller: &Caller, request: pb::PutRequest) -> Result<PutAnswer, Refusal> {
+        self.context.make_room(quota::cost_of_put(&request)).await?;
+        validate::put(&request)?;
+        self.check_size(&request)?;
+        match self.write(caller, Request::Put(request)).await? {
+            (header, OpRows::Put { previous, .. }) => Ok(PutAnswer { header, previous }),
+            _ => Err(self.context.contradiction("a put was answered as something else")),
+        }
+    }
+
+    /// Deletes a range.
+    pub async fn delete_range(&self, caller: &Caller, request: pb::DeleteRangeRequest) -> Result<DeleteRangeAnswer, Refusal> {
+        validate::delete_range(&request)?;
+        self.check_size(&request)?;
+        match self.write(caller, Request::DeleteRange(request)).await? {
+            (header, OpRows::DeleteRange { deleted, previous, .. }) => Ok(DeleteRangeAnswer { header, deleted, previous }),
+            _ => Err(self.context.contradiction("a delete was answered as something else")),
+        }
+    }
+
+    /// Runs a transaction.
+    pub async fn txn(&self, caller: &Caller, request: pb::TxnRequest) -> Result<TxnAnswer, Refusal> {
+        self.context.make_room(quota::cost_of_txn(&request)).await?;
+        validate::txn(&request, self.context.max_txn_ops)?;
+        let answered = if only_ranges(&request) {
+            self.read_txn(request).await?
+        } else {
+            self.check_size(&request)?;
+            self.write(caller, Request::Txn(request)).await?
+        };
+        match answered {
+            (header, OpRows::Txn { succeeded, ops }) => Ok(TxnAnswer { header, succeeded, ops }),
+            _ => Err(self.context.contradiction("a transaction was answered as something else")),
+        }
+    }
+
+    /// Drops the history below a revision.
+    pub async fn compact(&self, caller: &Caller, request: pb::CompactionRequest) -> Result<pb::CompactionResponse, Refusal> {
+        let reply = self.context.propose(caller, Request::Compact(request)).await?.0;
+        let Reply::Compact { revision, compacted } = reply else {
+            return Err(self.context.contradiction("a compaction was answered as something else"));
+        };
+        if request.physical {
+            self.context.node.reader().wait_compacted(compacted).await;
+        }
+        Ok(pb::CompactionResponse { header: Some(self.context.header(revision).into()) })
+    }
+
+    /// Whether a read succeeds, for health checks.
+    pub async fn probe(&self, serializable: bool) -> Result<(), ApiError> {
+        let key = bytes::Bytes::from_static(b"\0");
+        let request = pb::RangeRequest { key, limit: 1, keys_only: true, serializable, ..Default::default() };
+        match self.range(&Caller::default(), request).await {
+            Ok(_) => Ok(()),
+            Err(Refusal::Api(error)) => Err(error),
+            Err(_) => Err(ApiError::Stopped),
+        }
+    }
+
+    /// The point to read at: not before everything that was acknowledged when the read began, unless it is serializable.
+    async fn pin(&self, serializable: bool, revision: i64) -> Result<Pin, Refusal> {
+        if !serializable {
+            self.context.node.linearize().await.map_err(ApiError::from)?;
+        }
+        Ok(self.context.node.reader().pin(revision)?)
+    }
+
+    async fn read_txn(&self, request: pb::TxnRequest) -> Result<(Header, OpRows), Refusal> {
+        let context = &self.context;
+        let pin = self.pin(is_serializable(&request), 0).await?;
+        let header = context.header(pin.header_revision());
+        let reader = context.node.reader();
+        let rows = match reader.read_txn_inline(&pin, &request) {
+            Inline::Ready(rows) => context.read(rows)?,
+            Inline::Defer => {
+                let reader = reader.clone();
+                context.blocking(move || reader.read_txn(&pin, &request)).await?
+            }
+        };
+        Ok((header, rows))
+    }
+
+    async fn write(&self, caller: &Caller, request: Request) -> Result<(Header, OpRows), Refusal> {
+        let context = &self.context;
+        let (reply, pin) = context.propose(caller, request).await?;
+        let Reply::Kv { revision, done } = reply else {
+            return Err(context.contradiction("a KV request was answered as something else"));
+        };
+        let header = context.header(revision);
+        let reader = context.node.reader();
+        let rows = match reader.answer_inline(&done, pin.as_ref()) {
+            Inline::Ready(rows) => context.read(rows)?,
+            Inline::Defer => {
+                let reader = reader.clone();
+                context.blocking(move || reader.answer(&done, pin.as_ref())).await?
+            }
+        };
+        Ok((header, rows))
+    }
+
+    fn check_size(&self, request: &impl Message) -> Result<(), Refusal> {
+        let len = request.encoded_len();
+        let size = ENVELOPE_BYTES + prost::length_delimiter_len(len) + len;
+        if size > self.context.max_request_bytes { Err(ApiError::RequestTooLarge.into()) } else { Ok(()) }
+    }
+}
+
+/// The next piece and what comes after it.
+async fn next_piece(
+    context: &Context,
+    header: Header,
+    mut pieces: RangePieces,
+    pin: Pin,
+) -> Result<Option<(RangePiece, Option<(RangePieces, Pin)>)>, Refusal> {
+    let reader = context.node.reader().clone();
+    let read = move || -> Result<_, ReadError> {
+        let piece = reader.next_piece(&pin, &mut pieces, PIECE_BYTES)?;
+        Ok((piece, pieces, pin))
+    };
+    let (piece, pieces, pin) = context.blocking(read).await?;
+    let Some(piece) = piece else { return Ok(None) };
+    let (count, more) = piece.last.unwrap_or_default();
+    let rows = Rows { count, more, kvs: piece.kvs };
+    Ok(Some(match piece.last {
+        Some(_) => (RangePiece(RangeAnswer { header: Some(header), rows }), None),
+        None => (RangePiece(RangeAnswer { header: None, rows }), Some((pieces, pin))),
+    }))
+}
+
+fn ops(request: &pb::TxnRequest) -> impl Iterator<Item = Option<&Op>> {
+    request.success.iter().chain(&request.failure).map(|op| op.request.as_ref())
+}
+
+/// Whether both branches hold ranges only; a nested transaction is never a mere read.
+fn only_ranges(request: &pb::TxnRequest) -> bool {
+    ops(request).all(|op| matches!(op, Some(Op::RequestRange(_))))
+}
+
+/// Whether every range of both branches may be answered from what this member has.
+fn is_serializable(request: &pb::TxnRequest) -> bool {
+    ops(request).all(|op| matches!(op, Some(Op::RequestRange(range)) if range.serializable))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(serializable: bool) -> pb::RequestOp {
+        let request = pb::RangeRequest { key: "a".into(), serializable, ..Default::default() };
+        pb::RequestOp { request: Some(Op::RequestRange(request)) }
+    }
+
+    fn txn(success: Vec<pb::RequestOp>, failure: Vec<pb::RequestOp>) -> pb::TxnRequest {
+        pb::TxnRequest { compare: vec![], success, failure }
+    }
+
+    #[test]
+    fn a_txn_of_ranges_is_a_read_and_any_other_op_makes_it_a_write() {
+        assert!(only_ranges(&txn(vec![], vec![])));
+        assert!(only_ranges(&txn(vec![range(true)], vec![range(false)])));
+        let put = pb::RequestOp { request: Some(Op::RequestPut(pb::PutRequest::default())) };
+        assert!(!only_ranges(&txn(vec![range(true)], vec![put])));
+        let nested = pb::RequestOp { request: Some(Op::RequestTxn(txn(vec![], vec![]))) };
+        assert!(!only_ranges(&txn(vec![nested], vec![])));
+    }
+
+    #[test]
+    fn a_read_txn_is_serializable_if_all_its_ranges_are() {
+        assert!(is_serializable(&txn(vec![], vec![])));
+        assert!(is_serializable(&txn(vec![range(true)], vec![range(true)])));
+        assert!(!is_serializable(&txn(vec![range(true)], vec![range(false)])));
+    }
+}

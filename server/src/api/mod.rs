@@ -1,0 +1,68 @@
+//! The v3 API: services free of transport, and gRPC on top of them.
+//!
+//! ```text
+//!   grpc/ ──┐
+//!   http/ ──┼─▶ Services { kv, maintenance, cluster } ─▶ validate ─▶ node (propose, linearize) and state's reader ─▶ answer
+//!   client ─┘
+//! ```
+//!
+//! What lives here: [`validate`] refuses requests of the wrong shape, [`kv`], [`maintenance`] and [`cluster`] serve them, [`answer`] writes what they
+//! say on the wire, [`refusal`] is what they say instead, [`quota`] keeps the store from outgrowing its limit, [`compactor`] drops old history.
+//! What may call it: connections (`server/`), `http/`, and an embedding program through its client.
+//!
+//! The one invariant: whatever is not deterministic is decided here, before a command is proposed, and never afterwards.
+
+pub mod answer;
+pub mod cluster;
+pub mod compactor;
+mod context;
+pub mod grpc;
+pub mod kv;
+pub mod maintenance;
+pub mod metrics;
+pub mod quota;
+pub mod refusal;
+pub mod validate;
+mod wire;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use self::{cluster::Cluster, kv::Kv, maintenance::Maintenance};
+pub use context::Context;
+use crate::node::NodeHandle;
+
+/// Who asks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Caller {
+    /// The authenticated user, empty without authentication.
+    pub user: Bytes,
+    /// The auth revision at which the user's permissions were checked.
+    pub auth_revision: u64,
+}
+
+/// The services of one member. Clones are cheap and share everything.
+#[derive(Clone)]
+pub struct Services {
+    /// Keys.
+    pub kv: Kv,
+    /// Looking after the member.
+    pub maintenance: Maintenance,
+    /// Membership.
+    pub cluster: Cluster,
+    /// The running replica under them.
+    pub node: NodeHandle,
+}
+
+impl Services {
+    /// The services on `context`.
+    pub fn new(context: &Arc<Context>) -> Self {
+        Self {
+            kv: Kv::new(context.clone()),
+            maintenance: Maintenance::new(context.clone()),
+            cluster: Cluster::new(context.clone()),
+            node: context.node.clone(),
+        }
+    }
+}

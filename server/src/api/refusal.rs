@@ -1,0 +1,44 @@
+//! Why a request gets no answer.
+
+use std::borrow::Cow;
+
+use cairn_proto::ApiError;
+use tonic::{Code, Status};
+
+/// Why a request gets no answer: an error of the catalogue, or one that only this server has.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// An error of the catalogue.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// The server does not have this yet.
+    #[error("{0} is not implemented by this server yet")]
+    Missing(&'static str),
+    /// The request makes no sense.
+    #[error("{0}")]
+    Invalid(Cow<'static, str>),
+    /// The server failed.
+    #[error("{0}")]
+    Internal(Cow<'static, str>),
+}
+
+impl Refusal {
+    /// The gRPC code.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Api(error) => error.code(),
+            Self::Missing(_) => Code::Unimplemented,
+            Self::Invalid(_) => Code::InvalidArgument,
+            Self::Internal(_) => Code::Internal,
+        }
+    }
+}
+
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Api(error) => error.into(),
+            other => Self::new(other.code(), other.to_string()),
+        }
+    }
+}

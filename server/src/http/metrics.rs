@@ -1,0 +1,92 @@
+//! `/metrics`: what the member reports of itself, under etcd's names.
+
+use std::fmt::Write as _;
+
+use http::{HeaderValue, Response, header::CONTENT_TYPE};
+use prometheus_client::encoding::text;
+
+use super::{Http, exposition, process};
+use crate::{api::grpc::body::Body, config::API_VERSION};
+
+/// A version without its patch level.
+fn minor(version: &str) -> &str {
+    version.rsplit_once('.').map_or(version, |(minor, _)| minor)
+}
+
+/// Metrics text under construction: one family after the other, each declared once.
+#[derive(Debug, Default)]
+pub(super) struct Page(String);
+
+impl Page {
+    /// Adds a value that may go up and down.
+    pub(super) fn gauge(&mut self, name: &str, help: &str, value: f64) {
+        self.sample(name, "gauge", help, "", value);
+    }
+
+    /// Adds a value that only rises.
+    pub(super) fn counter(&mut self, name: &str, help: &str, value: f64) {
+        self.sample(name, "counter", help, "", value);
+    }
+
+    /// Adds a gauge of 1 whose label says something.
+    pub(super) fn info(&mut self, name: &str, help: &str, label: &str, value: &str) {
+        self.sample(name, "gauge", help, &format!("{{{label}=\"{value}\"}}"), 1.0);
+    }
+
+    fn sample(&mut self, name: &str, kind: &str, help: &str, labels: &str, value: f64) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name}{labels} {value}");
+    }
+}
+
+impl Http {
+    pub(super) fn expose(&self) -> Response<Body> {
+        let mut page = Page::default();
+        self.expose_member(&mut page);
+        process::expose(&mut page);
+        let mut registered = String::new();
+        if text::encode_registry(&mut registered, &self.registry).is_ok() {
+            page.0.push_str(&exposition::from_openmetrics(&registered));
+        }
+        let mut response = Response::new(Body::Plain(page.0.into()));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(exposition::CONTENT_TYPE));
+        response
+    }
+
+    fn expose_member(&self, page: &mut Page) {
+        let node = &self.services.node;
+        let (status, reader) = (node.status(), node.reader());
+        let running = "Which version is running. 1 for";
+        let server = format!("{running} 'server_version' label with current version");
+        page.info("etcd_server_version", &server, "server_version", API_VERSION);
+        let cluster = format!("{running} 'cluster_version' label with current cluster version");
+        page.info("etcd_cluster_version", &cluster, "cluster_version", minor(&self.services.cluster.version()));
+        let id = "Server or member ID in hexadecimal format. 1 for 'server_id' label with current ID";
+        page.info("etcd_server_id", id, "server_id", &format!("{:x}", status.member_id));
+        let quota = self.config.quota_bytes().map_or(0.0, |bytes| bytes as f64);
+        page.gauge("etcd_server_quota_backend_bytes", "Current backend storage quota size in bytes", quota);
+        page.gauge("etcd_debugging_mvcc_current_revision", "The current revision of store", reader.revision() as f64);
+        let compacted = "The revision of the last compaction in store";
+        page.gauge("etcd_debugging_mvcc_compact_revision", compacted, reader.compacted() as f64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cluster_version_has_no_patch_level() {
+        assert_eq!(minor("3.7.0"), "3.7");
+    }
+
+    #[test]
+    fn values_are_declared_and_written_plainly() {
+        let mut page = Page::default();
+        page.gauge("a_bytes", "Bytes of a", 1_500_000_000.0);
+        page.info("b", "Which b", "name", "x");
+        let expected = "# HELP a_bytes Bytes of a\n# TYPE a_bytes gauge\na_bytes 1500000000\n\
+                        # HELP b Which b\n# TYPE b gauge\nb{name=\"x\"} 1\n";
+        assert_eq!(page.0, expected);
+    }
+}

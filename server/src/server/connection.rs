@@ -1,0 +1,193 @@
+//! One client's connection, from its first byte to its end.
+//!
+//! ```text
+//!   Acceptor (TLS) ─▶ Watched (pings) ─▶ HTTP/1.1 or HTTP/2 ─▶ gRPC by content type, else the HTTP endpoints
+//! ```
+//!
+//! Every wait for the client has a time-out until it has made itself known. What comes in is bytes from anyone: whatever does not speak a protocol we know
+//! is disconnected without a word.
+
+use std::{
+    convert::Infallible,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Frame, SizeHint};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::pings::{Activity, OpenCall, Watched};
+use crate::{
+    api::grpc::{
+        Grpc,
+        body::{Body, BodyError},
+        is_grpc,
+    },
+    http::{Http, Scope},
+    security::Acceptor,
+};
+
+/// A client has to say something within this time.
+const FIRST_BYTE_TIMEOUT: Duration = Duration::from_mins(1);
+/// The head of an HTTP/1.1 request has to be complete within this time.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes a client may send before it has to wait, for a call and for the connection.
+const WINDOW_BYTES: u32 = 1024 * 1024;
+
+/// What is served at an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Port {
+    /// gRPC.
+    pub grpc: bool,
+    /// Which HTTP endpoints.
+    pub http: Option<Endpoints>,
+}
+
+/// A set of HTTP endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Endpoints {
+    /// All of them.
+    All,
+    /// Metrics and health.
+    Metrics,
+}
+
+/// Limits of a connection.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// A client that pings more often is disconnected.
+    pub ping_min_time: Duration,
+    /// How often an idle client is pinged, if at all.
+    pub ping_interval: Option<Duration>,
+    /// How long its answer may take.
+    pub ping_timeout: Duration,
+    /// Calls that may be open at a time.
+    pub max_streams: u32,
+}
+
+/// What all connections share.
+pub struct Gate {
+    /// Serves gRPC.
+    pub grpc: Arc<Grpc>,
+    /// Serves everything else.
+    pub http: Arc<Http>,
+    /// Limits.
+    pub limits: Limits,
+    /// Told when connections are to end.
+    pub stopping: CancellationToken,
+}
+
+impl Gate {
+    /// Takes a connection that came in at `port` through its handshake and serves it until the client leaves or the server stops.
+    pub async fn serve_socket(self: Arc<Self>, stream: TcpStream, port: Port, acceptor: Acceptor) {
+        let accepted = tokio::select! {
+            accepted = acceptor.accept(stream) => accepted,
+            () = self.stopping.cancelled() => return,
+        };
+        // Why a handshake failed was logged there.
+        if let Ok(stream) = accepted {
+            let tls = stream.is_tls();
+            self.serve(stream, port, tls).await;
+        }
+    }
+
+    /// Serves HTTP on `io` until the client leaves or the server stops.
+    pub async fn serve<I>(self: Arc<Self>, io: I, port: Port, tls: bool)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let activity = Arc::new(Activity::default());
+        let (gate, calls) = (self.clone(), activity.clone());
+        let service = service_fn(move |request| {
+            let (gate, call) = (gate.clone(), calls.begin());
+            async move { Ok::<_, Infallible>(gate.answer(request, port, tls, call).await) }
+        });
+        let builder = self.builder();
+        let watched = Watched::new(io, activity.clone(), self.limits.ping_min_time);
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(watched), service));
+        let mut silence = pin!(tokio::time::sleep(FIRST_BYTE_TIMEOUT));
+        let (mut stopping, mut heard) = (false, false);
+        loop {
+            tokio::select! {
+                // How a connection ends is of no interest: clients leave in every way there is.
+                _ = connection.as_mut() => break,
+                () = self.stopping.cancelled(), if !stopping => {
+                    stopping = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                () = silence.as_mut(), if !heard => {
+                    heard = activity.heard();
+                    if !heard {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    fn builder(&self) -> auto::Builder<TokioExecutor> {
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .auto_date_header(false)
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(WINDOW_BYTES)
+            .max_concurrent_streams(self.limits.max_streams)
+            .keep_alive_interval(self.limits.ping_interval)
+            .keep_alive_timeout(self.limits.ping_timeout);
+        builder
+    }
+
+    async fn answer(self: Arc<Self>, request: Request<Incoming>, port: Port, tls: bool, call: OpenCall) -> Response<CallBody> {
+        let response = if port.grpc && is_grpc(&request) {
+            self.grpc.call(request).await
+        } else {
+            let scope = Scope { endpoints: port.http, tls };
+            self.http.answer(request.map(drop), scope).await
+        };
+        call.sending();
+        response.map(|body| CallBody { body, call })
+    }
+}
+
+/// The body of an answer; the call is open until it is dropped.
+struct CallBody {
+    body: Body,
+    call: OpenCall,
+}
+
+impl http_body::Body for CallBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if polled.is_ready() {
+            self.call.sending();
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

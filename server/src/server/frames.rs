@@ -1,0 +1,181 @@
+//! HTTP/2 frames as they pass by.
+//!
+//! The HTTP/2 library answers pings by itself and tells nobody. etcd's servers disconnect clients that ping too often, and so that this can be done here
+//! too, the bytes of a connection are followed from frame header to frame header; payloads are skipped.
+
+/// Bytes of a frame's header.
+const HEADER_BYTES: usize = 9;
+/// What a client says first on an HTTP/2 connection.
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+const HEADERS: u8 = 1;
+const PING: u8 = 6;
+const ACK: u8 = 1;
+
+/// What passed by in some bytes.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Passed {
+    /// Pings, answers to pings left out.
+    pub pings: u32,
+    /// The highest stream that was opened, 0 for none.
+    pub last_stream: u32,
+}
+
+/// Follows one direction of a connection.
+#[derive(Debug, Clone)]
+pub struct Frames {
+    position: Position,
+    header: [u8; HEADER_BYTES],
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Position {
+    /// This many bytes of the preface have passed.
+    Preface(usize),
+    /// This many bytes of a header have passed.
+    Header(usize),
+    /// This many bytes of a payload are to come.
+    Payload(usize),
+    /// It is not HTTP/2.
+    Foreign,
+}
+
+impl Frames {
+    /// Of a client: a preface, then frames.
+    pub const fn of_client() -> Self {
+        Self { position: Position::Preface(0), header: [0; HEADER_BYTES] }
+    }
+
+    /// Of a server: frames.
+    pub const fn of_server() -> Self {
+        Self { position: Position::Header(0), header: [0; HEADER_BYTES] }
+    }
+
+    /// Whether the last frame is complete and the next has not begun.
+    pub const fn is_between_frames(&self) -> bool {
+        matches!(self.position, Position::Header(0))
+    }
+
+    /// Whether frames are what passes.
+    pub const fn is_http2(&self) -> bool {
+        matches!(self.position, Position::Header(_) | Position::Payload(_))
+    }
+
+    /// Follows `bytes`.
+    pub fn follow(&mut self, mut bytes: &[u8]) -> Passed {
+        let mut passed = Passed::default();
+        while !bytes.is_empty() {
+            match self.position {
+                Position::Foreign => break,
+                Position::Preface(seen) => {
+                    let expected = &PREFACE[seen..];
+                    let len = expected.len().min(bytes.len());
+                    if bytes[..len] != expected[..len] {
+                        self.position = Position::Foreign;
+                        break;
+                    }
+                    bytes = &bytes[len..];
+                    self.position = if seen + len == PREFACE.len() { Position::Header(0) } else { Position::Preface(seen + len) };
+                }
+                Position::Payload(left) => {
+                    let len = left.min(bytes.len());
+                    bytes = &bytes[len..];
+                    self.position = if len == left { Position::Header(0) } else { Position::Payload(left - len) };
+                }
+                Position::Header(seen) => {
+                    let len = (HEADER_BYTES - seen).min(bytes.len());
+                    self.header[seen..seen + len].copy_from_slice(&bytes[..len]);
+                    bytes = &bytes[len..];
+                    self.position = Position::Header(seen + len);
+                    if seen + len == HEADER_BYTES {
+                        self.begin_payload(&mut passed);
+                    }
+                }
+            }
+        }
+        passed
+    }
+
+    fn begin_payload(&mut self, passed: &mut Passed) {
+        let [l2, l1, l0, kind, flags, stream @ ..] = self.header;
+        match kind {
+            PING if flags & ACK == 0 => passed.pings += 1,
+            HEADERS => passed.last_stream = passed.last_stream.max(u32::from_be_bytes(stream) & 0x7fff_ffff),
+            _ => {}
+        }
+        let len = u32::from_be_bytes([0, l2, l1, l0]) as usize;
+        self.position = if len == 0 { Position::Header(0) } else { Position::Payload(len) };
+    }
+}
+
+/// The frame that ends a connection because of too many pings.
+pub fn calm_down(last_stream: u32) -> Vec<u8> {
+    const GOAWAY: u8 = 7;
+    const ENHANCE_YOUR_CALM: u32 = 11;
+    let reason = b"too_many_pings";
+    let mut frame = vec![0, 0, 8 + reason.len() as u8, GOAWAY, 0, 0, 0, 0, 0];
+    frame.extend(last_stream.to_be_bytes());
+    frame.extend(ENHANCE_YOUR_CALM.to_be_bytes());
+    frame.extend(reason);
+    frame
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+        let mut out = (payload.len() as u32).to_be_bytes()[1..].to_vec();
+        out.extend([kind, flags]);
+        out.extend(stream.to_be_bytes());
+        out.extend(payload);
+        out
+    }
+
+    proptest! {
+        #[test]
+        fn pings_are_counted_however_the_bytes_are_cut(cuts in prop::collection::vec(1..30usize, 1..40)) {
+            let mut bytes = PREFACE.to_vec();
+            bytes.extend(frame(4, 0, 0, &[]));
+            bytes.extend(frame(HEADERS, 4, 1, &[6; 20]));
+            bytes.extend(frame(PING, 0, 0, &[0; 8]));
+            bytes.extend(frame(0, 1, 1, &[6; 100]));
+            bytes.extend(frame(PING, ACK, 0, &[0; 8]));
+            bytes.extend(frame(HEADERS, 4, 5, &[1; 3]));
+            bytes.extend(frame(PING, 0, 0, &[0; 8]));
+            let (mut frames, mut total, mut rest) = (Frames::of_client(), Passed::default(), &bytes[..]);
+            let mut cuts = cuts.into_iter().cycle();
+            while !rest.is_empty() {
+                let (now, later) = rest.split_at(cuts.next().map_or(1, |cut| cut.min(rest.len())));
+                let passed = frames.follow(now);
+                total.pings += passed.pings;
+                total.last_stream = total.last_stream.max(passed.last_stream);
+                rest = later;
+            }
+            prop_assert_eq!(total, Passed { pings: 2, last_stream: 5 });
+            prop_assert!(frames.is_between_frames());
+        }
+
+        #[test]
+        fn any_bytes_are_followed(bytes: Vec<u8>) {
+            Frames::of_client().follow(&bytes);
+            Frames::of_server().follow(&bytes);
+        }
+    }
+
+    #[test]
+    fn other_protocols_are_left_alone() {
+        let mut frames = Frames::of_client();
+        assert_eq!(frames.follow(b"PRI x / HTTP/1.1\r\n\r\n\x00\x00\x08\x06\x00\x00\x00\x00\x00"), Passed::default());
+        assert!(!frames.is_http2());
+    }
+
+    #[test]
+    fn the_last_frame_is_a_frame() {
+        let mut frames = Frames::of_server();
+        frames.follow(&calm_down(7));
+        assert!(frames.is_between_frames());
+    }
+}

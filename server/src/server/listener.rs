@@ -1,0 +1,122 @@
+//! Where clients come in: sockets, and the loops that accept on them.
+//!
+//! One loop an address accepts and gives each connection to the thread with the fewest. (Letting every thread accept for itself with SO_REUSEPORT spreads
+//! connections by hash, which leaves a thread idle when there are few of them, and would let a second server take the same port unnoticed.)
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::Arc,
+    time::Duration,
+};
+
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use super::{
+    connection::{Endpoints, Gate, Port},
+    threads::Threads,
+};
+use crate::{
+    config::{Config, ListenAddr, Url, listen_addrs},
+    security::Acceptor,
+};
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 4096;
+/// How long to wait after the system had no resources for another connection.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+/// A socket that listens.
+pub struct Listener {
+    /// What the configuration says about it.
+    pub listen: ListenAddr,
+    /// What is served there.
+    pub port: Port,
+    socket: TcpListener,
+}
+
+impl Listener {
+    /// Where it really listens.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+}
+
+/// Why a socket does not listen.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// The URL names nothing that can be listened on.
+    #[error("{0}")]
+    Url(String),
+    /// The system refuses.
+    #[error("cannot listen on {addr}: {source}")]
+    Bind {
+        /// The address.
+        addr: SocketAddr,
+        /// The system's words.
+        source: io::Error,
+    },
+}
+
+/// Listens wherever the configuration says that clients are served.
+pub fn listen(config: &Config) -> Result<Vec<Listener>, ListenError> {
+    let http_apart = !config.listen_client_http_urls.is_empty();
+    let all = Some(Endpoints::All);
+    let mut listeners = Vec::new();
+    let mut add = |urls: &[Url], port: Port| {
+        for listen in listen_addrs(urls).map_err(ListenError::Url)? {
+            let bound = bind(listen.addr, config).map_err(|source| ListenError::Bind { addr: listen.addr, source })?;
+            listeners.push(Listener { listen, port, socket: bound });
+        }
+        Ok(())
+    };
+    add(&config.listen_client_urls, Port { grpc: true, http: if http_apart { None } else { all } })?;
+    add(&config.listen_client_http_urls, Port { grpc: false, http: all })?;
+    add(&config.listen_metrics_urls, Port { grpc: false, http: Some(Endpoints::Metrics) })?;
+    Ok(listeners)
+}
+
+fn bind(addr: SocketAddr, config: &Config) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    // Without this a restart has to wait until the old connections are forgotten.
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(config.socket_reuse_port)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::from(addr))?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Accepts connections until the server stops.
+pub async fn accept(listener: Listener, acceptor: Acceptor, gate: Arc<Gate>, threads: Arc<Threads>) {
+    let addr = listener.listen.addr;
+    let socket = match tokio::net::TcpListener::from_std(listener.socket) {
+        Ok(socket) => socket,
+        Err(error) => return tracing::error!(%addr, %error, "cannot accept connections"),
+    };
+    loop {
+        let accepted = tokio::select! {
+            () = gate.stopping.cancelled() => return,
+            accepted = async { acceptor.ready().await; socket.accept().await } => accepted,
+        };
+        match accepted.and_then(|(stream, _)| stream.into_std()) {
+            Ok(stream) => {
+                let (gate, acceptor) = (gate.clone(), acceptor.clone());
+                threads.spawn_connection(serve(gate, stream, listener.port, acceptor));
+            }
+            // The client was gone before it was accepted.
+            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
+            Err(error) => {
+                tracing::warn!(%addr, %error, "cannot accept connections for now");
+                tokio::time::sleep(EXHAUSTED_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve(gate: Arc<Gate>, stream: TcpStream, port: Port, acceptor: Acceptor) {
+    // Registered here, with the runtime that it is served on.
+    if let Ok(stream) = tokio::net::TcpStream::from_std(stream) {
+        gate.serve_socket(stream, port, acceptor).await;
+    }
+}

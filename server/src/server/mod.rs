@@ -1,0 +1,338 @@
+//! A running server: threads, sockets, the replica and the API on top of it.
+//!
+//! ```text
+//!   listener ── accept loop ──▶ threads: the one with the fewest connections
+//!                                 │
+//!   connection: Acceptor (TLS) ─▶ Watched (pings) ─▶ HTTP ─▶ api/grpc, http/
+//!   client:     calls the same services in process
+//! ```
+//!
+//! What lives here: [`Builder`] and [`Server`], the whole of what an embedding program and the binary use; [`threads`], [`listener`], [`connection`].
+//! Nothing below knows this layer. The one invariant: what [`Server::start`](Builder::start) started, [`Server::shutdown`] ends; nothing else does, and
+//! nothing is left running.
+//!
+//! A fatal error of the replica poisons the server: nothing is acknowledged any more, every call is answered with "server stopped", and
+//! [`Server::wait`] returns the error. The process goes on; only the binary chooses to end then.
+
+pub mod client;
+pub mod connection;
+mod frames;
+pub mod listener;
+mod pings;
+pub mod threads;
+
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use prometheus_client::registry::Registry;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+use self::{
+    client::LocalClient,
+    connection::{Gate, Limits},
+    listener::{ListenError, Listener},
+    threads::Threads,
+};
+use crate::{
+    api::{Context, Services, compactor, grpc::Grpc, metrics::ApiMetrics},
+    config::{Config, ConfigError, Url},
+    http::Http,
+    node::{self, NodeConfig, NodeError, NodeHandle, identity::InitialMember},
+    security::{self, AcceptLimits, Acceptor, TlsError},
+    state::command::Request,
+};
+
+/// How long open calls may go on after a shutdown began.
+const CALLS_END_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often is looked whether they have ended.
+const CALLS_END_POLL: Duration = Duration::from_millis(10);
+/// The version of a new cluster's API.
+const CLUSTER_VERSION: &str = "3.7.0";
+/// Pause before a member's name and URLs are proposed again.
+const PUBLISH_PAUSE: Duration = Duration::from_millis(500);
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration contradicts itself.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// TLS cannot be set up.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The replica does not start.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// The system gives no threads.
+    #[error("cannot start the server's threads: {0}")]
+    Threads(#[source] io::Error),
+    /// Starting ended without a result.
+    #[error("starting ended unexpectedly; this is a defect of the program")]
+    Lost,
+}
+
+/// What a server is started with.
+#[derive(Debug, Clone, Default)]
+pub struct Builder {
+    config: Config,
+    in_process_only: bool,
+}
+
+impl Builder {
+    /// Replaces the whole configuration.
+    #[must_use]
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Where everything is kept.
+    #[must_use]
+    pub fn data_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.config.data_dir = Some(path.into());
+        self
+    }
+
+    /// The member's name.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.config.name = name.into();
+        self
+    }
+
+    /// Where clients are served.
+    #[must_use]
+    pub fn listen_client_urls(mut self, urls: impl IntoIterator<Item = Url>) -> Self {
+        self.config.listen_client_urls = urls.into_iter().collect();
+        self
+    }
+
+    /// Opens no client sockets: the server is reached through [`Server::client`] and [`Server::channel`] only.
+    #[must_use]
+    pub fn in_process_only(mut self) -> Self {
+        self.in_process_only = true;
+        self
+    }
+
+    /// Changes any other setting.
+    #[must_use]
+    pub fn configure(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
+    /// Starts the server. It serves when this returns; the first write waits until there is a leader.
+    pub async fn start(self) -> Result<Server, StartError> {
+        let (started, start) = oneshot::channel();
+        // Opening files and replaying the log blocks.
+        let run = move || {
+            let _ = started.send(self.start_blocking());
+        };
+        thread::Builder::new().name("cairn-start".into()).spawn(run).map_err(StartError::Threads)?;
+        start.await.unwrap_or(Err(StartError::Lost))
+    }
+
+    fn start_blocking(self) -> Result<Server, StartError> {
+        for notice in self.config.validate()? {
+            notice.log();
+        }
+        let config = Arc::new(self.config);
+        let tls = security::client_tls(&config)?;
+        let listeners = if self.in_process_only { Vec::new() } else { listener::listen(&config)? };
+        let addrs = listeners.iter().map(Listener::local_addr).collect::<Result<Vec<_>, _>>().map_err(StartError::Threads)?;
+        let threads = Arc::new(Threads::start(threads_of(&config)).map_err(StartError::Threads)?);
+        let node = node::shell::start(&node_config(&config), threads.first())?;
+
+        let mut registry = Registry::default();
+        node.metrics().register(&mut registry);
+        let metrics = Arc::new(ApiMetrics::new(&mut registry, config.metrics == crate::config::MetricsLevel::Extensive));
+        let services = Services::new(&Context::new(node.clone(), &config, threads.first().clone()));
+        let grpc = Grpc::new(services.clone(), metrics.clone(), config.max_receive_bytes(), config.warning_unary_request_duration);
+        let stopping = CancellationToken::new();
+        let gate = Arc::new(Gate {
+            grpc: Arc::new(grpc),
+            http: Arc::new(Http::new(services.clone(), config.clone(), metrics, registry)),
+            limits: limits_of(&config),
+            stopping: stopping.clone(),
+        });
+
+        let urls = advertised(&config, &listeners);
+        threads.first().spawn(publish(node.clone(), config.name.clone(), urls, addrs.clone(), stopping.clone()));
+        threads.last().spawn(compactor::run(config.auto_compaction, node.clone(), services.kv.clone(), stopping.clone()));
+        for listener in listeners {
+            let acceptor = Acceptor::for_listener(&listener.listen, tls.as_ref(), AcceptLimits::default());
+            threads.last().spawn(listener::accept(listener, acceptor, gate.clone(), threads.clone()));
+        }
+        Ok(Server { config, addrs, services, node, gate, threads, stopping })
+    }
+}
+
+/// A running server. Dropping it without [`shutdown`](Self::shutdown) ends it without waiting for open calls.
+pub struct Server {
+    config: Arc<Config>,
+    addrs: Vec<SocketAddr>,
+    services: Services,
+    node: NodeHandle,
+    gate: Arc<Gate>,
+    threads: Arc<Threads>,
+    stopping: CancellationToken,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("name", &self.config.name).field("addrs", &self.addrs).finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// What a server is started with, to be filled in.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// The configuration it was started with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Where clients are served, in the order of the configuration's URLs: client, HTTP, metrics.
+    pub fn addrs(&self) -> &[SocketAddr] {
+        &self.addrs
+    }
+
+    /// A client that calls the server in this process.
+    pub fn client(&self) -> LocalClient {
+        LocalClient::new(self.services.clone())
+    }
+
+    /// A gRPC channel to the server that needs no socket, for any client generated from the API's protobuf files. To be used within a tokio runtime.
+    pub fn channel(&self) -> Channel {
+        client::channel(self.gate.clone(), self.threads.last().clone())
+    }
+
+    /// The running replica.
+    pub fn node(&self) -> &NodeHandle {
+        &self.node
+    }
+
+    /// Waits until the server fails, and returns why; returns nothing when it was shut down.
+    pub async fn wait(&self) -> Option<Arc<NodeError>> {
+        let mut fatal = self.node.fatal();
+        tokio::select! {
+            () = self.stopping.cancelled() => None,
+            failed = fatal.wait_for(Option::is_some) => failed.ok().and_then(|error| error.clone()),
+        }
+    }
+
+    /// Stops: no new connections, open calls get some time to end, then everything is closed in order.
+    pub async fn shutdown(self) {
+        self.stopping.cancel();
+        let deadline = Instant::now() + CALLS_END_TIMEOUT;
+        let threads = self.threads.clone();
+        let ended = self.threads.last().spawn(async move {
+            while threads.connections() > 0 && Instant::now() < deadline {
+                tokio::time::sleep(CALLS_END_POLL).await;
+            }
+        });
+        // It cannot fail, but for a panic that was reported.
+        let _ = ended.await;
+        self.node.shutdown().await;
+        self.threads.stop().await;
+        tracing::info!("server stopped");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stopping.cancel();
+    }
+}
+
+fn node_config(config: &Config) -> NodeConfig {
+    let mut initial_cluster: Vec<InitialMember> = Vec::new();
+    for (name, url) in config.initial_cluster() {
+        match initial_cluster.iter_mut().find(|member| member.name == name) {
+            Some(member) => member.peer_urls.push(url.to_string()),
+            None => initial_cluster.push(InitialMember { name, peer_urls: vec![url.to_string()] }),
+        }
+    }
+    let mut node = NodeConfig::new(config.data_dir());
+    node.name.clone_from(&config.name);
+    node.initial_cluster = initial_cluster;
+    node.token.clone_from(&config.initial_cluster_token);
+    node.heartbeat = config.heartbeat_interval;
+    node.election = config.election_timeout;
+    node.entry_cache_bytes = config.entry_cache_bytes;
+    node
+}
+
+fn threads_of(config: &Config) -> usize {
+    match config.api_threads {
+        0 => thread::available_parallelism().map_or(1, usize::from),
+        count => count,
+    }
+}
+
+fn limits_of(config: &Config) -> Limits {
+    let unless_zero = |duration: Duration| (!duration.is_zero()).then_some(duration);
+    Limits {
+        ping_min_time: config.grpc_keepalive_min_time,
+        ping_interval: unless_zero(config.grpc_keepalive_interval).filter(|_| !config.grpc_keepalive_timeout.is_zero()),
+        ping_timeout: config.grpc_keepalive_timeout,
+        max_streams: config.max_concurrent_streams,
+    }
+}
+
+/// The URLs that clients are told: those of the configuration, or where the server really listens.
+fn advertised(config: &Config, listeners: &[Listener]) -> Vec<String> {
+    if !config.advertise_client_urls.is_empty() {
+        return config.advertise_client_urls.iter().map(Url::to_string).collect();
+    }
+    let urls = listeners.iter().filter(|listener| listener.port.grpc).filter_map(|listener| {
+        let scheme = if listener.listen.tls { "https" } else { "http" };
+        Some(format!("{scheme}://{}", listener.local_addr().ok()?))
+    });
+    urls.collect()
+}
+
+/// Tells the cluster the member's name and URLs, as often as it takes, and says that the server is ready.
+///
+/// A new cluster has no version yet; the first member to find that out proposes its own.
+async fn publish(node: NodeHandle, name: String, urls: Vec<String>, addrs: Vec<SocketAddr>, stopping: CancellationToken) {
+    let member = node.status().member_id;
+    loop {
+        let request = Request::PublishMember { member, name: name.clone(), client_urls: urls.clone() };
+        let published = tokio::select! {
+            () = stopping.cancelled() => return,
+            published = node.propose(request, Bytes::new(), 0) => published,
+        };
+        let published = match published {
+            Ok(_) if node.cluster_version().is_none() => {
+                let version = Request::ClusterVersion(CLUSTER_VERSION.to_owned());
+                node.propose(version, Bytes::new(), 0).await
+            }
+            published => published,
+        };
+        match published {
+            Ok(_) => break,
+            Err(error) => tracing::warn!(%error, "could not publish the member's name and URLs; trying again"),
+        }
+        tokio::time::sleep(PUBLISH_PAUSE).await;
+    }
+    tracing::info!(name, client_urls = ?urls, "published the member to the cluster");
+    for addr in addrs {
+        tracing::info!(address = %addr, "ready to serve client requests");
+    }
+}

@@ -1,0 +1,75 @@
+//! The server inside another program.
+
+use cairn_proto::etcdserverpb::{self as pb, kv_client::KvClient};
+use cairn_server::server::Server;
+use tempfile::TempDir;
+
+use super::support::TestServer;
+
+fn put(key: &'static str, value: &'static str) -> pb::PutRequest {
+    pb::PutRequest { key: key.into(), value: value.into(), ..Default::default() }
+}
+
+fn get(key: &'static str) -> pb::RangeRequest {
+    pb::RangeRequest { key: key.into(), ..Default::default() }
+}
+
+#[tokio::test]
+async fn a_server_without_sockets_is_used_through_its_client() {
+    let dir = TempDir::new().expect("a temporary directory");
+    let server = Server::builder().data_dir(dir.path()).in_process_only().start().await.expect("the server starts");
+    assert!(server.addrs().is_empty());
+    let client = server.client();
+    client.put(put("a", "1")).await.expect("a put");
+    assert_eq!(client.range(get("a")).await.expect("a range").kvs[0].value, "1");
+    assert_eq!(client.status().expect("a status").version, "3.7.1");
+    server.shutdown().await;
+    client.put(put("a", "2")).await.expect_err("the server is gone");
+}
+
+#[tokio::test]
+async fn generated_clients_work_through_a_channel_without_a_socket() {
+    let dir = TempDir::new().expect("a temporary directory");
+    let server = Server::builder().data_dir(dir.path()).in_process_only().start().await.expect("the server starts");
+    let mut kv = KvClient::new(server.channel());
+    kv.put(put("a", "1")).await.expect("a put");
+    let found = kv.range(get("a")).await.expect("a range").into_inner();
+    assert_eq!(found.kvs[0].value, "1");
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_was_written_is_there_after_a_restart() {
+    let dir = TempDir::new().expect("a temporary directory");
+    for round in 0..3 {
+        let server = Server::builder().data_dir(dir.path()).in_process_only().start().await.expect("the server starts");
+        let found = server.client().range(get("a")).await.expect("a range");
+        assert_eq!((found.count, found.header.expect("a header").revision), (i64::from(round > 0), 1 + round));
+        server.client().put(put("a", "1")).await.expect("a put");
+        server.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn waiting_ends_with_the_shutdown() {
+    let TestServer { server, dir: _dir } = TestServer::start().await;
+    let waited = async {
+        let failed = server.wait().await;
+        assert!(failed.is_none(), "{failed:?}");
+    };
+    tokio::select! {
+        () = waited => panic!("nothing happened yet"),
+        () = tokio::task::yield_now() => {}
+    }
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_open_connection_does_not_hold_a_shutdown_up() {
+    let TestServer { server, dir: _dir } = TestServer::start().await;
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", server.addrs()[0])).expect("a valid URL");
+    let mut kv = KvClient::new(endpoint.connect().await.expect("the server accepts"));
+    kv.put(put("a", "1")).await.expect("a put");
+    server.shutdown().await;
+    kv.put(put("a", "2")).await.expect_err("the server is gone");
+}

@@ -1,0 +1,208 @@
+//! The HTTP endpoints, byte for byte.
+
+use std::collections::HashMap;
+
+use cairn_proto::etcdserverpb::{self as pb, AlarmType, alarm_request::AlarmAction};
+use cairn_server::config::Url;
+
+use super::support::{TestServer, eventually, http};
+
+async fn set_alarm(server: &TestServer, action: AlarmAction, alarm: AlarmType) {
+    let member_id = server.server.node().status().member_id;
+    let request = pb::AlarmRequest { action: action.into(), member_id, alarm: alarm.into() };
+    server.maintenance().await.alarm(request).await.expect("the alarm is set");
+}
+
+#[tokio::test]
+async fn the_version_is_told_as_json() {
+    let server = TestServer::start().await;
+    let expected = r#"{"etcdserver":"3.7.1","etcdcluster":"3.7.0","storage":"3.7.0"}"#;
+    let answer = eventually("the cluster version", async || {
+        let answer = server.http("GET", "/version").await;
+        (answer.body == expected).then_some(answer)
+    });
+    let answer = answer.await;
+    assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")));
+    assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
+    let wrong = server.http("POST", "/version").await;
+    assert_eq!((wrong.status, wrong.header("allow"), &wrong.body[..]), (405, Some("GET"), "Method Not Allowed\n"));
+}
+
+#[tokio::test]
+async fn a_healthy_member_says_so_without_a_newline() {
+    let server = TestServer::start().await;
+    for target in ["/health", "/health?serializable=true", "/health?exclude=NOSPACE"] {
+        let answer = server.http("GET", target).await;
+        assert_eq!((answer.status, &answer.body[..]), (200, r#"{"health":"true","reason":""}"#), "{target}");
+        assert_eq!(answer.header("content-type"), Some("text/plain; charset=utf-8"));
+        assert_eq!(answer.header("content-length"), Some("29"));
+    }
+    for method in ["POST", "HEAD", "PUT"] {
+        assert_eq!(server.http(method, "/health").await.status, 405, "{method}");
+    }
+}
+
+#[tokio::test]
+async fn an_alarm_makes_a_member_unhealthy_unless_it_is_excluded() {
+    let server = TestServer::start().await;
+    set_alarm(&server, AlarmAction::Activate, AlarmType::Nospace).await;
+    let answer = server.http("GET", "/health").await;
+    assert_eq!((answer.status, &answer.body[..]), (503, "{\"health\":\"false\",\"reason\":\"ALARM NOSPACE\"}\n"));
+    assert_eq!(server.http("GET", "/health?exclude=NOSPACE").await.status, 200);
+    assert_eq!(server.http("GET", "/health?exclude=CORRUPT").await.status, 503);
+    // Probes must not restart a member that is merely full.
+    assert_eq!(server.http("GET", "/readyz").await.status, 200);
+    assert_eq!(server.http("GET", "/livez").await.status, 200);
+    set_alarm(&server, AlarmAction::Deactivate, AlarmType::Nospace).await;
+    assert_eq!(server.http("GET", "/health").await.status, 200);
+}
+
+#[tokio::test]
+async fn probes_are_ok_and_tell_their_checks_when_asked() {
+    let server = TestServer::start().await;
+    let ok = |body: &str| (200, body.to_owned());
+    let all = "[+]data_corruption ok\n[+]linearizable_read ok\n[+]non_learner ok\n[+]serializable_read ok\nok\n";
+    for (target, expected) in [
+        ("/livez", ok("ok\n")),
+        ("/livez?verbose", ok("[+]serializable_read ok\nok\n")),
+        ("/livez/serializable_read", ok("ok\n")),
+        ("/readyz", ok("ok\n")),
+        ("/readyz?verbose", ok(all)),
+        ("/readyz?verbose&exclude=non_learner&exclude=serializable_read", ok("[+]data_corruption ok\n[+]linearizable_read ok\nok\n")),
+        ("/readyz/linearizable_read?verbose", ok("[+]linearizable_read ok\nok\n")),
+        ("/readyz/nothing", (404, "404 page not found\n".to_owned())),
+    ] {
+        let answer = server.http("GET", target).await;
+        assert_eq!((answer.status, answer.body), expected, "{target}");
+    }
+    assert_eq!(server.http("POST", "/readyz").await.status, 405);
+}
+
+#[tokio::test]
+async fn corruption_fails_the_probe_that_looks_for_it() {
+    let server = TestServer::start().await;
+    set_alarm(&server, AlarmAction::Activate, AlarmType::Corrupt).await;
+    let answer = server.http("GET", "/readyz").await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.body.starts_with("[-]data_corruption failed: alarm activated: CORRUPT\n"), "{}", answer.body);
+    assert_eq!(server.http("GET", "/readyz?exclude=data_corruption").await.status, 200);
+    assert_eq!(server.http("GET", "/livez").await.status, 200);
+}
+
+#[tokio::test]
+async fn unknown_paths_are_not_found_and_the_gateway_says_that_it_is_missing() {
+    let server = TestServer::start().await;
+    let answer = server.http("GET", "/nothing").await;
+    assert_eq!((answer.status, &answer.body[..]), (404, "404 page not found\n"));
+    let gateway = server.http("POST", "/v3/kv/range").await;
+    assert_eq!(gateway.status, 501);
+    assert!(gateway.body.contains("\"code\":12"), "{}", gateway.body);
+}
+
+#[tokio::test]
+async fn only_listed_hosts_and_origins_are_served_over_plain_http() {
+    let server = TestServer::with(|config| {
+        config.host_whitelist = vec!["127.0.0.1".to_owned()];
+        config.cors = vec!["https://ui.example".to_owned()];
+    })
+    .await;
+    assert_eq!(server.http("GET", "/health").await.status, 200);
+    let ask = |host: &str, origin: &str| format!("GET /health HTTP/1.1\r\nHost: {host}\r\nOrigin: {origin}\r\nConnection: close\r\n\r\n");
+    assert_eq!(http(server.addr(), &ask("evil.example", "https://ui.example")).await.status, 421);
+    let allowed = http(server.addr(), &ask("127.0.0.1", "https://ui.example")).await;
+    assert_eq!(allowed.header("access-control-allow-origin"), Some("https://ui.example"));
+    let other = http(server.addr(), &ask("127.0.0.1", "https://evil.example")).await;
+    assert_eq!(other.header("access-control-allow-origin"), None);
+}
+
+/// Metric families by name, with their types.
+fn families(text: &str) -> HashMap<&str, &str> {
+    text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect()
+}
+
+/// Families under etcd's names that are newer than the genuine list.
+const NEWER: &[&str] = &[];
+
+/// Families that dashboards and alerts for etcd are made of.
+const REQUIRED: &[&str] = &[
+    "etcd_cluster_version",
+    "etcd_debugging_mvcc_current_revision",
+    "etcd_disk_backend_commit_duration_seconds",
+    "etcd_disk_wal_fsync_duration_seconds",
+    "etcd_mvcc_db_total_size_in_bytes",
+    "etcd_mvcc_db_total_size_in_use_in_bytes",
+    "etcd_network_client_grpc_received_bytes_total",
+    "etcd_network_client_grpc_sent_bytes_total",
+    "etcd_server_has_leader",
+    "etcd_server_health_failures",
+    "etcd_server_health_success",
+    "etcd_server_id",
+    "etcd_server_is_leader",
+    "etcd_server_leader_changes_seen_total",
+    "etcd_server_proposals_applied_total",
+    "etcd_server_proposals_committed_total",
+    "etcd_server_proposals_failed_total",
+    "etcd_server_proposals_pending",
+    "etcd_server_quota_backend_bytes",
+    "etcd_server_version",
+    "grpc_server_handled_total",
+    "grpc_server_started_total",
+    "process_cpu_seconds_total",
+    "process_open_fds",
+    "process_resident_memory_bytes",
+    "process_start_time_seconds",
+];
+
+#[tokio::test]
+async fn metrics_have_the_names_and_types_of_a_genuine_server() {
+    let server = TestServer::start().await;
+    server.kv().await.put(pb::PutRequest { key: "a".into(), ..Default::default() }).await.expect("a put");
+    let answer = server.http("GET", "/metrics").await;
+    assert_eq!(answer.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    let ours = families(&answer.body);
+    let genuine: HashMap<&str, &str> =
+        include_str!("testdata/etcd-3.5-metrics.txt").lines().filter_map(|line| line.split_once(' ')).collect();
+    for (name, kind) in &ours {
+        match genuine.get(name) {
+            Some(expected) => assert_eq!(kind, expected, "type of {name}"),
+            None => assert!(name.starts_with("cairn_") || NEWER.contains(name), "{name} is no metric of a genuine server"),
+        }
+    }
+    let missing: Vec<_> = REQUIRED.iter().filter(|name| !ours.contains_key(*name)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    let declared_twice = answer.body.lines().filter(|line| line.starts_with("# TYPE ")).count() - ours.len();
+    assert_eq!(declared_twice, 0);
+}
+
+#[tokio::test]
+async fn calls_are_counted_by_method_and_code() {
+    let server = TestServer::start().await;
+    let mut kv = server.kv().await;
+    kv.put(pb::PutRequest { key: "a".into(), ..Default::default() }).await.expect("a put");
+    kv.put(pb::PutRequest::default()).await.expect_err("a put without a key");
+    let text = server.http("GET", "/metrics").await.body;
+    let labels = |code: &str| format!("grpc_code=\"{code}\",grpc_method=\"Put\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"");
+    for line in [
+        format!("grpc_server_handled_total{{{}}} 1", labels("OK")),
+        format!("grpc_server_handled_total{{{}}} 1", labels("InvalidArgument")),
+        format!("grpc_server_handled_total{{{}}} 0", labels("Unavailable")),
+        "grpc_server_started_total{grpc_method=\"Put\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"} 2".to_owned(),
+        "etcd_server_version{server_version=\"3.7.1\"} 1".to_owned(),
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is missing");
+    }
+}
+
+#[tokio::test]
+async fn the_metrics_port_serves_metrics_and_health_only() {
+    let server =
+        TestServer::with(|config| config.listen_metrics_urls = vec![Url::parse("http://127.0.0.1:0").expect("a valid URL")]).await;
+    let addr = server.server.addrs()[1];
+    for (path, status) in [("/metrics", 200), ("/health", 200), ("/readyz", 200), ("/version", 404), ("/v3/kv/range", 404)] {
+        let answer = http(addr, &format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")).await;
+        assert_eq!(answer.status, status, "{path}");
+    }
+    let channel = tonic::transport::Endpoint::from_shared(format!("http://{addr}")).expect("a valid URL").connect().await;
+    let kv = cairn_proto::etcdserverpb::kv_client::KvClient::new(channel.expect("the port accepts"));
+    kv.clone().range(pb::RangeRequest { key: "a".into(), ..Default::default() }).await.expect_err("no gRPC there");
+}

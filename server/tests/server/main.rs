@@ -1,0 +1,9 @@
+//! Whole servers, driven from outside as clients drive them: through sockets, TLS and raw bytes. One binary, because each one links the storage engine.
+
+mod bad_input;
+mod embedding;
+mod http;
+mod kubernetes;
+mod maintenance;
+mod support;
+mod wire;

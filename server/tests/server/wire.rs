@@ -1,0 +1,121 @@
+//! Answers as bytes: what is written by hand equals what any protobuf library writes for the same message.
+
+use bytes::Bytes;
+use cairn_proto::etcdserverpb::{self as pb, request_op::Request as Op};
+use prost::Message;
+use tonic::{Code, transport::Channel};
+
+use super::support::{TestServer, call};
+
+/// Calls, and checks that decoding and encoding again gives the same bytes.
+async fn canonical<M: Message + Default + std::fmt::Debug>(channel: &Channel, path: &'static str, request: &impl Message) -> M {
+    let bytes = call(channel, path, request.encode_to_vec()).await.expect("the call is answered");
+    let message = M::decode(bytes.clone()).expect("the answer is a message");
+    assert_eq!(Bytes::from(message.encode_to_vec()), bytes, "{path} {message:?}");
+    message
+}
+
+fn op(request: Op) -> pb::RequestOp {
+    pb::RequestOp { request: Some(request) }
+}
+
+fn put(key: &'static str, value: impl Into<Bytes>) -> pb::PutRequest {
+    pb::PutRequest { key: key.into(), value: value.into(), prev_kv: true, ..Default::default() }
+}
+
+#[tokio::test]
+async fn kv_answers_are_canonical_protobuf() {
+    let server = TestServer::start().await;
+    let channel = server.channel().await;
+    let first: pb::PutResponse = canonical(&channel, "/etcdserverpb.KV/Put", &put("a", "1")).await;
+    let header = first.header.expect("a header");
+    assert!(header.cluster_id != 0 && header.member_id != 0 && header.raft_term != 0);
+    assert_eq!((header.revision, first.prev_kv), (2, None));
+    let second: pb::PutResponse = canonical(&channel, "/etcdserverpb.KV/Put", &put("a", vec![0; 100_000])).await;
+    assert_eq!(second.prev_kv.map(|kv| kv.value), Some("1".into()));
+    canonical::<pb::PutResponse>(&channel, "/etcdserverpb.KV/Put", &put("b", "")).await;
+
+    let all = pb::RangeRequest { key: "\0".into(), range_end: "\0".into(), ..Default::default() };
+    for request in [
+        all.clone(),
+        pb::RangeRequest { limit: 1, ..all.clone() },
+        pb::RangeRequest { count_only: true, ..all.clone() },
+        pb::RangeRequest { keys_only: true, ..all.clone() },
+        pb::RangeRequest { revision: 2, ..all.clone() },
+        pb::RangeRequest { key: "none".into(), ..Default::default() },
+    ] {
+        canonical::<pb::RangeResponse>(&channel, "/etcdserverpb.KV/Range", &request).await;
+    }
+
+    let txn = pb::TxnRequest {
+        success: vec![
+            op(Op::RequestRange(all)),
+            op(Op::RequestPut(put("a", "3"))),
+            op(Op::RequestTxn(pb::TxnRequest {
+                success: vec![op(Op::RequestDeleteRange(pb::DeleteRangeRequest {
+                    key: "b".into(),
+                    prev_kv: true,
+                    ..Default::default()
+                }))],
+                ..Default::default()
+            })),
+        ],
+        ..Default::default()
+    };
+    let answer: pb::TxnResponse = canonical(&channel, "/etcdserverpb.KV/Txn", &txn).await;
+    assert_eq!(answer.responses.len(), 3);
+
+    let delete = pb::DeleteRangeRequest { key: "\0".into(), range_end: "\0".into(), prev_kv: true };
+    let deleted: pb::DeleteRangeResponse = canonical(&channel, "/etcdserverpb.KV/DeleteRange", &delete).await;
+    assert_eq!((deleted.deleted, deleted.prev_kvs.len()), (1, 1));
+    let compact = pb::CompactionRequest { revision: 3, physical: true };
+    canonical::<pb::CompactionResponse>(&channel, "/etcdserverpb.KV/Compact", &compact).await;
+}
+
+#[tokio::test]
+async fn large_answers_arrive_whole() {
+    let server = TestServer::start().await;
+    let channel = server.channel().await;
+    for n in 0..8 {
+        let request = pb::PutRequest { key: format!("k{n}").into(), value: vec![n; 1_000_000].into(), ..Default::default() };
+        canonical::<pb::PutResponse>(&channel, "/etcdserverpb.KV/Put", &request).await;
+    }
+    for n in 0..2000 {
+        let request = pb::PutRequest { key: format!("s{n:04}").into(), value: vec![7; 50].into(), ..Default::default() };
+        call(&channel, "/etcdserverpb.KV/Put", request.encode_to_vec()).await.expect("a put");
+    }
+    let all = pb::RangeRequest { key: "\0".into(), range_end: "\0".into(), ..Default::default() };
+    let answer: pb::RangeResponse = canonical(&channel, "/etcdserverpb.KV/Range", &all).await;
+    assert_eq!((answer.kvs.len(), answer.count), (2008, 2008));
+    assert!(answer.kvs[..8].iter().enumerate().all(|(n, kv)| kv.value.len() == 1_000_000 && kv.value[0] == n as u8));
+}
+
+#[tokio::test]
+async fn answers_without_a_header_or_a_revision_have_none() {
+    let server = TestServer::start().await;
+    let channel = server.channel().await;
+    let defragmented = call(&channel, "/etcdserverpb.Maintenance/Defragment", Bytes::new()).await.expect("it defragments");
+    assert_eq!(defragmented, Bytes::new());
+    let members: pb::MemberListResponse =
+        canonical(&channel, "/etcdserverpb.Cluster/MemberList", &pb::MemberListRequest { linearizable: true }).await;
+    let header = members.header.expect("a header");
+    assert_eq!(header.revision, 0);
+    assert_eq!(members.members.len(), 1);
+    assert_eq!(members.members[0].id, header.member_id);
+}
+
+#[tokio::test]
+async fn unknown_methods_and_broken_messages_are_told_apart() {
+    let server = TestServer::start().await;
+    let channel = server.channel().await;
+    for (path, code, text) in [
+        ("/etcdserverpb.KV/Nope", Code::Unimplemented, "unknown method Nope for service etcdserverpb.KV"),
+        ("/etcdserverpb.Nope/Nope", Code::Unimplemented, "unknown service etcdserverpb.Nope"),
+    ] {
+        let error = call(&channel, path, Bytes::new()).await.expect_err("unknown");
+        assert_eq!((error.code(), error.message()), (code, text));
+    }
+    let error = call(&channel, "/etcdserverpb.KV/Range", &b"\xff\xff"[..]).await.expect_err("broken");
+    assert_eq!(error.code(), Code::Internal);
+    assert!(error.message().starts_with("grpc: error unmarshalling request"), "{}", error.message());
+}
