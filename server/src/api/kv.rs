@@ -37,7 +37,7 @@ const PIECE_BYTES: usize = 256 * 1024;
 /// The KV service. Clones are cheap.
 #[derive(Clone)]
 pub struct Kv {
-    pub(super) context: Arc<Context>,
+    context: Arc<Context>,
 }
 
 impl Kv {

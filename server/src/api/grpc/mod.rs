@@ -126,18 +126,6 @@ impl Grpc {
             }
             Method::Reflection => tonic_service(&self.reflection, Request::from_parts(head, request.body)).await,
             Method::ReflectionAlpha => tonic_service(&self.reflection_alpha, Request::from_parts(head, request.body)).await,
-            Method::LeaseGrant => request.unary(async |m: pb::LeaseGrantRequest| {
-                if m.ttl > 9_000_000_000 { return Err(Refusal::Api(ApiError::LeaseTtlTooLarge)); }
-                let m = pb::LeaseGrantRequest { ttl: m.ttl.max(2), id: if m.id == 0 { 77777 } else { m.id } };
-                let (r, _) = services.kv.context.propose(&caller, crate::state::command::Request::LeaseGrant(m)).await?;
-                let crate::state::command::Reply::Lease { revision, id, ttl } = r else { unreachable!() };
-                Ok(pb::LeaseGrantResponse { header: Some(services.kv.context.header(revision).into()), id, ttl, error: String::new() })
-            }).await,
-            Method::LeaseRevoke => request.unary(async |m: pb::LeaseRevokeRequest| {
-                let (r, _) = services.kv.context.propose(&caller, crate::state::command::Request::LeaseRevoke { id: m.id, expired_in_term: None }).await?;
-                let crate::state::command::Reply::Lease { revision, .. } = r else { unreachable!() };
-                Ok(pb::LeaseRevokeResponse { header: Some(services.kv.context.header(revision).into()) })
-            }).await,
             missing => Err(Refusal::Missing(what_is_missing(missing)).into()),
         }
     }
