@@ -16,6 +16,7 @@ use super::{
 use crate::store::{MemStore, Store, Table};
 
 mod apply;
+mod concurrency;
 mod determinism;
 mod model;
 mod recorded;
