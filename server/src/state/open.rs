@@ -93,8 +93,9 @@ fn read_index(store: &dyn Store, options: &StateOptions, revision: i64) -> Resul
                 what: format!("revision {} is stored, but the newest is said to be {revision}", at.main),
             });
         }
-        mvcc::restore(&mut index, at, tombstone, stored)?;
-        Ok(())
+        mvcc::restore(&mut index, at, tombstone, stored).ok_or_else(|| StateError::Corrupt {
+            what: format!("the value of revision {}/{} does not decode", at.main, at.sub),
+        })
     })?;
     Ok(index)
 }

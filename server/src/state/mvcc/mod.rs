@@ -17,7 +17,6 @@ use std::sync::{
     atomic::{AtomicI64, Ordering},
 };
 
-use bytes::Bytes;
 use cairn_proto::ApiError;
 use parking_lot::{Mutex, RwLock};
 
@@ -43,6 +42,7 @@ mod write;
 use horizon::Horizon;
 use index::Index;
 use revision::Revision;
+use value::Outline;
 use view::Unread;
 
 pub use answer::OpRows;
@@ -92,15 +92,15 @@ impl From<StoreError> for ReadError {
     }
 }
 
-/// Makes a stored revision known to the index.
-pub(super) fn restore(index: &mut Index, at: Revision, tombstone: bool, stored: &[u8]) -> Result<(), ReadError> {
-    let kv = value::decode(at, Bytes::copy_from_slice(stored))?;
+/// Makes a stored revision known to the index; `None` if the bytes are no value of this revision.
+pub(super) fn restore(index: &mut Index, at: Revision, tombstone: bool, stored: &[u8]) -> Option<()> {
+    let outline = Outline::of(stored).filter(|outline| tombstone || outline.modified == at.main)?;
     if tombstone {
-        index.restore_delete(&kv.key, at);
+        index.restore_delete(outline.key, at);
     } else {
-        index.restore_put(&kv.key, at, kv.create_revision, kv.version, kv.lease);
+        index.restore_put(outline.key, at, outline.created, outline.version, outline.lease);
     }
-    Ok(())
+    Some(())
 }
 
 /// What writers, readers and compaction share.

@@ -6,9 +6,12 @@
 //! tombstone: key = 1
 //! ```
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use cairn_proto::mvccpb::KeyValue;
-use prost::Message;
+use prost::{
+    Message,
+    encoding::{decode_varint, encode_varint},
+};
 
 use super::{ReadError, index::KeyMeta, revision::Revision};
 
@@ -41,7 +44,7 @@ pub(super) fn encode_tombstone(out: &mut BytesMut, key: &[u8]) {
 fn put_bytes(out: &mut BytesMut, tag: u8, bytes: &[u8]) {
     if !bytes.is_empty() {
         out.put_u8(tag);
-        put_varint(out, bytes.len() as u64);
+        encode_varint(bytes.len() as u64, out);
         out.put_slice(bytes);
     }
 }
@@ -49,16 +52,8 @@ fn put_bytes(out: &mut BytesMut, tag: u8, bytes: &[u8]) {
 fn put_number(out: &mut BytesMut, tag: u8, number: i64) {
     if number != 0 {
         out.put_u8(tag);
-        put_varint(out, number as u64);
+        encode_varint(number as u64, out);
     }
-}
-
-fn put_varint(out: &mut BytesMut, mut value: u64) {
-    while value >= 0x80 {
-        out.put_u8(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.put_u8(value as u8);
 }
 
 /// The value stored at `at`, key and value pointing into `stored`.
@@ -68,19 +63,47 @@ pub(super) fn decode(at: Revision, stored: Bytes) -> Result<KeyValue, ReadError>
     })
 }
 
+/// What the index keeps of a stored put or tombstone; the value itself is passed over.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Outline<'a> {
+    pub(super) key: &'a [u8],
+    pub(super) created: i64,
+    pub(super) modified: i64,
+    pub(super) version: i64,
+    pub(super) lease: i64,
+}
+
+impl<'a> Outline<'a> {
+    /// `None` if the bytes are no stored value.
+    pub(super) fn of(mut stored: &'a [u8]) -> Option<Self> {
+        let mut outline = Self::default();
+        while !stored.is_empty() {
+            let tag = stored.get_u8();
+            let number = decode_varint(&mut stored).ok()?;
+            match tag {
+                KEY | VALUE => {
+                    let (bytes, rest) = stored.split_at_checked(usize::try_from(number).ok()?)?;
+                    stored = rest;
+                    if tag == KEY {
+                        outline.key = bytes;
+                    }
+                }
+                CREATE_REVISION => outline.created = number as i64,
+                MOD_REVISION => outline.modified = number as i64,
+                VERSION => outline.version = number as i64,
+                LEASE => outline.lease = number as i64,
+                _ => return None,
+            }
+        }
+        (!outline.key.is_empty()).then_some(outline)
+    }
+}
+
 /// The key in a stored put or tombstone: its first field.
 pub(super) fn key_of(stored: &[u8]) -> Option<&[u8]> {
     let mut rest = stored.strip_prefix(&[KEY])?;
-    let mut bytes = 0u64;
-    for shift in (0..64).step_by(7) {
-        let (byte, after) = rest.split_first()?;
-        rest = after;
-        bytes |= u64::from(byte & 0x7f) << shift;
-        if *byte < 0x80 {
-            return rest.get(..usize::try_from(bytes).ok()?);
-        }
-    }
-    None
+    let bytes = decode_varint(&mut rest).ok()?;
+    rest.get(..usize::try_from(bytes).ok()?)
 }
 
 #[cfg(test)]
@@ -99,6 +122,8 @@ mod tests {
             encode_put(&mut out, &key, &meta, &value);
             let wire = KeyValue { key: key.clone().into(), create_revision: created, mod_revision: modified, version, value: value.into(), lease };
             prop_assert_eq!(&out[..], &wire.encode_to_vec()[..]);
+            let outline = Outline { key: &key, created, modified, version, lease };
+            prop_assert_eq!(Outline::of(&out), (!key.is_empty()).then_some(outline));
             prop_assert_eq!(key_of(&out), if key.is_empty() { None } else { Some(&key[..]) });
             prop_assert_eq!(decode(meta.modified, out.freeze()).unwrap(), wire);
 
@@ -110,6 +135,7 @@ mod tests {
         #[test]
         fn arbitrary_bytes_never_panic(stored in vec(any::<u8>(), 0..40)) {
             let _ = key_of(&stored);
+            let _ = Outline::of(&stored);
             let _ = decode(Revision::default(), stored.into());
         }
     }
