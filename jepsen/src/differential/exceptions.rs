@@ -1,4 +1,8 @@
 //! Where a genuine 3.5 answers otherwise than the 3.7 that Cairn serves, and why that is right.
+//!
+//! Besides what is listed below, some requests end a genuine server: a put that ignores the value or the lease of a key which an earlier operation of the
+//! same transaction deleted, and a range over a key that was deleted and created again within one revision, after a compaction. Cairn answers them; the
+//! sequence ends there and the next begins on fresh servers.
 
 use cairn_proto::{
     ApiError,
@@ -16,14 +20,20 @@ pub fn explained(request: &Step, genuine: &Answer, ours: &Answer) -> bool {
 fn sort_option_unchecked(request: &Step, ours: &Answer) -> bool {
     let Step::Range(range) = request else { return false };
     let unknown = SortOrder::try_from(range.sort_order).is_err() || SortTarget::try_from(range.sort_target).is_err();
-    unknown && *ours == Answer::Refused(ApiError::InvalidSortOption.code(), ApiError::InvalidSortOption.text().to_owned())
+    unknown
+        && *ours == Answer::Refused(ApiError::InvalidSortOption.code(), ApiError::InvalidSortOption.text().to_owned())
 }
 
 /// Whether the text is the same and its code one of those that changed.
 fn other_code(genuine: &Answer, ours: &Answer) -> bool {
-    let (Answer::Refused(genuine_code, genuine_text), Answer::Refused(code, text)) = (genuine, ours) else { return false };
+    let (Answer::Refused(genuine_code, genuine_text), Answer::Refused(code, text)) = (genuine, ours) else {
+        return false;
+    };
     CODES.iter().any(|exception| {
-        exception.text == genuine_text && genuine_text == text && *genuine_code == exception.genuine && *code == exception.ours
+        exception.text == genuine_text
+            && genuine_text == text
+            && *genuine_code == exception.genuine
+            && *code == exception.ours
     })
 }
 

@@ -18,8 +18,8 @@ pub fn range(request: &pb::RangeRequest) -> Result<(), ApiError> {
     if request.key.is_empty() {
         return Err(ApiError::EmptyKey);
     }
-    let known =
-        SortOrder::try_from(request.sort_order).is_ok() && pb::range_request::SortTarget::try_from(request.sort_target).is_ok();
+    let known = SortOrder::try_from(request.sort_order).is_ok()
+        && pb::range_request::SortTarget::try_from(request.sort_target).is_ok();
     if known { Ok(()) } else { Err(ApiError::InvalidSortOption) }
 }
 
@@ -34,12 +34,8 @@ pub fn range_stream(request: &pb::RangeRequest) -> Result<(), ApiError> {
     if !natural {
         return Err(ApiError::RangeStreamSortOrder);
     }
-    let filters = [
-        request.min_mod_revision,
-        request.max_mod_revision,
-        request.min_create_revision,
-        request.max_create_revision,
-    ];
+    let filters =
+        [request.min_mod_revision, request.max_mod_revision, request.min_create_revision, request.max_create_revision];
     if filters.iter().any(|revision| *revision != 0) {
         return Err(ApiError::RangeStreamRevisionFilter);
     }
@@ -228,8 +224,14 @@ mod tests {
         let bad_sort = pb::RangeRequest { sort_order: 7, ..Default::default() };
         assert_eq!(range(&bad_sort), Err(ApiError::EmptyKey));
         assert_eq!(range(&pb::RangeRequest { key: key("a"), ..bad_sort }), Err(ApiError::InvalidSortOption));
-        assert_eq!(range(&pb::RangeRequest { key: key("a"), sort_target: 5, ..Default::default() }), Err(ApiError::InvalidSortOption));
-        assert_eq!(range(&pb::RangeRequest { key: key("a"), sort_order: 2, sort_target: 4, ..Default::default() }), Ok(()));
+        assert_eq!(
+            range(&pb::RangeRequest { key: key("a"), sort_target: 5, ..Default::default() }),
+            Err(ApiError::InvalidSortOption)
+        );
+        assert_eq!(
+            range(&pb::RangeRequest { key: key("a"), sort_order: 2, sort_target: 4, ..Default::default() }),
+            Ok(())
+        );
     }
 
     #[test]
@@ -252,13 +254,8 @@ mod tests {
 
     #[test]
     fn a_put_is_asked_for_its_key_then_its_value_then_its_lease() {
-        let mut request = pb::PutRequest {
-            value: key("v"),
-            lease: 1,
-            ignore_value: true,
-            ignore_lease: true,
-            ..Default::default()
-        };
+        let mut request =
+            pb::PutRequest { value: key("v"), lease: 1, ignore_value: true, ignore_lease: true, ..Default::default() };
         assert_eq!(put(&request), Err(ApiError::EmptyKey));
         request.key = key("a");
         assert_eq!(put(&request), Err(ApiError::ValueProvided));

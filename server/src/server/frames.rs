@@ -75,7 +75,8 @@ impl Frames {
                         break;
                     }
                     bytes = &bytes[len..];
-                    self.position = if seen + len == PREFACE.len() { Position::Header(0) } else { Position::Preface(seen + len) };
+                    self.position =
+                        if seen + len == PREFACE.len() { Position::Header(0) } else { Position::Preface(seen + len) };
                 }
                 Position::Payload(left) => {
                     let len = left.min(bytes.len());

@@ -168,7 +168,11 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
         Poll::Ready(Ok(written))
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         ready!(self.poll_farewell(cx))?;
         let written = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, bufs))?;
         if self.read.is_http2() {

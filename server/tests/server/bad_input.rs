@@ -158,7 +158,8 @@ async fn a_full_store_refuses_to_grow_until_the_alarm_is_lowered() {
     let mut kv = server.kv().await;
     let mut refused = None;
     for n in 0..100 {
-        let request = pb::PutRequest { key: format!("k{n}").into(), value: vec![n; 100_000].into(), ..Default::default() };
+        let request =
+            pb::PutRequest { key: format!("k{n}").into(), value: vec![n; 100_000].into(), ..Default::default() };
         if let Err(error) = kv.put(request).await {
             refused = Some(error);
             break;
