@@ -14,6 +14,9 @@ const RECORD_SYNCS: &str = "CAIRN_TEST_RECORD_SYNCED";
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Set to 1 by tests that cut the data directory back to what was synced, as a power cut does.
+const RECORD_SYNCS: &str = "CAIRN_TEST_RECORD_SYNCED";
+
 fn main() -> ExitCode {
     abort_on_panic();
     let loaded = match config::load(std::env::args_os().skip(1), std::env::vars_os()) {
@@ -40,7 +43,9 @@ fn main() -> ExitCode {
 
 async fn serve(loaded: Loaded) -> anyhow::Result<()> {
     raise_file_limit();
-    for notice in &loaded.notices {
+    // Those that come from the configuration itself are logged when the server starts.
+    let later = loaded.config.validate().map_or(0, |notices| notices.len());
+    for notice in loaded.notices.iter().take(loaded.notices.len().saturating_sub(later)) {
         notice.log();
     }
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

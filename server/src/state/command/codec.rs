@@ -34,6 +34,11 @@ use super::{Command, Request, RequestId};
 /// The format written today.
 pub const COMMAND_FORMAT: u8 = 1;
 
+/// Txns that may be nested within each other, the outermost included. Protobuf decoders refuse messages that are nested
+/// more deeply, and a command that does not decode is fatal to every member: whatever builds a txn other than by decoding
+/// one has to mind this.
+pub const TXN_DEPTH_MAX: usize = 48;
+
 /// Bytes before the varints.
 const FIXED_BYTES: usize = 2 + 3 * 8;
 /// Longest varint of a u64.
@@ -401,6 +406,19 @@ pub(super) mod tests {
         bytes[0] = 1;
         bytes[1] = 200;
         assert_eq!(decode(Bytes::from(bytes)), Err(CommandError::UnknownKind { found: 200 }));
+    }
+
+    #[test]
+    fn txns_nested_as_deeply_as_allowed_decode() {
+        let put = pb::PutRequest { key: "k".into(), ..Default::default() };
+        let op = |request| pb::RequestOp { request: Some(request) };
+        let mut txn =
+            pb::TxnRequest { success: vec![op(pb::request_op::Request::RequestPut(put))], ..Default::default() };
+        for _ in 1..TXN_DEPTH_MAX {
+            txn = pb::TxnRequest { failure: vec![op(pb::request_op::Request::RequestTxn(txn))], ..Default::default() };
+        }
+        let command = Command { request: Request::Txn(txn), ..a_command() };
+        assert_eq!(decode(encode(&command)), Ok(command));
     }
 
     #[test]
