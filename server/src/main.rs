@@ -14,9 +14,6 @@ const RECORD_SYNCS: &str = "CAIRN_TEST_RECORD_SYNCED";
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Set to 1 by tests that cut the data directory back to what was synced, as a power cut does.
-const RECORD_SYNCS: &str = "CAIRN_TEST_RECORD_SYNCED";
-
 fn main() -> ExitCode {
     abort_on_panic();
     let loaded = match config::load(std::env::args_os().skip(1), std::env::vars_os()) {

@@ -4,9 +4,15 @@
 //! same transaction deleted, and a range over a key that was deleted and created again within one revision, after a compaction. Cairn answers them; the
 //! sequence ends there and the next begins on fresh servers.
 
+use bytes::Bytes;
 use cairn_proto::{
     ApiError,
-    etcdserverpb::range_request::{SortOrder, SortTarget},
+    etcdserverpb::{
+        RangeRequest, RangeResponse, TxnRequest, TxnResponse,
+        range_request::{SortOrder, SortTarget},
+        request_op, response_op,
+    },
+    mvccpb::KeyValue,
 };
 
 use super::{Step, play::Answer};
@@ -14,6 +20,57 @@ use super::{Step, play::Answer};
 /// Whether a difference is one of those listed here.
 pub fn explained(request: &Step, genuine: &Answer, ours: &Answer) -> bool {
     sort_option_unchecked(request, ours) || other_code(genuine, ours)
+}
+
+/// Puts rows that are equal to a sort into the order of their keys.
+///
+/// A genuine server sorts with its language's unstable sort, so the order of equal rows depends on the compiler's version: that of 3.5 is another than
+/// that of 3.7, which Cairn follows and the recordings hold it to. Where a limit cut such rows apart, only their number is compared.
+pub fn order_ties(request: &Step, answer: &mut Answer) {
+    match (request, answer) {
+        (Step::Range(range), Answer::Range(rows)) => order_range_ties(range, rows),
+        (Step::Txn(txn), Answer::Txn(answer)) => order_txn_ties(txn, answer),
+        _ => {}
+    }
+}
+
+fn order_txn_ties(txn: &TxnRequest, answer: &mut TxnResponse) {
+    let ops = if answer.succeeded { &txn.success } else { &txn.failure };
+    for (op, answer) in ops.iter().zip(&mut answer.responses) {
+        match (&op.request, &mut answer.response) {
+            (Some(request_op::Request::RequestRange(range)), Some(response_op::Response::ResponseRange(rows))) => {
+                order_range_ties(range, rows);
+            }
+            (Some(request_op::Request::RequestTxn(txn)), Some(response_op::Response::ResponseTxn(answer))) => {
+                order_txn_ties(txn, answer);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn order_range_ties(range: &RangeRequest, rows: &mut RangeResponse) {
+    let Ok(target @ (SortTarget::Version | SortTarget::Create | SortTarget::Mod | SortTarget::Value)) =
+        SortTarget::try_from(range.sort_target)
+    else {
+        return;
+    };
+    let by = |kv: &KeyValue| match target {
+        SortTarget::Version => (kv.version, Bytes::new()),
+        SortTarget::Create => (kv.create_revision, Bytes::new()),
+        SortTarget::Mod => (kv.mod_revision, Bytes::new()),
+        // Without values in the answer all rows look equal.
+        _ => (0, kv.value.clone()),
+    };
+    for ties in rows.kvs.chunk_by_mut(|a, b| by(a) == by(b)) {
+        ties.sort_by(|a, b| a.key.cmp(&b.key));
+    }
+    if rows.more && range.sort_order != SortOrder::None as i32 {
+        let last = rows.kvs.last().map(by);
+        for kv in rows.kvs.iter_mut().filter(|kv| Some(by(kv)) == last) {
+            *kv = KeyValue { value: by(kv).1, ..KeyValue::default() };
+        }
+    }
 }
 
 /// 3.5 takes a sort order or target that does not exist for none; 3.7 refuses it, as the recordings of a genuine one show.

@@ -86,8 +86,9 @@ impl Pair {
         for (number, step) in sequence.steps.iter().enumerate() {
             let request = step.resolved(newest);
             let (genuine, ours) = tokio::join!(ask(&mut self.genuine.1, &request), ask(&mut self.ours.1, &request));
-            let ours = ours.with_context(|| self.ours.0.log_tail())?;
-            let genuine = match genuine {
+            let mut ours = ours.with_context(|| self.ours.0.log_tail())?;
+            exceptions::order_ties(&request, &mut ours);
+            let mut genuine = match genuine {
                 Ok(genuine) => genuine,
                 Err(_) if self.genuine.0.has_ended() => {
                     let probe = Step::Range(RangeRequest { key: "probe".into(), ..Default::default() });
@@ -97,6 +98,7 @@ impl Pair {
                 }
                 Err(error) => return Err(error),
             };
+            exceptions::order_ties(&request, &mut genuine);
             newest = revision(&genuine).unwrap_or(newest).max(newest);
             note(coverage, &request, &genuine, newest);
             if genuine != ours && !exceptions::explained(&request, &genuine, &ours) {
