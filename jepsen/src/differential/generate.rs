@@ -207,9 +207,6 @@ impl Random {
         if self.chance(2) {
             range.sort_order = 7;
         }
-        if self.chance(2) {
-            range.sort_target = SortTarget::Value as i32 + 5;
-        }
         range.serializable = self.chance(25);
         range.keys_only = self.chance(15);
         range.count_only = self.chance(12);

@@ -143,7 +143,9 @@ async fn ask(client: &mut KvClient<Channel>, step: &Step) -> Result<Answer> {
             set_aside(&mut answer);
             Ok(answer)
         }
-        Err(status) if status.code() == tonic::Code::Unavailable => Err(status).context(format!("{step:?}")),
+        Err(status) if status.code() == tonic::Code::Unavailable || status.message() == "transport error" => {
+            Err(status).context(format!("{step:?}"))
+        }
         Err(status) => Ok(Answer::Refused(status.code(), status.message().to_owned())),
     }
 }
