@@ -91,7 +91,8 @@ impl Replica {
         let directory = TempDir::new().expect("a directory");
         let store = RocksStore::create(&directory.path().join("state"), &RocksOptions::default()).expect("a store");
         let mut state = State::open(Arc::new(store), StateOptions::default()).expect("a state");
-        let membership = Membership { cluster_id: 1, members: vec![Member { id: 1, name: "n1".into(), ..Default::default() }] };
+        let membership =
+            Membership { cluster_id: 1, members: vec![Member { id: 1, name: "n1".into(), ..Default::default() }] };
         state.bootstrap(&membership, 1, 1).expect("a first state");
         Self { state, next: 2, request: 0, _directory: directory }
     }
@@ -102,7 +103,10 @@ impl Replica {
         for request in requests {
             self.request += 1;
             let id = RequestId { member: 1, nonce: 1, counter: self.request };
-            assert!(builder.push(&encode(&Command { id, user: Bytes::new(), auth_revision: 0, request })), "an entry takes 512 commands");
+            assert!(
+                builder.push(&encode(&Command { id, user: Bytes::new(), auth_revision: 0, request })),
+                "an entry takes 512 commands"
+            );
         }
         self.next += 1;
         Committed { index: self.next - 1, term: 1, data: CommittedData::Commands(builder.finish().into()) }
@@ -152,7 +156,12 @@ fn apply(c: &mut Criterion) {
                     ..Default::default()
                 };
                 let success = vec![RequestOp { request: Some(request_op::Request::RequestPut(put(0))) }];
-                let failure = vec![RequestOp { request: Some(request_op::Request::RequestRange(RangeRequest { key: key(0), ..Default::default() })) }];
+                let failure = vec![RequestOp {
+                    request: Some(request_op::Request::RequestRange(RangeRequest {
+                        key: key(0),
+                        ..Default::default()
+                    })),
+                }];
                 Request::Txn(TxnRequest { compare: vec![compare], success, failure })
             },
             |request| {
@@ -221,7 +230,12 @@ fn codec(c: &mut Criterion) {
     let bytes = Bytes::from(request.encode_to_vec());
     group.bench_function("decode put", |bench| bench.iter(|| PutRequest::decode(black_box(bytes.clone()))));
     group.bench_function("encode put", |bench| bench.iter(|| black_box(&request).encode_to_vec()));
-    let command = Command { id: RequestId { member: 1, nonce: 2, counter: 3 }, user: Bytes::new(), auth_revision: 0, request: Request::Put(request) };
+    let command = Command {
+        id: RequestId { member: 1, nonce: 2, counter: 3 },
+        user: Bytes::new(),
+        auth_revision: 0,
+        request: Request::Put(request),
+    };
     group.bench_function("encode command", |bench| bench.iter(|| encode(black_box(&command))));
     group.finish();
 }

@@ -102,7 +102,12 @@ pub async fn run(plan: &Plan) -> Result<Summary> {
         let mut tasks = Vec::new();
         for (number, keys) in clients.into_iter().enumerate() {
             let channel = member.connect().await?;
-            tasks.push(tokio::spawn(write_until_failure(channel, keys, plan.seed ^ (number as u64) << 32 ^ round as u64, stop.clone())));
+            tasks.push(tokio::spawn(write_until_failure(
+                channel,
+                keys,
+                plan.seed ^ (number as u64) << 32 ^ round as u64,
+                stop.clone(),
+            )));
         }
         tokio::time::sleep(Duration::from_micros(random.random_range(1_000..400_000))).await;
         member.kill()?;
@@ -134,7 +139,12 @@ fn new_keys(client: usize) -> Vec<Key> {
 }
 
 /// Writes until the server is gone. Returns the keys and how many writes were acknowledged.
-async fn write_until_failure(channel: Channel, mut keys: Vec<Key>, seed: u64, stop: Arc<AtomicBool>) -> Result<(Vec<Key>, u64)> {
+async fn write_until_failure(
+    channel: Channel,
+    mut keys: Vec<Key>,
+    seed: u64,
+    stop: Arc<AtomicBool>,
+) -> Result<(Vec<Key>, u64)> {
     let mut client = KvClient::new(channel);
     let mut random = StdRng::seed_from_u64(seed);
     let mut acknowledged = 0;
@@ -168,7 +178,11 @@ async fn write_until_failure(channel: Channel, mut keys: Vec<Key>, seed: u64, st
         match written {
             Ok((true, header)) => {
                 let revision = header.context("an answer without a header")?.revision;
-                ensure!(revision > key.revision, "a write was acknowledged at revision {revision}, not after {}", key.revision);
+                ensure!(
+                    revision > key.revision,
+                    "a write was acknowledged at revision {revision}, not after {}",
+                    key.revision
+                );
                 *key = Key { name: key.name.clone(), version: key.version + 1, value: next, revision, under_way: None };
                 acknowledged += 1;
             }
@@ -180,7 +194,12 @@ async fn write_until_failure(channel: Channel, mut keys: Vec<Key>, seed: u64, st
 }
 
 /// Checks every key against what its owner knows and settles what was under way.
-async fn check(channel: &Channel, clients: &mut [Vec<Key>], highest_revision: i64, summary: &mut Summary) -> Result<()> {
+async fn check(
+    channel: &Channel,
+    clients: &mut [Vec<Key>],
+    highest_revision: i64,
+    summary: &mut Summary,
+) -> Result<()> {
     let mut client = KvClient::new(channel.clone());
     let mut revision = 0;
     let mut applied = 0;
@@ -209,7 +228,10 @@ async fn check(channel: &Channel, clients: &mut [Vec<Key>], highest_revision: i6
         if key.revision > 0 {
             let then = RangeRequest { key: key.name.clone(), revision: key.revision, ..Default::default() };
             let then = client.range(then).await?.into_inner();
-            ensure!(then.kvs.first().is_some_and(|kv| kv.mod_revision == key.revision), "{key:?} is not readable at its revision");
+            ensure!(
+                then.kvs.first().is_some_and(|kv| kv.mod_revision == key.revision),
+                "{key:?} is not readable at its revision"
+            );
         }
     }
     ensure!(revision == applied + 1, "revision {revision} after {applied} writes that took effect");

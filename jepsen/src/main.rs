@@ -58,7 +58,8 @@ async fn main() -> Result<()> {
     match arguments.run {
         Run::Differential { etcd, seed, sequences, steps } => {
             let etcd = etcd.map_or_else(process::etcd_binary, Ok)?;
-            let (coverage, failure) = differential::run(&differential::Plan { etcd, cairn, seed, sequences, steps }).await?;
+            let (coverage, failure) =
+                differential::run(&differential::Plan { etcd, cairn, seed, sequences, steps }).await?;
             println!("{coverage}");
             if let Some(failure) = failure {
                 bail!("{failure}");

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use tonic::transport::{Channel, Endpoint};
 
 /// How long a server may take until it answers.
-const START_DEADLINE: Duration = Duration::from_secs(60);
+const START_DEADLINE: Duration = Duration::from_mins(1);
 
 /// The `cairn` binary: `$CAIRN_BIN`, or the one built beside the running program.
 pub fn cairn_binary() -> Result<PathBuf> {
@@ -136,6 +136,18 @@ impl Member {
             child.wait().context("wait for the killed member")?;
         }
         Ok(())
+    }
+
+    /// Whether the process ended without being killed by us.
+    pub fn has_ended(&mut self) -> bool {
+        // An ending process closes its sockets first: give it a moment.
+        (0..100).any(|_| {
+            let ended = self.child.as_mut().is_none_or(|child| child.try_wait().is_ok_and(|status| status.is_some()));
+            if !ended {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            ended
+        })
     }
 
     /// The process id while it runs.

@@ -53,7 +53,11 @@ impl Objects {
     /// Creates an object and returns its revision; none if there is one of that name.
     async fn create(&self, kind: &str, name: &str, value: &str) -> Result<Option<i64>> {
         let key = key(kind, name);
-        let created = self.client.txn(pb::TxnRequest { compare: vec![if_changed_at(&key, 0)], success: vec![put(&key, value)], failure: vec![] });
+        let created = self.client.txn(pb::TxnRequest {
+            compare: vec![if_changed_at(&key, 0)],
+            success: vec![put(&key, value)],
+            failure: vec![],
+        });
         let created = created.await?;
         Ok(created.succeeded.then(|| revision_of(&created)))
     }
@@ -86,7 +90,10 @@ impl Objects {
     /// All objects of a kind by name.
     async fn list(&self, kind: &str) -> Result<Vec<(String, String)>> {
         let (from, to) = (format!("/registry/{kind}/"), format!("/registry/{kind}0"));
-        let found = self.client.range(pb::RangeRequest { key: from.clone().into(), range_end: to.into(), ..Default::default() }).await?;
+        let found = self
+            .client
+            .range(pb::RangeRequest { key: from.clone().into(), range_end: to.into(), ..Default::default() })
+            .await?;
         let objects = found.kvs.iter().map(|kv| (text(&kv.key[from.len()..]), text(&kv.value)));
         Ok(objects.collect())
     }

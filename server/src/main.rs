@@ -40,7 +40,9 @@ fn main() -> ExitCode {
 
 async fn serve(loaded: Loaded) -> anyhow::Result<()> {
     raise_file_limit();
-    for notice in &loaded.notices {
+    // Those that come from the configuration itself are logged when the server starts.
+    let later = loaded.config.validate().map_or(0, |notices| notices.len());
+    for notice in loaded.notices.iter().take(loaded.notices.len().saturating_sub(later)) {
         notice.log();
     }
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

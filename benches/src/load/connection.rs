@@ -36,7 +36,8 @@ pub struct Connector {
 impl Connector {
     /// Reads the certificates.
     pub fn new(target: &Target) -> Result<Self> {
-        let wants_tls = target.cacert.is_some() || target.endpoints.iter().any(|endpoint| endpoint.starts_with("https://"));
+        let wants_tls =
+            target.cacert.is_some() || target.endpoints.iter().any(|endpoint| endpoint.starts_with("https://"));
         let tls = wants_tls.then(|| tls(target)).transpose()?.map(tokio_rustls::TlsConnector::from);
         let bare = |endpoint: &String| endpoint.trim_start_matches("https://").trim_start_matches("http://").to_owned();
         Ok(Self { tls, endpoints: target.endpoints.iter().map(bare).collect() })
@@ -47,11 +48,13 @@ impl Connector {
         let endpoint = &self.endpoints[number % self.endpoints.len()];
         let tcp = TcpStream::connect(endpoint).await.with_context(|| format!("connect to {endpoint}"))?;
         tcp.set_nodelay(true)?;
-        let origin: http::uri::Authority = endpoint.parse().with_context(|| format!("{endpoint} is no host and port"))?;
+        let origin: http::uri::Authority =
+            endpoint.parse().with_context(|| format!("{endpoint} is no host and port"))?;
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder.timer(TokioTimer::new()).initial_stream_window_size(1 << 20).initial_connection_window_size(16 << 20);
         let (sender, scheme) = if let Some(tls) = &self.tls {
-            let name = ServerName::try_from(origin.host().to_owned()).with_context(|| format!("{origin} is no server name"))?;
+            let name = ServerName::try_from(origin.host().to_owned())
+                .with_context(|| format!("{origin} is no server name"))?;
             let stream = tls.connect(name, tcp).await.with_context(|| format!("TLS handshake with {endpoint}"))?;
             let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
             tokio::spawn(connection);

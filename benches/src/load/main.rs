@@ -30,6 +30,11 @@ fn main() -> Result<()> {
     } else {
         println!("{report}");
     }
-    anyhow::ensure!(report.errors == 0 || options.tolerate_errors, "{} requests failed, the first with: {}", report.errors, report.first_error);
+    anyhow::ensure!(
+        report.errors == 0 || options.tolerate_errors,
+        "{} requests failed, the first with: {}",
+        report.errors,
+        report.first_error
+    );
     Ok(())
 }

@@ -34,7 +34,13 @@ pub struct Report {
 
 impl Report {
     /// From what the clients measured; `server_cpu` in seconds.
-    pub fn new(latencies: &Histogram<u64>, seconds: f64, errors: u64, first_error: String, server_cpu: Option<f64>) -> Self {
+    pub fn new(
+        latencies: &Histogram<u64>,
+        seconds: f64,
+        errors: u64,
+        first_error: String,
+        server_cpu: Option<f64>,
+    ) -> Self {
         let answered = latencies.len();
         Self {
             answered,
@@ -78,7 +84,8 @@ impl CpuTime {
         }
         let mut ticks = 0;
         for pid in pids {
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("read the CPU time of process {pid}"))?;
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))
+                .with_context(|| format!("read the CPU time of process {pid}"))?;
             // Fields 14 and 15 are user and system time; the second field, the name in parentheses, may hold spaces.
             let behind_name = stat.rsplit_once(')').context("an unreadable /proc stat line")?.1;
             let mut times = behind_name.split_whitespace().skip(11).map(str::parse::<u64>);

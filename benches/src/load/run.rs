@@ -35,7 +35,10 @@ struct Measured {
 
 /// Fills if asked, warms up, measures.
 pub async fn run(options: &Options) -> Result<Report> {
-    ensure!(options.connections >= 1 && options.clients >= options.connections, "--clients must be at least --connections, and that at least 1");
+    ensure!(
+        options.connections >= 1 && options.clients >= options.connections,
+        "--clients must be at least --connections, and that at least 1"
+    );
     let connector = Connector::new(&options.target)?;
     let mut connections = Vec::new();
     for number in 0..options.connections {
@@ -73,9 +76,12 @@ pub async fn run(options: &Options) -> Result<Report> {
 
 async fn fill(options: &Options, clients: Vec<Client>) -> Result<Vec<Client>> {
     let (count, space) = (clients.len() as u64, options.key_space);
-    let tasks: Vec<_> = (0..).zip(clients).map(|(number, mut client)| {
-        tokio::spawn(async move { client.fill(number, count, space).await.map(|()| client) })
-    }).collect();
+    let tasks: Vec<_> = (0..)
+        .zip(clients)
+        .map(|(number, mut client)| {
+            tokio::spawn(async move { client.fill(number, count, space).await.map(|()| client) })
+        })
+        .collect();
     let mut clients = Vec::new();
     for task in tasks {
         clients.push(task.await?.context("fill the key space")?);

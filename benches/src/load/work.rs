@@ -33,7 +33,8 @@ impl Keys {
     /// Of client `number` out of `clients`.
     pub fn new(options: &Options, number: u64, clients: u64) -> Result<Self> {
         let digits = options.key_size.checked_sub(options.prefix.len()).filter(|digits| *digits >= 1);
-        let digits = digits.with_context(|| format!("--key-size {} leaves no room behind {:?}", options.key_size, options.prefix))?;
+        let digits = digits
+            .with_context(|| format!("--key-size {} leaves no room behind {:?}", options.key_size, options.prefix))?;
         if digits < 20 && options.key_space > 10u64.pow(digits as u32) {
             bail!("--key-space {} does not fit into {digits} digits", options.key_space);
         }
@@ -110,7 +111,9 @@ impl Client {
     /// Writes every key of the space that is this client's share.
     pub async fn fill(&mut self, number: u64, clients: u64, space: u64) -> Result<()> {
         for index in (number..space).step_by(clients as usize) {
-            self.kv.put(PutRequest { key: self.keys.key(index), value: self.keys.value(), ..Default::default() }).await?;
+            self.kv
+                .put(PutRequest { key: self.keys.key(index), value: self.keys.value(), ..Default::default() })
+                .await?;
         }
         Ok(())
     }

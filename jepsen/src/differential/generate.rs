@@ -15,8 +15,24 @@ const SYMBOLIC: i64 = 1 << 41;
 const SYMBOLIC_REACH: i64 = 1 << 40;
 
 /// The hot keys; few, so that requests meet.
-const KEYS: [&[u8]; 16] =
-    [b"a", b"a/1", b"a/2", b"a/3", b"a0", b"b", b"b/1", b"b\x00", b"c", b"z", b"z/", b"z/1", b"\x01", b"\xff", b"\xff\xff", b"/registry/pods/x"];
+const KEYS: [&[u8]; 16] = [
+    b"a",
+    b"a/1",
+    b"a/2",
+    b"a/3",
+    b"a0",
+    b"b",
+    b"b/1",
+    b"b\x00",
+    b"c",
+    b"z",
+    b"z/",
+    b"z/1",
+    b"\x01",
+    b"\xff",
+    b"\xff\xff",
+    b"/registry/pods/x",
+];
 
 /// One request.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,6 +66,7 @@ impl Sequence {
 
 impl Step {
     /// This step with symbolic revisions replaced, where `newest` is the newest revision.
+    #[must_use]
     pub fn resolved(&self, newest: i64) -> Self {
         let mut step = self.clone();
         match &mut step {
@@ -82,7 +99,9 @@ fn resolve_range(range: &mut RangeRequest, newest: i64) {
 
 fn resolve_txn(txn: &mut TxnRequest, newest: i64) {
     for compare in &mut txn.compare {
-        if let Some(TargetUnion::ModRevision(revision) | TargetUnion::CreateRevision(revision)) = &mut compare.target_union {
+        if let Some(TargetUnion::ModRevision(revision) | TargetUnion::CreateRevision(revision)) =
+            &mut compare.target_union
+        {
             resolve(revision, newest);
         }
     }
@@ -188,9 +207,6 @@ impl Random {
         if self.chance(2) {
             range.sort_order = 7;
         }
-        if self.chance(2) {
-            range.sort_target = SortTarget::Value as i32 + 5;
-        }
         range.serializable = self.chance(25);
         range.keys_only = self.chance(15);
         range.count_only = self.chance(12);
@@ -240,7 +256,8 @@ impl Random {
             CompareTarget::Lease => TargetUnion::Lease(self.below(2) as i64),
         };
         let (key, range_end) = if self.chance(30) { self.span() } else { (self.key(), Bytes::new()) };
-        let result = [CompareResult::Equal, CompareResult::Greater, CompareResult::Less, CompareResult::NotEqual][self.below(4)];
+        let result =
+            [CompareResult::Equal, CompareResult::Greater, CompareResult::Less, CompareResult::NotEqual][self.below(4)];
         let target_union = (!self.chance(3)).then_some(union);
         Compare { result: result as i32, target: target as i32, key, range_end, target_union }
     }
@@ -257,8 +274,7 @@ impl Random {
 
     fn op(&mut self, depth: usize) -> RequestOp {
         let request = match self.below(100) {
-            0..35 => Some(request_op::Request::RequestPut(self.put())),
-            35..65 => {
+            ..30 => {
                 let mut range = self.range();
                 // A genuine 3.5 takes any number for a sort option inside a transaction, and then the states part.
                 range.sort_order = range.sort_order.min(SortOrder::Descend as i32);
@@ -269,9 +285,9 @@ impl Random {
                 }
                 Some(request_op::Request::RequestRange(range))
             }
-            65..82 => Some(request_op::Request::RequestDeleteRange(self.delete_range())),
-            82..99 if depth < 2 => Some(request_op::Request::RequestTxn(self.txn(depth + 1))),
-            99 => None,
+            30..47 => Some(request_op::Request::RequestDeleteRange(self.delete_range())),
+            47..64 if depth < 2 => Some(request_op::Request::RequestTxn(self.txn(depth + 1))),
+            64 => None,
             _ => Some(request_op::Request::RequestPut(self.put())),
         };
         RequestOp { request }

@@ -17,7 +17,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use anyhow::Result;
 pub use generate::{Sequence, Step};
-pub use play::{Difference, Pair};
+pub use play::{Difference, Pair, Played};
 
 /// What to run.
 #[derive(Debug, Clone)]
@@ -56,7 +56,11 @@ impl Coverage {
 impl fmt::Display for Coverage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let share = 100.0 * self.reads_elsewhere as f64 / self.reads.max(1) as f64;
-        writeln!(f, "{} requests, {} reads, {share:.0} % of them not at the newest revision", self.requests, self.reads)?;
+        writeln!(
+            f,
+            "{} requests, {} reads, {share:.0} % of them not at the newest revision",
+            self.requests, self.reads
+        )?;
         for (what, times) in &self.seen {
             writeln!(f, "{times:>9}  {what}")?;
         }
@@ -91,10 +95,14 @@ pub async fn run(plan: &Plan) -> Result<(Coverage, Option<Failure>)> {
     let mut pair = Pair::start(plan).await?;
     for seed in plan.seed..plan.seed + plan.sequences {
         let sequence = Sequence::generate(seed, plan.steps);
-        if let Some(difference) = pair.play(&sequence, &mut coverage).await? {
-            drop(pair);
-            let (sequence, difference) = shrink::shrink(plan, sequence, difference).await?;
-            return Ok((coverage, Some(Failure { seed, sequence, difference })));
+        match pair.play(&sequence, &mut coverage).await? {
+            Played::Equal => {}
+            Played::GenuineEnded => pair = Pair::start(plan).await?,
+            Played::Differs(difference) => {
+                drop(pair);
+                let (sequence, difference) = shrink::shrink(plan, sequence, *difference).await?;
+                return Ok((coverage, Some(Failure { seed, sequence, difference })));
+            }
         }
     }
     Ok((coverage, None))

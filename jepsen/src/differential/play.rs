@@ -49,6 +49,17 @@ impl fmt::Display for Difference {
     }
 }
 
+/// How playing a sequence ended.
+#[derive(Debug, Clone)]
+pub enum Played {
+    /// Every answer was equal.
+    Equal,
+    /// Answers parted.
+    Differs(Box<Difference>),
+    /// The genuine server ended itself on a request that ours survived; the pair is of no more use.
+    GenuineEnded,
+}
+
 /// A genuine server and ours, started fresh.
 pub struct Pair {
     genuine: (Member, KvClient<Channel>),
@@ -61,27 +72,40 @@ impl Pair {
     pub async fn start(plan: &Plan) -> Result<Self> {
         let directories = (TempDir::new()?, TempDir::new()?);
         // Nothing here is about durability, and the genuine server is waited for at every request.
-        let mut genuine = Member::new(&plan.etcd, directories.0.path(), &["--unsafe-no-fsync", "--log-level", "error"])?;
+        let mut genuine =
+            Member::new(&plan.etcd, directories.0.path(), &["--unsafe-no-fsync", "--log-level", "error"])?;
         let mut ours = Member::new(&plan.cairn, directories.1.path(), &["--log-level", "warn"])?;
         let genuine_client = client(genuine.start().await?);
         let ours_client = client(ours.start().await?);
         Ok(Self { genuine: (genuine, genuine_client), ours: (ours, ours_client), _directories: directories })
     }
 
-    /// Plays a sequence from an empty, compacted store on. Returns the first difference.
-    pub async fn play(&mut self, sequence: &Sequence, coverage: &mut Coverage) -> Result<Option<Difference>> {
+    /// Plays a sequence from an empty, compacted store on. Stops at the first difference.
+    pub async fn play(&mut self, sequence: &Sequence, coverage: &mut Coverage) -> Result<Played> {
         let mut newest = self.empty().await?;
         for (number, step) in sequence.steps.iter().enumerate() {
             let request = step.resolved(newest);
             let (genuine, ours) = tokio::join!(ask(&mut self.genuine.1, &request), ask(&mut self.ours.1, &request));
-            let (genuine, ours) = (genuine?, ours.with_context(|| self.ours.0.log_tail())?);
+            let mut ours = ours.with_context(|| self.ours.0.log_tail())?;
+            exceptions::order_ties(&request, &mut ours);
+            let mut genuine = match genuine {
+                Ok(genuine) => genuine,
+                Err(_) if self.genuine.0.has_ended() => {
+                    let probe = Step::Range(RangeRequest { key: "probe".into(), ..Default::default() });
+                    ask(&mut self.ours.1, &probe).await.with_context(|| self.ours.0.log_tail())?;
+                    coverage.note("the genuine server ended itself, ours answered");
+                    return Ok(Played::GenuineEnded);
+                }
+                Err(error) => return Err(error),
+            };
+            exceptions::order_ties(&request, &mut genuine);
             newest = revision(&genuine).unwrap_or(newest).max(newest);
             note(coverage, &request, &genuine, newest);
             if genuine != ours && !exceptions::explained(&request, &genuine, &ours) {
-                return Ok(Some(Difference { step: number, request, genuine, ours }));
+                return Ok(Played::Differs(Box::new(Difference { step: number, request, genuine, ours })));
             }
         }
-        Ok(None)
+        Ok(Played::Equal)
     }
 
     /// Deletes everything, compacts it away and returns the newest revision.
@@ -119,7 +143,9 @@ async fn ask(client: &mut KvClient<Channel>, step: &Step) -> Result<Answer> {
             set_aside(&mut answer);
             Ok(answer)
         }
-        Err(status) if status.code() == tonic::Code::Unavailable => Err(status).context(format!("{step:?}")),
+        Err(status) if status.code() == tonic::Code::Unavailable || status.message() == "transport error" => {
+            Err(status).context(format!("{step:?}"))
+        }
         Err(status) => Ok(Answer::Refused(status.code(), status.message().to_owned())),
     }
 }
@@ -192,9 +218,12 @@ fn note(coverage: &mut Coverage, request: &Step, answer: &Answer, newest: i64) {
 }
 
 fn note_put(coverage: &mut Coverage, prefix: &str, put: &pb::PutRequest) {
-    for (set, option) in
-        [(put.prev_kv, "prev_kv"), (put.ignore_value, "ignore_value"), (put.ignore_lease, "ignore_lease"), (put.lease != 0, "lease")]
-    {
+    for (set, option) in [
+        (put.prev_kv, "prev_kv"),
+        (put.ignore_value, "ignore_value"),
+        (put.ignore_lease, "ignore_lease"),
+        (put.lease != 0, "lease"),
+    ] {
         if set {
             coverage.note(format!("{prefix} {option}"));
         }

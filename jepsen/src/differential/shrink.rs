@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use cairn_proto::etcdserverpb::TxnRequest;
 
-use super::{Coverage, Difference, Pair, Plan, Sequence, Step};
+use super::{Coverage, Difference, Pair, Plan, Played, Sequence, Step};
 
 /// Attempts, each on fresh servers, before the smallest sequence so far is good enough.
 const ATTEMPTS_MAX: usize = 150;
@@ -50,14 +50,13 @@ impl Search<'_> {
         }
         self.attempts += 1;
         let mut pair = Pair::start(self.plan).await.context("start fresh servers to shrink a sequence")?;
-        let found = pair.play(&smaller, &mut Coverage::default()).await?;
-        let differs = found.is_some();
-        if let Some(difference) = found {
-            let mut smaller = smaller;
-            smaller.steps.truncate(difference.step + 1);
-            self.best = (smaller, difference);
-        }
-        Ok(differs)
+        let Played::Differs(difference) = pair.play(&smaller, &mut Coverage::default()).await? else {
+            return Ok(false);
+        };
+        let mut smaller = smaller;
+        smaller.steps.truncate(difference.step + 1);
+        self.best = (smaller, *difference);
+        Ok(true)
     }
 }
 

@@ -273,7 +273,9 @@ const NESTED_HEADER: Header = Header::of_op(0);
 /// Bytes of the answer within a `ResponseOp`.
 fn op_len(op: &OpRows) -> usize {
     match op {
-        OpRows::Range { revision, rows } => Header::of_op(*revision).field_len() + rows_len(&rows.kvs) + range_tail_len(rows),
+        OpRows::Range { revision, rows } => {
+            Header::of_op(*revision).field_len() + rows_len(&rows.kvs) + range_tail_len(rows)
+        }
         OpRows::Put { revision, previous } => Header::of_op(*revision).field_len() + rows_len(previous.as_slice()),
         OpRows::DeleteRange { revision, deleted, previous } => {
             Header::of_op(*revision).field_len() + wire::integer_len(*deleted as u64) + rows_len(previous)
@@ -363,7 +365,10 @@ mod tests {
     fn a_delete_is_written_as_its_message() {
         let kvs = [kv(1), kv(2)];
         let message = pb::DeleteRangeResponse { header: Some(HEADER.into()), deleted: 200, prev_kvs: kvs.to_vec() };
-        assert_eq!(written(&DeleteRangeAnswer { header: HEADER, deleted: 200, previous: encoded(&kvs) }), message.encode_to_vec());
+        assert_eq!(
+            written(&DeleteRangeAnswer { header: HEADER, deleted: 200, previous: encoded(&kvs) }),
+            message.encode_to_vec()
+        );
     }
 
     #[test]

@@ -57,7 +57,8 @@ impl Context {
 
     /// Proposes a request and waits for its result.
     pub async fn propose(&self, caller: &Caller, request: Request) -> Result<(Reply, Option<Pin>), Refusal> {
-        let answer = self.node.propose(request, caller.user.clone(), caller.auth_revision).await.map_err(ApiError::from)?;
+        let answer =
+            self.node.propose(request, caller.user.clone(), caller.auth_revision).await.map_err(ApiError::from)?;
         Ok((answer.outcome?, answer.pin))
     }
 
@@ -74,7 +75,11 @@ impl Context {
         };
         let raised = self.node.alarms().list(alarm.alarm).iter().any(|raised| raised.member_id == status.member_id);
         if !raised {
-            tracing::warn!(size = size.total, quota = self.quota_bytes, "the store has reached its quota; raising the alarm NOSPACE");
+            tracing::warn!(
+                size = size.total,
+                quota = self.quota_bytes,
+                "the store has reached its quota; raising the alarm NOSPACE"
+            );
             // Whether or not the alarm gets through, this request is refused, and the next one tries again.
             let _ = self.node.propose(Request::Alarm(alarm), Bytes::new(), 0).await;
         }
@@ -82,7 +87,10 @@ impl Context {
     }
 
     /// Runs a read that may wait for the disk.
-    pub async fn blocking<T: Send + 'static>(&self, read: impl FnOnce() -> Result<T, ReadError> + Send + 'static) -> Result<T, Refusal> {
+    pub async fn blocking<T: Send + 'static>(
+        &self,
+        read: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, Refusal> {
         let read = self.on_pool(read).await?;
         self.read(read)
     }

@@ -95,11 +95,17 @@ impl Kv {
     }
 
     /// Deletes a range.
-    pub async fn delete_range(&self, caller: &Caller, request: pb::DeleteRangeRequest) -> Result<DeleteRangeAnswer, Refusal> {
+    pub async fn delete_range(
+        &self,
+        caller: &Caller,
+        request: pb::DeleteRangeRequest,
+    ) -> Result<DeleteRangeAnswer, Refusal> {
         validate::delete_range(&request)?;
         self.check_size(&request)?;
         match self.write(caller, Request::DeleteRange(request)).await? {
-            (header, OpRows::DeleteRange { deleted, previous, .. }) => Ok(DeleteRangeAnswer { header, deleted, previous }),
+            (header, OpRows::DeleteRange { deleted, previous, .. }) => {
+                Ok(DeleteRangeAnswer { header, deleted, previous })
+            }
             _ => Err(self.context.contradiction("a delete was answered as something else")),
         }
     }
@@ -121,7 +127,11 @@ impl Kv {
     }
 
     /// Drops the history below a revision.
-    pub async fn compact(&self, caller: &Caller, request: pb::CompactionRequest) -> Result<pb::CompactionResponse, Refusal> {
+    pub async fn compact(
+        &self,
+        caller: &Caller,
+        request: pb::CompactionRequest,
+    ) -> Result<pb::CompactionResponse, Refusal> {
         let reply = self.context.propose(caller, Request::Compact(request)).await?.0;
         let Reply::Compact { revision, compacted } = reply else {
             return Err(self.context.contradiction("a compaction was answered as something else"));

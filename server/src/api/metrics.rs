@@ -102,11 +102,20 @@ impl ApiMetrics {
             health_failures: Counter::default(),
         };
         registry.register("grpc_server_started", "Total number of RPCs started on the server", started);
-        registry.register("grpc_server_handled", "Total number of RPCs completed on the server, regardless of success or failure", handled);
-        registry.register("grpc_server_msg_received", "Total number of RPC stream messages received on the server", received);
+        registry.register(
+            "grpc_server_handled",
+            "Total number of RPCs completed on the server, regardless of success or failure",
+            handled,
+        );
+        registry.register(
+            "grpc_server_msg_received",
+            "Total number of RPC stream messages received on the server",
+            received,
+        );
         registry.register("grpc_server_msg_sent", "Total number of gRPC stream messages sent by the server", sent);
         if extensive {
-            let help = "Histogram of response latency (seconds) of gRPC that had been application-level handled by the server";
+            let help =
+                "Histogram of response latency (seconds) of gRPC that had been application-level handled by the server";
             registry.register("grpc_server_handling_seconds", help, seconds);
         }
         let mut counter = |name, help, counter: &Counter| registry.register(name, help, counter.clone());
@@ -115,7 +124,11 @@ impl ApiMetrics {
             "The total number of bytes received from grpc clients",
             &metrics.received_bytes,
         );
-        counter("etcd_network_client_grpc_sent_bytes", "The total number of bytes sent to grpc clients", &metrics.sent_bytes);
+        counter(
+            "etcd_network_client_grpc_sent_bytes",
+            "The total number of bytes sent to grpc clients",
+            &metrics.sent_bytes,
+        );
         counter("etcd_server_health_success", "The total number of successful health checks", &metrics.health_success);
         counter("etcd_server_health_failures", "The total number of failed health checks", &metrics.health_failures);
         metrics
@@ -160,7 +173,8 @@ mod tests {
     fn codes_stand_at_their_numbers() {
         for (number, name) in CODES.iter().enumerate() {
             let code = Code::from(number as i32);
-            let said = if code == Code::Ok { "OK".to_owned() } else { format!("{code:?}").replace("Cancelled", "Canceled") };
+            let said =
+                if code == Code::Ok { "OK".to_owned() } else { format!("{code:?}").replace("Cancelled", "Canceled") };
             assert_eq!(said, *name);
         }
     }

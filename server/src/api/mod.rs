@@ -30,8 +30,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use self::{cluster::Cluster, kv::Kv, maintenance::Maintenance};
-pub use context::Context;
 use crate::node::NodeHandle;
+pub use context::Context;
 
 /// Who asks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

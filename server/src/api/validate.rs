@@ -13,13 +13,15 @@ use cairn_proto::{
     etcdserverpb::{self as pb, range_request::SortOrder, request_op::Request as Op},
 };
 
+use crate::state::command::TXN_DEPTH_MAX;
+
 /// Checks a range.
 pub fn range(request: &pb::RangeRequest) -> Result<(), ApiError> {
     if request.key.is_empty() {
         return Err(ApiError::EmptyKey);
     }
-    let known =
-        SortOrder::try_from(request.sort_order).is_ok() && pb::range_request::SortTarget::try_from(request.sort_target).is_ok();
+    let known = SortOrder::try_from(request.sort_order).is_ok()
+        && pb::range_request::SortTarget::try_from(request.sort_target).is_ok();
     if known { Ok(()) } else { Err(ApiError::InvalidSortOption) }
 }
 
@@ -34,12 +36,8 @@ pub fn range_stream(request: &pb::RangeRequest) -> Result<(), ApiError> {
     if !natural {
         return Err(ApiError::RangeStreamSortOrder);
     }
-    let filters = [
-        request.min_mod_revision,
-        request.max_mod_revision,
-        request.min_create_revision,
-        request.max_create_revision,
-    ];
+    let filters =
+        [request.min_mod_revision, request.max_mod_revision, request.min_create_revision, request.max_create_revision];
     if filters.iter().any(|revision| *revision != 0) {
         return Err(ApiError::RangeStreamRevisionFilter);
     }
@@ -68,27 +66,29 @@ pub fn delete_range(request: &pb::DeleteRangeRequest) -> Result<(), ApiError> {
 /// Checks a transaction with everything nested in it. `max_ops` bounds compares, then and else of the outermost; a nested transaction may have what
 /// the largest of its parent's three leaves of the parent's bound.
 pub fn txn(request: &pb::TxnRequest, max_ops: usize) -> Result<(), ApiError> {
-    txn_shape(request, max_ops)?;
+    txn_shape(request, max_ops, TXN_DEPTH_MAX)?;
     Writes::of(&request.success)?;
     Writes::of(&request.failure)?;
     Ok(())
 }
 
-fn txn_shape(request: &pb::TxnRequest, max_ops: usize) -> Result<(), ApiError> {
+/// `depth_max` bounds how deeply transactions are nested, this one included: what the log could not be read back from must not get there.
+fn txn_shape(request: &pb::TxnRequest, max_ops: usize, depth_max: usize) -> Result<(), ApiError> {
+    let depth_left = depth_max.checked_sub(1).ok_or(ApiError::TooManyOps)?;
     let widest = request.compare.len().max(request.success.len()).max(request.failure.len());
     let left = max_ops.checked_sub(widest).ok_or(ApiError::TooManyOps)?;
     if request.compare.iter().any(|compare| compare.key.is_empty()) {
         return Err(ApiError::EmptyKey);
     }
-    request.success.iter().chain(&request.failure).try_for_each(|op| op_shape(op, left))
+    request.success.iter().chain(&request.failure).try_for_each(|op| op_shape(op, left, depth_left))
 }
 
-fn op_shape(op: &pb::RequestOp, max_nested_ops: usize) -> Result<(), ApiError> {
+fn op_shape(op: &pb::RequestOp, max_nested_ops: usize, depth_max: usize) -> Result<(), ApiError> {
     match &op.request {
         Some(Op::RequestRange(request)) => range(request),
         Some(Op::RequestPut(request)) => put(request),
         Some(Op::RequestDeleteRange(request)) => delete_range(request),
-        Some(Op::RequestTxn(request)) => txn_shape(request, max_nested_ops),
+        Some(Op::RequestTxn(request)) => txn_shape(request, max_nested_ops, depth_max),
         None => Err(ApiError::KeyNotFound),
     }
 }
@@ -228,8 +228,14 @@ mod tests {
         let bad_sort = pb::RangeRequest { sort_order: 7, ..Default::default() };
         assert_eq!(range(&bad_sort), Err(ApiError::EmptyKey));
         assert_eq!(range(&pb::RangeRequest { key: key("a"), ..bad_sort }), Err(ApiError::InvalidSortOption));
-        assert_eq!(range(&pb::RangeRequest { key: key("a"), sort_target: 5, ..Default::default() }), Err(ApiError::InvalidSortOption));
-        assert_eq!(range(&pb::RangeRequest { key: key("a"), sort_order: 2, sort_target: 4, ..Default::default() }), Ok(()));
+        assert_eq!(
+            range(&pb::RangeRequest { key: key("a"), sort_target: 5, ..Default::default() }),
+            Err(ApiError::InvalidSortOption)
+        );
+        assert_eq!(
+            range(&pb::RangeRequest { key: key("a"), sort_order: 2, sort_target: 4, ..Default::default() }),
+            Ok(())
+        );
     }
 
     #[test]
@@ -252,13 +258,8 @@ mod tests {
 
     #[test]
     fn a_put_is_asked_for_its_key_then_its_value_then_its_lease() {
-        let mut request = pb::PutRequest {
-            value: key("v"),
-            lease: 1,
-            ignore_value: true,
-            ignore_lease: true,
-            ..Default::default()
-        };
+        let mut request =
+            pb::PutRequest { value: key("v"), lease: 1, ignore_value: true, ignore_lease: true, ..Default::default() };
         assert_eq!(put(&request), Err(ApiError::EmptyKey));
         request.key = key("a");
         assert_eq!(put(&request), Err(ApiError::ValueProvided));
@@ -302,6 +303,20 @@ mod tests {
         assert_eq!(outer(100, 29), Err(ApiError::TooManyOps));
         assert_eq!(outer(128, 0), Ok(()));
         assert_eq!(outer(128, 1), Err(ApiError::TooManyOps));
+    }
+
+    #[test]
+    fn txns_nested_too_deeply_for_the_log_are_refused() {
+        let nested = |depth: usize| {
+            let innermost = pb::TxnRequest::default();
+            (1..depth).fold(innermost, |inner, _| {
+                let op = pb::RequestOp { request: Some(Op::RequestTxn(inner)) };
+                pb::TxnRequest { success: vec![op], ..Default::default() }
+            })
+        };
+        assert_eq!(txn(&nested(TXN_DEPTH_MAX), 128), Ok(()));
+        assert_eq!(txn(&nested(TXN_DEPTH_MAX + 1), 128), Err(ApiError::TooManyOps));
+        assert_eq!(txn(&nested(3), 1), Err(ApiError::TooManyOps));
     }
 
     #[test]

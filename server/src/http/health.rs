@@ -91,7 +91,9 @@ impl Http {
 
     /// `/livez`, `/readyz` and their checks.
     pub(super) async fn probe(&self, path: &str, query: &str) -> Response<Body> {
-        let Some((checks, whole)) = checks_of(path) else { return plain(StatusCode::NOT_FOUND, "404 page not found\n") };
+        let Some((checks, whole)) = checks_of(path) else {
+            return plain(StatusCode::NOT_FOUND, "404 page not found\n");
+        };
         let excluded: Vec<_> = if whole { query_values(query, "exclude").collect() } else { Vec::new() };
         let (mut report, mut healthy) = (String::new(), true);
         for check in checks.iter().filter(|check| !excluded.contains(&check.name())) {
@@ -119,10 +121,13 @@ impl Http {
         match check {
             Check::SerializableRead => read(self.services.kv.probe(true).await),
             Check::LinearizableRead => read(self.services.kv.probe(false).await),
-            Check::NonLearner if self.services.node.status().is_learner => Err(ApiError::NotSupportedForLearner.text().into()),
+            Check::NonLearner if self.services.node.status().is_learner => {
+                Err(ApiError::NotSupportedForLearner.text().into())
+            }
             Check::NonLearner => Ok(()),
             Check::DataCorruption => {
-                let corrupt = self.services.maintenance.alarms().iter().any(|alarm| alarm.alarm() == AlarmType::Corrupt);
+                let corrupt =
+                    self.services.maintenance.alarms().iter().any(|alarm| alarm.alarm() == AlarmType::Corrupt);
                 if corrupt { Err("alarm activated: CORRUPT".into()) } else { Ok(()) }
             }
         }
@@ -140,9 +145,14 @@ mod tests {
 
     #[test]
     fn probes_have_the_checks_of_the_contract() {
-        let names = |path| checks_of(path).map(|(checks, whole)| (checks.iter().map(|check| check.name()).collect::<Vec<_>>(), whole));
+        let names = |path| {
+            checks_of(path).map(|(checks, whole)| (checks.iter().map(|check| check.name()).collect::<Vec<_>>(), whole))
+        };
         assert_eq!(names("/livez"), Some((vec!["serializable_read"], true)));
-        assert_eq!(names("/readyz"), Some((vec!["data_corruption", "linearizable_read", "non_learner", "serializable_read"], true)));
+        assert_eq!(
+            names("/readyz"),
+            Some((vec!["data_corruption", "linearizable_read", "non_learner", "serializable_read"], true))
+        );
         assert_eq!(names("/readyz/linearizable_read"), Some((vec!["linearizable_read"], false)));
         for unknown in ["/livez/linearizable_read", "/readyz/", "/readyz/x", "/health", "", "/"] {
             assert_eq!(names(unknown), None, "{unknown}");
@@ -152,7 +162,10 @@ mod tests {
     #[test]
     fn the_health_text_is_json_without_a_newline() {
         assert_eq!(health_text(true, ""), "{\"health\":\"true\",\"reason\":\"\"}");
-        assert_eq!(health_text(false, "RANGE ERROR:\"x\""), "{\"health\":\"false\",\"reason\":\"RANGE ERROR:\\\"x\\\"\"}");
+        assert_eq!(
+            health_text(false, "RANGE ERROR:\"x\""),
+            "{\"health\":\"false\",\"reason\":\"RANGE ERROR:\\\"x\\\"\"}"
+        );
     }
 
     #[test]

@@ -14,7 +14,10 @@ use bytes::Bytes;
 use cairn_proto::ApiError;
 use http::{
     HeaderName, HeaderValue, Method, Request, Response, StatusCode,
-    header::{ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CONTENT_TYPE, HOST, ORIGIN},
+    header::{
+        ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CONTENT_TYPE,
+        HOST, ORIGIN,
+    },
 };
 use prometheus_client::registry::Registry;
 
@@ -56,7 +59,9 @@ impl Http {
         }
         let mut response = match (request.method(), request.uri().path(), endpoints) {
             (&Method::OPTIONS, ..) => Response::new(Body::Empty),
-            (_, path, Endpoints::Metrics) if !serves_metrics(path) => plain(StatusCode::NOT_FOUND, "404 page not found\n"),
+            (_, path, Endpoints::Metrics) if !serves_metrics(path) => {
+                plain(StatusCode::NOT_FOUND, "404 page not found\n")
+            }
             (method, path, _) => self.route(method, path, request.uri().query().unwrap_or_default()).await,
         };
         let origin = request.headers().get(ORIGIN).and_then(|origin| origin.to_str().ok());
@@ -64,7 +69,8 @@ impl Http {
             let headers = response.headers_mut();
             headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST, GET, OPTIONS, PUT, DELETE"));
             headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
-            headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("accept, content-type, authorization"));
+            headers
+                .insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("accept, content-type, authorization"));
         }
         response
     }
@@ -76,11 +82,16 @@ impl Http {
             "/version" => not_allowed(),
             "/health" if method == Method::GET => self.health(query).await,
             path if path == "/health" || health::is_probe(path) => {
-                if method == Method::GET { self.probe(path, query).await } else { not_allowed() }
+                if method == Method::GET {
+                    self.probe(path, query).await
+                } else {
+                    not_allowed()
+                }
             }
-            path if path.starts_with("/v3/") || path.starts_with("/v3beta/") => {
-                json(StatusCode::NOT_IMPLEMENTED, "{\"code\":12,\"message\":\"the JSON gateway is not implemented by this server yet\"}")
-            }
+            path if path.starts_with("/v3/") || path.starts_with("/v3beta/") => json(
+                StatusCode::NOT_IMPLEMENTED,
+                "{\"code\":12,\"message\":\"the JSON gateway is not implemented by this server yet\"}",
+            ),
             _ => plain(StatusCode::NOT_FOUND, "404 page not found\n"),
         }
     }
@@ -127,7 +138,9 @@ fn json(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
 fn plain(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
     let mut response = respond(status, "text/plain; charset=utf-8", body);
     if !status.is_success() {
-        response.headers_mut().insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
+        response
+            .headers_mut()
+            .insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
     }
     response
 }

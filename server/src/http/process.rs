@@ -27,10 +27,18 @@ pub(super) fn expose(page: &mut Page) {
     if let Some(stat) = fs::read_to_string("/proc/self/stat").ok().and_then(|text| Stat::parse(&text)) {
         page.counter("process_cpu_seconds_total", "Total user and system CPU time spent in seconds", stat.cpu_seconds);
         page.gauge("process_virtual_memory_bytes", "Virtual memory size in bytes", stat.virtual_bytes);
-        page.gauge("process_resident_memory_bytes", "Resident memory size in bytes", stat.resident_pages * rustix::param::page_size() as f64);
+        page.gauge(
+            "process_resident_memory_bytes",
+            "Resident memory size in bytes",
+            stat.resident_pages * rustix::param::page_size() as f64,
+        );
         let boot = fs::read_to_string("/proc/stat").ok().and_then(|text| boot_time(&text));
         if let Some(boot) = boot {
-            page.gauge("process_start_time_seconds", "Start time of the process since unix epoch in seconds", boot + stat.start_seconds);
+            page.gauge(
+                "process_start_time_seconds",
+                "Start time of the process since unix epoch in seconds",
+                boot + stat.start_seconds,
+            );
         }
     }
 }
@@ -71,8 +79,10 @@ mod tests {
 
     #[test]
     fn process_times_are_read_past_any_program_name() {
-        let text = "7 (a) b) S 1 7 7 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 9 0 12345 104857600 2560 18446744073709551615 1 1";
-        let expected = Stat { cpu_seconds: 3.0, start_seconds: 123.45, virtual_bytes: 104_857_600.0, resident_pages: 2560.0 };
+        let text =
+            "7 (a) b) S 1 7 7 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 9 0 12345 104857600 2560 18446744073709551615 1 1";
+        let expected =
+            Stat { cpu_seconds: 3.0, start_seconds: 123.45, virtual_bytes: 104_857_600.0, resident_pages: 2560.0 };
         assert_eq!(Stat::parse(text), Some(expected));
         assert_eq!(Stat::parse("7 (a"), None);
     }

@@ -148,7 +148,7 @@ impl NodeMetrics {
             &self.requests_refused,
         );
         let mut seconds = |name: &str, help: &str, histogram: &Histogram| {
-            registry.register_with_unit(name, help, Unit::Seconds, histogram.clone())
+            registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
         };
         seconds("etcd_disk_wal_fsync_duration", "The latency distributions of fsync called by WAL", &self.wal_fsync);
         seconds(

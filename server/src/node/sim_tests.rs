@@ -254,7 +254,7 @@ impl World {
         let Some(run) = &mut self.members[at].run else { return };
         let put = pb::PutRequest {
             key: format!("k{key}").into(),
-            value: write.to_string().into(),
+            value: format!("{write}{:padding$}", "").into(),
             ..pb::PutRequest::default()
         };
         let id = RequestId { member: id, nonce: run.nonce, counter: write };

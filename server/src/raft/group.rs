@@ -297,16 +297,13 @@ impl Group {
             self.node.advance_append_async(ready);
         } else {
             self.node.advance_append_async(ready);
-            match self.parked.back_mut() {
+            if let Some(before) = self.parked.back_mut() {
                 // What is promised here rests on what was written before.
-                Some(before) => {
-                    before.ready = number;
-                    before.messages.extend(promises);
-                }
-                None => {
-                    work.messages.extend(promises);
-                    self.node.on_persist_ready(number);
-                }
+                before.ready = number;
+                before.messages.extend(promises);
+            } else {
+                work.messages.extend(promises);
+                self.node.on_persist_ready(number);
             }
         }
         Some(work)

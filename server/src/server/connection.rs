@@ -153,7 +153,13 @@ impl Gate {
         builder
     }
 
-    async fn answer(self: Arc<Self>, request: Request<Incoming>, port: Port, tls: bool, call: OpenCall) -> Response<CallBody> {
+    async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        port: Port,
+        tls: bool,
+        call: OpenCall,
+    ) -> Response<CallBody> {
         let response = if port.grpc && is_grpc(&request) {
             self.grpc.call(request).await
         } else {

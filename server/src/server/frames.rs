@@ -17,7 +17,9 @@ const ACK: u8 = 1;
 pub struct Passed {
     /// Pings, answers to pings left out.
     pub pings: u32,
-    /// The highest stream that was opened, 0 for none.
+    /// Streams that were opened.
+    pub streams: usize,
+    /// The last of them, 0 for none.
     pub last_stream: u32,
 }
 
@@ -26,6 +28,8 @@ pub struct Passed {
 pub struct Frames {
     position: Position,
     header: [u8; HEADER_BYTES],
+    /// The last stream that was opened.
+    last_stream: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -43,12 +47,12 @@ enum Position {
 impl Frames {
     /// Of a client: a preface, then frames.
     pub const fn of_client() -> Self {
-        Self { position: Position::Preface(0), header: [0; HEADER_BYTES] }
+        Self { position: Position::Preface(0), header: [0; HEADER_BYTES], last_stream: 0 }
     }
 
     /// Of a server: frames.
     pub const fn of_server() -> Self {
-        Self { position: Position::Header(0), header: [0; HEADER_BYTES] }
+        Self { position: Position::Header(0), header: [0; HEADER_BYTES], last_stream: 0 }
     }
 
     /// Whether the last frame is complete and the next has not begun.
@@ -75,7 +79,8 @@ impl Frames {
                         break;
                     }
                     bytes = &bytes[len..];
-                    self.position = if seen + len == PREFACE.len() { Position::Header(0) } else { Position::Preface(seen + len) };
+                    self.position =
+                        if seen + len == PREFACE.len() { Position::Header(0) } else { Position::Preface(seen + len) };
                 }
                 Position::Payload(left) => {
                     let len = left.min(bytes.len());
@@ -96,11 +101,20 @@ impl Frames {
         passed
     }
 
+    /// Streams are numbered upwards; headers of an older one are its trailers.
+    fn headers(&mut self, stream: u32, passed: &mut Passed) {
+        if stream > self.last_stream {
+            self.last_stream = stream;
+            passed.streams += 1;
+            passed.last_stream = stream;
+        }
+    }
+
     fn begin_payload(&mut self, passed: &mut Passed) {
         let [l2, l1, l0, kind, flags, stream @ ..] = self.header;
         match kind {
             PING if flags & ACK == 0 => passed.pings += 1,
-            HEADERS => passed.last_stream = passed.last_stream.max(u32::from_be_bytes(stream) & 0x7fff_ffff),
+            HEADERS => self.headers(u32::from_be_bytes(stream) & 0x7fff_ffff, passed),
             _ => {}
         }
         let len = u32::from_be_bytes([0, l2, l1, l0]) as usize;
@@ -144,6 +158,7 @@ mod tests {
             bytes.extend(frame(0, 1, 1, &[6; 100]));
             bytes.extend(frame(PING, ACK, 0, &[0; 8]));
             bytes.extend(frame(HEADERS, 4, 5, &[1; 3]));
+            bytes.extend(frame(HEADERS, 5, 1, &[1; 3]));
             bytes.extend(frame(PING, 0, 0, &[0; 8]));
             let (mut frames, mut total, mut rest) = (Frames::of_client(), Passed::default(), &bytes[..]);
             let mut cuts = cuts.into_iter().cycle();
@@ -151,10 +166,11 @@ mod tests {
                 let (now, later) = rest.split_at(cuts.next().map_or(1, |cut| cut.min(rest.len())));
                 let passed = frames.follow(now);
                 total.pings += passed.pings;
+                total.streams += passed.streams;
                 total.last_stream = total.last_stream.max(passed.last_stream);
                 rest = later;
             }
-            prop_assert_eq!(total, Passed { pings: 2, last_stream: 5 });
+            prop_assert_eq!(total, Passed { pings: 2, streams: 2, last_stream: 5 });
             prop_assert!(frames.is_between_frames());
         }
 

@@ -105,7 +105,8 @@ pub async fn accept(listener: Listener, acceptor: Acceptor, gate: Arc<Gate>, thr
                 threads.spawn_connection(serve(gate, stream, listener.port, acceptor));
             }
             // The client was gone before it was accepted.
-            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
+            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {
+            }
             Err(error) => {
                 tracing::warn!(%addr, %error, "cannot accept connections for now");
                 tokio::time::sleep(EXHAUSTED_PAUSE).await;

@@ -160,15 +160,25 @@ impl Builder {
         let config = Arc::new(self.config);
         let tls = security::client_tls(&config)?;
         let listeners = if self.in_process_only { Vec::new() } else { listener::listen(&config)? };
-        let addrs = listeners.iter().map(Listener::local_addr).collect::<Result<Vec<_>, _>>().map_err(StartError::Threads)?;
+        let addrs =
+            listeners.iter().map(Listener::local_addr).collect::<Result<Vec<_>, _>>().map_err(StartError::Threads)?;
         let threads = Arc::new(Threads::start(threads_of(&config)).map_err(StartError::Threads)?);
-        let node = node::shell::start(&NodeConfig { record_syncs: self.record_syncs, ..node_config(&config) }, threads.first())?;
+        let node = node::shell::start(
+            &NodeConfig { record_syncs: self.record_syncs, ..node_config(&config) },
+            threads.first(),
+        )?;
 
         let mut registry = Registry::default();
         node.metrics().register(&mut registry);
-        let metrics = Arc::new(ApiMetrics::new(&mut registry, config.metrics == crate::config::MetricsLevel::Extensive));
+        let metrics =
+            Arc::new(ApiMetrics::new(&mut registry, config.metrics == crate::config::MetricsLevel::Extensive));
         let services = Services::new(&Context::new(node.clone(), &config, threads.first().clone()));
-        let grpc = Grpc::new(services.clone(), metrics.clone(), config.max_receive_bytes(), config.warning_unary_request_duration);
+        let grpc = Grpc::new(
+            services.clone(),
+            metrics.clone(),
+            config.max_receive_bytes(),
+            config.warning_unary_request_duration,
+        );
         let stopping = CancellationToken::new();
         let gate = Arc::new(Gate {
             grpc: Arc::new(grpc),
@@ -179,7 +189,12 @@ impl Builder {
 
         let urls = advertised(&config, &listeners);
         threads.first().spawn(publish(node.clone(), config.name.clone(), urls, addrs.clone(), stopping.clone()));
-        threads.last().spawn(compactor::run(config.auto_compaction, node.clone(), services.kv.clone(), stopping.clone()));
+        threads.last().spawn(compactor::run(
+            config.auto_compaction,
+            node.clone(),
+            services.kv.clone(),
+            stopping.clone(),
+        ));
         for listener in listeners {
             let acceptor = Acceptor::for_listener(&listener.listen, tls.as_ref(), AcceptLimits::default());
             threads.last().spawn(listener::accept(listener, acceptor, gate.clone(), threads.clone()));
@@ -323,7 +338,13 @@ fn advertised(config: &Config, listeners: &[Listener]) -> Vec<String> {
 /// Tells the cluster the member's name and URLs, as often as it takes, and says that the server is ready.
 ///
 /// A new cluster has no version yet; the first member to find that out proposes its own.
-async fn publish(node: NodeHandle, name: String, urls: Vec<String>, addrs: Vec<SocketAddr>, stopping: CancellationToken) {
+async fn publish(
+    node: NodeHandle,
+    name: String,
+    urls: Vec<String>,
+    addrs: Vec<SocketAddr>,
+    stopping: CancellationToken,
+) {
     let member = node.status().member_id;
     loop {
         let request = Request::PublishMember { member, name: name.clone(), client_urls: urls.clone() };

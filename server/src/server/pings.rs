@@ -30,7 +30,9 @@ const IDLE_MIN_TIME: Duration = Duration::from_hours(2);
 /// What a connection's service tells about its calls.
 #[derive(Debug, Default)]
 pub struct Activity {
-    /// Calls that are open.
+    /// Calls that were handed over to be served.
+    begun: AtomicUsize,
+    /// Those of them that are open.
     open: AtomicUsize,
     /// Something was sent since the last ping.
     sent: AtomicBool,
@@ -41,6 +43,7 @@ pub struct Activity {
 impl Activity {
     /// A call begins; it ends when what is returned is dropped.
     pub fn begin(self: &Arc<Self>) -> OpenCall {
+        self.begun.fetch_add(1, Relaxed);
         self.open.fetch_add(1, Relaxed);
         OpenCall(self.clone())
     }
@@ -99,6 +102,8 @@ pub struct Watched<I> {
     read: Frames,
     written: Frames,
     last_stream: u32,
+    /// Calls that the client has opened.
+    opened: usize,
     strikes: Strikes,
     /// The last words and how many bytes of them are written, once there were too many pings.
     farewell: Option<(Vec<u8>, usize)>,
@@ -113,6 +118,7 @@ impl<I> Watched<I> {
             read: Frames::of_client(),
             written: Frames::of_server(),
             last_stream: 0,
+            opened: 0,
             strikes: Strikes { min_time, last: None, count: 0 },
             farewell: None,
         }
@@ -125,9 +131,13 @@ impl<I> Watched<I> {
         self.activity.heard.store(true, Relaxed);
         let passed = self.read.follow(bytes);
         self.last_stream = self.last_stream.max(passed.last_stream);
+        self.opened += passed.streams;
+        // What was opened but not handed over yet is open too.
+        let waiting = self.opened.saturating_sub(self.activity.begun.load(Relaxed));
+        let open = self.activity.open.load(Relaxed) + waiting;
         for _ in 0..passed.pings {
             let sent = self.activity.sent.swap(false, Relaxed);
-            if !self.strikes.ping(Instant::now(), sent, self.activity.open.load(Relaxed)) && self.farewell.is_none() {
+            if !self.strikes.ping(Instant::now(), sent, open) && self.farewell.is_none() {
                 self.farewell = Some((calm_down(self.last_stream), 0));
             }
         }
@@ -168,7 +178,11 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
         Poll::Ready(Ok(written))
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         ready!(self.poll_farewell(cx))?;
         let written = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, bufs))?;
         if self.read.is_http2() {

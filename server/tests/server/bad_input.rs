@@ -34,7 +34,7 @@ async fn a_request_above_the_limit_is_too_large() {
         let error = kv.put(put_of(bytes)).await.expect_err("too large");
         assert_eq!((error.code(), error.message()), (Code::InvalidArgument, ApiError::RequestTooLarge.text()));
     }
-    let error = kv.put(put_of(2_097_145)).await.expect_err("too large to be received");
+    let error = kv.put(put_of(2_097_146)).await.expect_err("too large to be received");
     assert_eq!(error.code(), Code::ResourceExhausted);
     assert_eq!(error.message(), "grpc: received message larger than max (2097153 vs. 2097152)");
     still_serves(&server).await;
@@ -158,7 +158,8 @@ async fn a_full_store_refuses_to_grow_until_the_alarm_is_lowered() {
     let mut kv = server.kv().await;
     let mut refused = None;
     for n in 0..100 {
-        let request = pb::PutRequest { key: format!("k{n}").into(), value: vec![n; 100_000].into(), ..Default::default() };
+        let request =
+            pb::PutRequest { key: format!("k{n}").into(), value: vec![n; 100_000].into(), ..Default::default() };
         if let Err(error) = kv.put(request).await {
             refused = Some(error);
             break;

@@ -67,7 +67,8 @@ async fn waiting_ends_with_the_shutdown() {
 #[tokio::test]
 async fn an_open_connection_does_not_hold_a_shutdown_up() {
     let TestServer { server, dir: _dir } = TestServer::start().await;
-    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", server.addrs()[0])).expect("a valid URL");
+    let endpoint =
+        tonic::transport::Endpoint::from_shared(format!("http://{}", server.addrs()[0])).expect("a valid URL");
     let mut kv = KvClient::new(endpoint.connect().await.expect("the server accepts"));
     kv.put(put("a", "1")).await.expect("a put");
     server.shutdown().await;

@@ -68,7 +68,10 @@ async fn probes_are_ok_and_tell_their_checks_when_asked() {
         ("/livez/serializable_read", ok("ok\n")),
         ("/readyz", ok("ok\n")),
         ("/readyz?verbose", ok(all)),
-        ("/readyz?verbose&exclude=non_learner&exclude=serializable_read", ok("[+]data_corruption ok\n[+]linearizable_read ok\nok\n")),
+        (
+            "/readyz?verbose&exclude=non_learner&exclude=serializable_read",
+            ok("[+]data_corruption ok\n[+]linearizable_read ok\nok\n"),
+        ),
         ("/readyz/linearizable_read?verbose", ok("[+]linearizable_read ok\nok\n")),
         ("/readyz/nothing", (404, "404 page not found\n".to_owned())),
     ] {
@@ -107,7 +110,9 @@ async fn only_listed_hosts_and_origins_are_served_over_plain_http() {
     })
     .await;
     assert_eq!(server.http("GET", "/health").await.status, 200);
-    let ask = |host: &str, origin: &str| format!("GET /health HTTP/1.1\r\nHost: {host}\r\nOrigin: {origin}\r\nConnection: close\r\n\r\n");
+    let ask = |host: &str, origin: &str| {
+        format!("GET /health HTTP/1.1\r\nHost: {host}\r\nOrigin: {origin}\r\nConnection: close\r\n\r\n")
+    };
     assert_eq!(http(server.addr(), &ask("evil.example", "https://ui.example")).await.status, 421);
     let allowed = http(server.addr(), &ask("127.0.0.1", "https://ui.example")).await;
     assert_eq!(allowed.header("access-control-allow-origin"), Some("https://ui.example"));
@@ -165,7 +170,9 @@ async fn metrics_have_the_names_and_types_of_a_genuine_server() {
     for (name, kind) in &ours {
         match genuine.get(name) {
             Some(expected) => assert_eq!(kind, expected, "type of {name}"),
-            None => assert!(name.starts_with("cairn_") || NEWER.contains(name), "{name} is no metric of a genuine server"),
+            None => {
+                assert!(name.starts_with("cairn_") || NEWER.contains(name), "{name} is no metric of a genuine server")
+            }
         }
     }
     let missing: Vec<_> = REQUIRED.iter().filter(|name| !ours.contains_key(*name)).collect();
@@ -181,12 +188,15 @@ async fn calls_are_counted_by_method_and_code() {
     kv.put(pb::PutRequest { key: "a".into(), ..Default::default() }).await.expect("a put");
     kv.put(pb::PutRequest::default()).await.expect_err("a put without a key");
     let text = server.http("GET", "/metrics").await.body;
-    let labels = |code: &str| format!("grpc_code=\"{code}\",grpc_method=\"Put\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"");
+    let labels = |code: &str| {
+        format!("grpc_code=\"{code}\",grpc_method=\"Put\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"")
+    };
     for line in [
         format!("grpc_server_handled_total{{{}}} 1", labels("OK")),
         format!("grpc_server_handled_total{{{}}} 1", labels("InvalidArgument")),
         format!("grpc_server_handled_total{{{}}} 0", labels("Unavailable")),
-        "grpc_server_started_total{grpc_method=\"Put\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"} 2".to_owned(),
+        "grpc_server_started_total{grpc_method=\"Put\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"} 2"
+            .to_owned(),
         "etcd_server_version{server_version=\"3.7.1\"} 1".to_owned(),
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is missing");
@@ -195,14 +205,19 @@ async fn calls_are_counted_by_method_and_code() {
 
 #[tokio::test]
 async fn the_metrics_port_serves_metrics_and_health_only() {
-    let server =
-        TestServer::with(|config| config.listen_metrics_urls = vec![Url::parse("http://127.0.0.1:0").expect("a valid URL")]).await;
+    let server = TestServer::with(|config| {
+        config.listen_metrics_urls = vec![Url::parse("http://127.0.0.1:0").expect("a valid URL")]
+    })
+    .await;
     let addr = server.server.addrs()[1];
-    for (path, status) in [("/metrics", 200), ("/health", 200), ("/readyz", 200), ("/version", 404), ("/v3/kv/range", 404)] {
+    for (path, status) in
+        [("/metrics", 200), ("/health", 200), ("/readyz", 200), ("/version", 404), ("/v3/kv/range", 404)]
+    {
         let answer = http(addr, &format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")).await;
         assert_eq!(answer.status, status, "{path}");
     }
-    let channel = tonic::transport::Endpoint::from_shared(format!("http://{addr}")).expect("a valid URL").connect().await;
+    let channel =
+        tonic::transport::Endpoint::from_shared(format!("http://{addr}")).expect("a valid URL").connect().await;
     let kv = cairn_proto::etcdserverpb::kv_client::KvClient::new(channel.expect("the port accepts"));
     kv.clone().range(pb::RangeRequest { key: "a".into(), ..Default::default() }).await.expect_err("no gRPC there");
 }

@@ -38,7 +38,11 @@ fn prefix(prefix: &str) -> pb::RangeRequest {
 }
 
 fn put(key: &str, value: &str) -> pb::RequestOp {
-    op(Op::RequestPut(pb::PutRequest { key: key.to_owned().into(), value: value.to_owned().into(), ..Default::default() }))
+    op(Op::RequestPut(pb::PutRequest {
+        key: key.to_owned().into(),
+        value: value.to_owned().into(),
+        ..Default::default()
+    }))
 }
 
 fn if_mod(key: &str, revision: i64) -> pb::Compare {
@@ -53,7 +57,11 @@ fn if_mod(key: &str, revision: i64) -> pb::Compare {
 
 /// A write at an expected revision; the key is read instead if it has another one.
 fn at(key: &str, revision: i64, then: pb::RequestOp) -> pb::TxnRequest {
-    pb::TxnRequest { compare: vec![if_mod(key, revision)], success: vec![then], failure: vec![op(Op::RequestRange(get(key)))] }
+    pb::TxnRequest {
+        compare: vec![if_mod(key, revision)],
+        success: vec![then],
+        failure: vec![op(Op::RequestRange(get(key)))],
+    }
 }
 
 impl Cluster {
@@ -111,7 +119,9 @@ async fn a_get_has_a_header_revision_even_if_the_key_is_missing() {
 async fn a_get_at_a_revision_sees_that_revision() {
     let mut cluster = cluster().await;
     let created = cluster.create("/registry/pods/default/a", "1").await;
-    let updated = revision(cluster.txn(at("/registry/pods/default/a", created, put("/registry/pods/default/a", "2"))).await.header);
+    let updated = revision(
+        cluster.txn(at("/registry/pods/default/a", created, put("/registry/pods/default/a", "2"))).await.header,
+    );
     let old = cluster.range(pb::RangeRequest { revision: created, ..get("/registry/pods/default/a") }).await;
     assert_eq!((&old.kvs[0].value[..], revision(old.header)), (&b"1"[..], updated));
     let future = cluster.kv.range(pb::RangeRequest { revision: updated + 1, ..get("/registry/pods/default/a") }).await;
@@ -129,7 +139,8 @@ async fn a_list_goes_on_in_pages_at_the_revision_of_its_first() {
     let mut more = true;
     while more {
         let from = format!("{}\0", all.last().expect("a key"));
-        let request = pb::RangeRequest { key: from.into(), limit: 10, revision: listed_at, ..prefix("/registry/pods/") };
+        let request =
+            pb::RangeRequest { key: from.into(), limit: 10, revision: listed_at, ..prefix("/registry/pods/") };
         let page = cluster.range(request).await;
         assert_eq!(page.count as usize, 25 - all.len());
         more = page.more;
@@ -181,8 +192,11 @@ async fn counts_and_sizes_need_no_values() {
 async fn a_create_succeeds_once() {
     let mut cluster = cluster().await;
     cluster.create("/registry/pods/default/a", "1").await;
-    let request =
-        pb::TxnRequest { compare: vec![if_mod("/registry/pods/default/a", 0)], success: vec![put("/registry/pods/default/a", "2")], failure: vec![] };
+    let request = pb::TxnRequest {
+        compare: vec![if_mod("/registry/pods/default/a", 0)],
+        success: vec![put("/registry/pods/default/a", "2")],
+        failure: vec![],
+    };
     let again = cluster.txn(request).await;
     assert!(!again.succeeded && again.responses.is_empty());
     assert_eq!(revision(again.header), 2);
@@ -196,7 +210,9 @@ async fn an_update_at_another_revision_gets_the_object_instead() {
     assert!(updated.succeeded && revision(updated.header) == created + 1);
     let late = cluster.txn(at("/registry/pods/default/a", created, put("/registry/pods/default/a", "3"))).await;
     assert!(!late.succeeded);
-    let Some(Answer::ResponseRange(found)) = &late.responses[0].response else { panic!("a range was asked for: {late:?}") };
+    let Some(Answer::ResponseRange(found)) = &late.responses[0].response else {
+        panic!("a range was asked for: {late:?}")
+    };
     assert_eq!((&found.kvs[0].value[..], found.kvs[0].mod_revision, found.kvs[0].version), (&b"2"[..], created + 1, 2));
 }
 
@@ -204,12 +220,21 @@ async fn an_update_at_another_revision_gets_the_object_instead() {
 async fn a_delete_at_another_revision_gets_the_object_instead() {
     let mut cluster = cluster().await;
     let created = cluster.create("/registry/pods/default/a", "1").await;
-    let delete = || op(Op::RequestDeleteRange(pb::DeleteRangeRequest { key: "/registry/pods/default/a".into(), ..Default::default() }));
+    let delete = || {
+        op(Op::RequestDeleteRange(pb::DeleteRangeRequest {
+            key: "/registry/pods/default/a".into(),
+            ..Default::default()
+        }))
+    };
     let wrong = cluster.txn(at("/registry/pods/default/a", created + 5, delete())).await;
-    let Some(Answer::ResponseRange(found)) = &wrong.responses[0].response else { panic!("a range was asked for: {wrong:?}") };
+    let Some(Answer::ResponseRange(found)) = &wrong.responses[0].response else {
+        panic!("a range was asked for: {wrong:?}")
+    };
     assert_eq!((wrong.succeeded, found.kvs.len()), (false, 1));
     let deleted = cluster.txn(at("/registry/pods/default/a", created, delete())).await;
-    let Some(Answer::ResponseDeleteRange(gone)) = &deleted.responses[0].response else { panic!("a delete was asked for: {deleted:?}") };
+    let Some(Answer::ResponseDeleteRange(gone)) = &deleted.responses[0].response else {
+        panic!("a delete was asked for: {deleted:?}")
+    };
     assert_eq!((deleted.succeeded, gone.deleted, revision(deleted.header)), (true, 1, created + 1));
     assert_eq!(cluster.range(get("/registry/pods/default/a")).await.count, 0);
 }
@@ -230,10 +255,13 @@ async fn compaction_is_agreed_on_through_a_key() {
     };
     assert!(cluster.txn(claim(0, last)).await.succeeded);
     let other = cluster.txn(claim(0, last)).await;
-    let Some(Answer::ResponseRange(found)) = &other.responses[0].response else { panic!("a range was asked for: {other:?}") };
+    let Some(Answer::ResponseRange(found)) = &other.responses[0].response else {
+        panic!("a range was asked for: {other:?}")
+    };
     assert_eq!((other.succeeded, found.kvs[0].version), (false, 1));
 
-    let compacted = cluster.kv.compact(pb::CompactionRequest { revision: last, physical: false }).await.expect("it compacts");
+    let compacted =
+        cluster.kv.compact(pb::CompactionRequest { revision: last, physical: false }).await.expect("it compacts");
     assert_eq!(revision(compacted.into_inner().header), last + 1);
     let read = cluster.kv.range(pb::RangeRequest { revision: last - 1, ..prefix("/registry/pods/") }).await;
     is(&read.expect_err("compacted"), ApiError::Compacted);
@@ -268,8 +296,12 @@ async fn the_feature_check_finds_a_version_it_trusts() {
 #[tokio::test]
 async fn what_is_missing_says_so_and_leaves_the_connection_usable() {
     let mut cluster = cluster().await;
-    let watch = pb::watch_client::WatchClient::new(cluster.channel.clone()).watch(tokio_stream::iter([pb::WatchRequest::default()])).await;
-    let grant = pb::lease_client::LeaseClient::new(cluster.channel.clone()).lease_grant(pb::LeaseGrantRequest { ttl: 60, id: 0 }).await;
+    let watch = pb::watch_client::WatchClient::new(cluster.channel.clone())
+        .watch(tokio_stream::iter([pb::WatchRequest::default()]))
+        .await;
+    let grant = pb::lease_client::LeaseClient::new(cluster.channel.clone())
+        .lease_grant(pb::LeaseGrantRequest { ttl: 60, id: 0 })
+        .await;
     for (error, names) in [(watch.map(drop), "watching"), (grant.map(drop), "leases")] {
         let error = error.expect_err("it is missing");
         assert_eq!(error.code(), tonic::Code::Unimplemented);

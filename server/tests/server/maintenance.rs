@@ -13,7 +13,12 @@ use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus,
 use super::support::{TestServer, eventually};
 
 async fn put(server: &TestServer, key: &'static str, value: &'static str) {
-    server.kv().await.put(pb::PutRequest { key: key.into(), value: value.into(), ..Default::default() }).await.expect("a put");
+    server
+        .kv()
+        .await
+        .put(pb::PutRequest { key: key.into(), value: value.into(), ..Default::default() })
+        .await
+        .expect("a put");
 }
 
 #[tokio::test]
@@ -57,7 +62,8 @@ async fn hashes_follow_the_keys_and_survive_a_defragmentation() {
     let server = TestServer::start().await;
     let mut client = server.maintenance().await;
     put(&server, "a", "1").await;
-    let mut hash = async |revision| client.hash_kv(pb::HashKvRequest { revision }).await.map(tonic::Response::into_inner);
+    let mut hash =
+        async |revision| client.hash_kv(pb::HashKvRequest { revision }).await.map(tonic::Response::into_inner);
     let first = hash(0).await.expect("a hash");
     assert_eq!((first.compact_revision, first.hash_revision), (-1, 2));
     put(&server, "a", "2").await;
@@ -75,7 +81,8 @@ async fn every_service_is_serving() {
     let server = TestServer::start().await;
     let mut health = HealthClient::new(server.channel().await);
     for service in ["", "etcdserverpb.KV", "etcdserverpb.Watch", "v3lockpb.Lock"] {
-        let answer = health.check(HealthCheckRequest { service: service.into() }).await.expect("it is known").into_inner();
+        let answer =
+            health.check(HealthCheckRequest { service: service.into() }).await.expect("it is known").into_inner();
         assert_eq!(answer.status(), ServingStatus::Serving, "{service:?}");
     }
     let unknown = health.check(HealthCheckRequest { service: "nope".into() }).await.expect_err("no such service");
@@ -89,19 +96,24 @@ async fn calls_that_need_a_leader_pass_while_there_is_one() {
     let server = TestServer::start().await;
     let mut request = tonic::Request::new(pb::RangeRequest { key: "a".into(), ..Default::default() });
     request.metadata_mut().insert("hasleader", "true".parse().expect("a metadata value"));
-    eventually("a leader", async || server.kv().await.range(pb::RangeRequest { key: "a".into(), ..Default::default() }).await.ok()).await;
+    eventually("a leader", async || {
+        server.kv().await.range(pb::RangeRequest { key: "a".into(), ..Default::default() }).await.ok()
+    })
+    .await;
     server.kv().await.range(request).await.expect("there is a leader");
 }
 
 #[tokio::test]
 async fn old_history_is_dropped_by_time() {
-    let server = TestServer::with(|config| config.auto_compaction = AutoCompaction::Periodic(Duration::from_secs(1))).await;
+    let server =
+        TestServer::with(|config| config.auto_compaction = AutoCompaction::Periodic(Duration::from_secs(1))).await;
     put(&server, "a", "1").await;
     put(&server, "a", "2").await;
     put(&server, "a", "3").await;
     let old = pb::RangeRequest { key: "a".into(), revision: 2, ..Default::default() };
     let error = eventually("a compaction", async || server.kv().await.range(old.clone()).await.err()).await;
     assert_eq!(error.message(), ApiError::Compacted.text());
-    let kept = server.kv().await.range(pb::RangeRequest { key: "a".into(), ..Default::default() }).await.expect("a range");
+    let kept =
+        server.kv().await.range(pb::RangeRequest { key: "a".into(), ..Default::default() }).await.expect("a range");
     assert_eq!(kept.into_inner().kvs[0].value, "3");
 }

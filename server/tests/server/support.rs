@@ -31,7 +31,10 @@ pub struct TestServer {
 
 /// What a test server is started with: free ports, data in `dir`.
 pub fn builder(dir: &TempDir) -> Builder {
-    Server::builder().data_dir(dir.path().join("data")).listen_client_urls([url("http")]).configure(|config| config.api_threads = 2)
+    Server::builder()
+        .data_dir(dir.path().join("data"))
+        .listen_client_urls([url("http")])
+        .configure(|config| config.api_threads = 2)
 }
 
 fn url(scheme: &str) -> Url {
@@ -104,8 +107,10 @@ pub async fn http(addr: SocketAddr, request: &str) -> HttpAnswer {
     let answer = String::from_utf8(raw(addr, request.as_bytes()).await).expect("the answer is text");
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no HTTP answer: {answer:?}"));
     let mut lines = head.lines();
-    let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|code| code.parse().ok()).expect("a status line");
-    let headers = lines.filter_map(|line| line.split_once(": ")).map(|(name, value)| (name.to_lowercase(), value.to_owned()));
+    let status =
+        lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|code| code.parse().ok()).expect("a status line");
+    let headers =
+        lines.filter_map(|line| line.split_once(": ")).map(|(name, value)| (name.to_lowercase(), value.to_owned()));
     HttpAnswer { status, headers: headers.collect(), body: body.to_owned() }
 }
 
@@ -114,7 +119,9 @@ pub async fn raw(addr: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(addr).await.expect("the server accepts");
     stream.write_all(bytes).await.expect("the bytes are sent");
     let mut answer = Vec::new();
-    let read = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut answer)).await.expect("the server closes the connection");
+    let read = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut answer))
+        .await
+        .expect("the server closes the connection");
     // A reset is a way of closing.
     let _ = read;
     answer
@@ -172,8 +179,13 @@ impl Certs {
     }
 
     /// Connects to `server` as `identity`.
-    pub async fn connect(&self, server: &TestServer, identity: Option<&Self>) -> Result<Channel, tonic::transport::Error> {
-        let endpoint = Endpoint::from_shared(format!("https://{}", server.addr()))?.tls_config(self.client_tls(identity))?;
+    pub async fn connect(
+        &self,
+        server: &TestServer,
+        identity: Option<&Self>,
+    ) -> Result<Channel, tonic::transport::Error> {
+        let endpoint =
+            Endpoint::from_shared(format!("https://{}", server.addr()))?.tls_config(self.client_tls(identity))?;
         endpoint.connect().await
     }
 }

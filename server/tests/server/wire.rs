@@ -8,7 +8,11 @@ use tonic::{Code, transport::Channel};
 use super::support::{TestServer, call};
 
 /// Calls, and checks that decoding and encoding again gives the same bytes.
-async fn canonical<M: Message + Default + std::fmt::Debug>(channel: &Channel, path: &'static str, request: &impl Message) -> M {
+async fn canonical<M: Message + Default + std::fmt::Debug>(
+    channel: &Channel,
+    path: &'static str,
+    request: &impl Message,
+) -> M {
     let bytes = call(channel, path, request.encode_to_vec()).await.expect("the call is answered");
     let message = M::decode(bytes.clone()).expect("the answer is a message");
     assert_eq!(Bytes::from(message.encode_to_vec()), bytes, "{path} {message:?}");
@@ -77,11 +81,13 @@ async fn large_answers_arrive_whole() {
     let server = TestServer::start().await;
     let channel = server.channel().await;
     for n in 0..8 {
-        let request = pb::PutRequest { key: format!("k{n}").into(), value: vec![n; 1_000_000].into(), ..Default::default() };
+        let request =
+            pb::PutRequest { key: format!("k{n}").into(), value: vec![n; 1_000_000].into(), ..Default::default() };
         canonical::<pb::PutResponse>(&channel, "/etcdserverpb.KV/Put", &request).await;
     }
     for n in 0..2000 {
-        let request = pb::PutRequest { key: format!("s{n:04}").into(), value: vec![7; 50].into(), ..Default::default() };
+        let request =
+            pb::PutRequest { key: format!("s{n:04}").into(), value: vec![7; 50].into(), ..Default::default() };
         call(&channel, "/etcdserverpb.KV/Put", request.encode_to_vec()).await.expect("a put");
     }
     let all = pb::RangeRequest { key: "\0".into(), range_end: "\0".into(), ..Default::default() };
@@ -94,7 +100,8 @@ async fn large_answers_arrive_whole() {
 async fn answers_without_a_header_or_a_revision_have_none() {
     let server = TestServer::start().await;
     let channel = server.channel().await;
-    let defragmented = call(&channel, "/etcdserverpb.Maintenance/Defragment", Bytes::new()).await.expect("it defragments");
+    let defragmented =
+        call(&channel, "/etcdserverpb.Maintenance/Defragment", Bytes::new()).await.expect("it defragments");
     assert_eq!(defragmented, Bytes::new());
     let members: pb::MemberListResponse =
         canonical(&channel, "/etcdserverpb.Cluster/MemberList", &pb::MemberListRequest { linearizable: true }).await;

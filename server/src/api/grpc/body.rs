@@ -252,7 +252,11 @@ mod tests {
     fn range_answer(sizes: &[usize]) -> (RangeAnswer, Vec<u8>) {
         let kvs: Vec<_> = sizes
             .iter()
-            .map(|size| cairn_proto::mvccpb::KeyValue { key: "k".into(), value: vec![7; *size].into(), ..Default::default() })
+            .map(|size| cairn_proto::mvccpb::KeyValue {
+                key: "k".into(),
+                value: vec![7; *size].into(),
+                ..Default::default()
+            })
             .collect();
         let header = Header { cluster_id: 1, member_id: 2, revision: 3, raft_term: 4 };
         let message = pb::RangeResponse { header: Some(header.into()), kvs: kvs.clone(), more: true, count: 77 };
@@ -292,7 +296,8 @@ mod tests {
 
     #[test]
     fn a_stream_ends_with_its_status() {
-        let messages = vec![Ok(Framed::new(pb::DefragmentResponse::default())), Err(cairn_proto::ApiError::Compacted.into())];
+        let messages =
+            vec![Ok(Framed::new(pb::DefragmentResponse::default())), Err(cairn_proto::ApiError::Compacted.into())];
         let (data, end) = collect(Body::Stream(Box::pin(futures::stream::iter(messages))));
         assert_eq!(data.len(), 1);
         assert_eq!(end.get("grpc-status"), Some(&HeaderValue::from_static("11")));

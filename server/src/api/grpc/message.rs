@@ -82,7 +82,9 @@ where
         let len = u32::from_be_bytes(length) as usize;
         if len > self.max_message_bytes {
             let max = self.max_message_bytes;
-            return Err(Status::resource_exhausted(format!("grpc: received message larger than max ({len} vs. {max})")));
+            return Err(Status::resource_exhausted(format!(
+                "grpc: received message larger than max ({len} vs. {max})"
+            )));
         }
         if compressed != 0 {
             return Err(Status::unimplemented("grpc: compressed messages are not supported"));
@@ -119,7 +121,10 @@ mod tests {
         type Data = Bytes;
         type Error = Infallible;
 
-        fn poll_frame(mut self: Pin<&mut Self>, _: &mut std::task::Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
             Poll::Ready(self.0.next().map(|chunk| Ok(Frame::data(chunk))))
         }
     }
@@ -145,7 +150,10 @@ mod tests {
         let mut prefix = vec![0];
         prefix.extend(1001u32.to_be_bytes());
         let status = now(of(vec![prefix]).next()).expect_err("too large");
-        assert_eq!((status.code(), status.message()), (Code::ResourceExhausted, "grpc: received message larger than max (1001 vs. 1000)"));
+        assert_eq!(
+            (status.code(), status.message()),
+            (Code::ResourceExhausted, "grpc: received message larger than max (1001 vs. 1000)")
+        );
     }
 
     #[test]

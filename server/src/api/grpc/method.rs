@@ -142,7 +142,9 @@ methods! {
 pub fn unknown(path: &str) -> String {
     match path.strip_prefix('/').and_then(|path| path.rsplit_once('/')) {
         None => format!("malformed method name: {path:?}"),
-        Some((service, method)) if SERVICES.contains(&service) => format!("unknown method {method} for service {service}"),
+        Some((service, method)) if SERVICES.contains(&service) => {
+            format!("unknown method {method} for service {service}")
+        }
         Some((service, _)) => format!("unknown service {service}"),
     }
 }
@@ -208,7 +210,8 @@ mod tests {
                 }
             }
         }
-        let surplus: Vec<_> = Method::ALL.iter().filter(|m| !seen.contains(m) && !m.service().starts_with("grpc.")).collect();
+        let surplus: Vec<_> =
+            Method::ALL.iter().filter(|m| !seen.contains(m) && !m.service().starts_with("grpc.")).collect();
         assert!(surplus.is_empty(), "{surplus:?}");
         assert_eq!(seen.len(), 49);
     }

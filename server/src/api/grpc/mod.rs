@@ -111,21 +111,29 @@ impl Grpc {
         match method {
             Method::Range => request.unary(async |message| services.kv.range(&caller, message).await).await,
             Method::Put => request.unary(async |message| services.kv.put(&caller, message).await).await,
-            Method::DeleteRange => request.unary(async |message| services.kv.delete_range(&caller, message).await).await,
+            Method::DeleteRange => {
+                request.unary(async |message| services.kv.delete_range(&caller, message).await).await
+            }
             Method::Txn => request.unary(async |message| services.kv.txn(&caller, message).await).await,
             Method::Compact => request.unary(async |message| services.kv.compact(&caller, message).await).await,
-            Method::RangeStream => request.server_stream(async |message| services.kv.range_stream(&caller, message).await).await,
+            Method::RangeStream => {
+                request.server_stream(async |message| services.kv.range_stream(&caller, message).await).await
+            }
             Method::MemberList => request.unary(async |message| services.cluster.member_list(message).await).await,
             Method::Alarm => request.unary(async |message| services.maintenance.alarm(&caller, message).await).await,
             Method::Status => request.unary(async |_: pb::StatusRequest| services.maintenance.status()).await,
-            Method::Defragment => request.unary(async |_: pb::DefragmentRequest| services.maintenance.defragment().await).await,
+            Method::Defragment => {
+                request.unary(async |_: pb::DefragmentRequest| services.maintenance.defragment().await).await
+            }
             Method::Hash => request.unary(async |_: pb::HashRequest| services.maintenance.hash().await).await,
             Method::HashKv => request.unary(async |message| services.maintenance.hash_kv(message).await).await,
             Method::HealthCheck | Method::HealthWatch | Method::HealthList => {
                 tonic_service(&self.health, Request::from_parts(head, request.body)).await
             }
             Method::Reflection => tonic_service(&self.reflection, Request::from_parts(head, request.body)).await,
-            Method::ReflectionAlpha => tonic_service(&self.reflection_alpha, Request::from_parts(head, request.body)).await,
+            Method::ReflectionAlpha => {
+                tonic_service(&self.reflection_alpha, Request::from_parts(head, request.body)).await
+            }
             missing => Err(Refusal::Missing(what_is_missing(missing)).into()),
         }
     }
@@ -139,7 +147,9 @@ impl Grpc {
         if status.leader == 0 && headers.get("hasleader").is_some_and(|value| value == "true") {
             return Err(ApiError::NoLeader.into());
         }
-        if status.is_learner && !matches!(method, Method::Range | Method::RangeStream | Method::Status | Method::Snapshot) {
+        if status.is_learner
+            && !matches!(method, Method::Range | Method::RangeStream | Method::Status | Method::Snapshot)
+        {
             return Err(ApiError::NotSupportedForLearner.into());
         }
         Ok(())
@@ -173,7 +183,9 @@ fn health() -> tonic_health::pb::health_server::HealthServer<tonic_health::serve
         // Nothing else has the reporter's lock yet, so that nothing is waited for.
         status.now_or_never().expect("the reporter's lock is free");
     }
-    tonic_health::pb::health_server::HealthServer::new(tonic_health::server::HealthService::from_health_reporter(reporter))
+    tonic_health::pb::health_server::HealthServer::new(tonic_health::server::HealthService::from_health_reporter(
+        reporter,
+    ))
 }
 
 async fn tonic_service(service: &TonicService, request: Request<Incoming>) -> Result<Served, Status> {

@@ -300,10 +300,10 @@ impl<W, R> Core<W, R> {
             return;
         }
         self.waiters.insert(counter, waiter, self.now + self.options.request_ticks);
-        if self.group.propose_conf_change(change, context.to_vec()).is_err() {
-            if let Some(waiter) = self.waiters.take(counter) {
-                self.refuse(waiter, ProposeError::ChangePending);
-            }
+        if self.group.propose_conf_change(change, context.to_vec()).is_err()
+            && let Some(waiter) = self.waiters.take(counter)
+        {
+            self.refuse(waiter, ProposeError::ChangePending);
         }
     }
 

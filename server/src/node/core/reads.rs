@@ -79,16 +79,13 @@ impl<R> Reads<R> {
         self.contexts += 1;
         let counter = self.contexts;
         let retry_at = now + retry_ticks;
-        match &mut self.round {
-            Some(round) => {
-                self.retries += 1;
-                round.contexts.1 = counter;
-                round.retry_at = retry_at;
-            }
-            None => {
-                let readers = std::mem::take(&mut self.waiting);
-                self.round = Some(Round { contexts: (counter, counter), readers, retry_at });
-            }
+        if let Some(round) = &mut self.round {
+            self.retries += 1;
+            round.contexts.1 = counter;
+            round.retry_at = retry_at;
+        } else {
+            let readers = std::mem::take(&mut self.waiting);
+            self.round = Some(Round { contexts: (counter, counter), readers, retry_at });
         }
         let mut context = Vec::with_capacity(CONTEXT_BYTES);
         for word in [self.member, self.nonce, counter] {
@@ -124,7 +121,9 @@ impl<R> Reads<R> {
         // Indexes rise from round to round, except after a change of leader, when waiting a little longer does no harm.
         while let Some((_, readers)) = self.confirmed.pop_front_if(|(index, _)| *index <= applied) {
             self.count -= readers.len();
-            readers.into_iter().for_each(|(reader, _)| give(reader));
+            for (reader, _) in readers {
+                give(reader);
+            }
         }
     }
 

@@ -86,7 +86,7 @@ impl Bench {
             self.core.advance().unwrap();
             let more = self.core.apply().unwrap();
             self.collect();
-            if !more && !self.core.advance().is_err() && self.collect() == 0 {
+            if !more && self.core.advance().is_ok() && self.collect() == 0 {
                 break;
             }
         }
@@ -419,7 +419,9 @@ fn fit(applied: EntryId, log: &mut LogStart) -> Result<(), Unfit> {
 
 fn log(base: EntryId, entries: &[(u64, u64)], after: u64, hard_state: HardState) -> LogStart {
     let mut terms = Terms::new(base);
-    entries.iter().for_each(|&(index, term)| terms.append(EntryId::new(index, term)));
+    for &(index, term) in entries {
+        terms.append(EntryId::new(index, term));
+    }
     let entry = |&(index, term): &(u64, u64)| raft::eraftpb::Entry { index, term, ..raft::eraftpb::Entry::default() };
     let entries = entries.iter().filter(|(index, _)| *index > after).map(entry).collect();
     LogStart { hard_state, terms, entries }

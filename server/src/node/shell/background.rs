@@ -166,15 +166,16 @@ fn compact(mut compactor: Compactor, compactions: &Receiver<()>, stop: &Receiver
             CompactionStep::Held { .. } => Some(HELD_PAUSE),
             CompactionStep::Idle => None,
         };
-        match pause {
-            Some(pause) => match stop.recv_timeout(pause) {
+        if let Some(pause) = pause {
+            match stop.recv_timeout(pause) {
                 Err(RecvTimeoutError::Timeout) => {}
                 Ok(()) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
-            },
-            None => select! {
+            }
+        } else {
+            select! {
                 recv(stop) -> _ => return Ok(()),
                 recv(compactions) -> notice => if notice.is_err() { return Ok(()) },
-            },
+            }
         }
     }
 }

@@ -53,7 +53,7 @@ pub fn start(config: &NodeConfig, runtime: &Handle) -> Result<NodeHandle, NodeEr
             let _ = notices.try_send(());
         })),
         answers_for: Some((identity.member, nonce)),
-        index: config.index.clone(),
+        index: config.index,
     };
     let mut state = State::open(Arc::clone(&store), options)?;
     if found.is_none() && state.applied() != (0, 0) {

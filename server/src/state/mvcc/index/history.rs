@@ -29,6 +29,7 @@ pub(super) enum Kind {
     Tombstone,
 }
 
+#[cfg(test)]
 impl Event {
     pub fn is_tombstone(self) -> bool {
         self.kind == Kind::Tombstone
@@ -211,13 +212,9 @@ impl History {
     }
 
     /// The lease of the newest value.
+    #[cfg(test)]
     pub fn lease(&self) -> i64 {
         self.lease
-    }
-
-    /// Number of events.
-    pub fn len(&self) -> usize {
-        1 + self.older.as_deref().map_or(0, |older| older.0.len())
     }
 
     /// How many of the oldest events compaction to `c` removes.
