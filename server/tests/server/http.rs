@@ -171,7 +171,7 @@ async fn metrics_have_the_names_and_types_of_a_genuine_server() {
         match genuine.get(name) {
             Some(expected) => assert_eq!(kind, expected, "type of {name}"),
             None => {
-                assert!(name.starts_with("cairn_") || NEWER.contains(name), "{name} is no metric of a genuine server")
+                assert!(name.starts_with("cairn_") || NEWER.contains(name), "{name} is no metric of a genuine server");
             }
         }
     }
@@ -206,7 +206,7 @@ async fn calls_are_counted_by_method_and_code() {
 #[tokio::test]
 async fn the_metrics_port_serves_metrics_and_health_only() {
     let server = TestServer::with(|config| {
-        config.listen_metrics_urls = vec![Url::parse("http://127.0.0.1:0").expect("a valid URL")]
+        config.listen_metrics_urls = vec![Url::parse("http://127.0.0.1:0").expect("a valid URL")];
     })
     .await;
     let addr = server.server.addrs()[1];
