@@ -32,4 +32,4 @@ lint: deps lint-deps
 	cargo deny --locked check bans licenses sources
 
 doc: deps
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items

@@ -8,7 +8,7 @@
 //!
 //! * [`settings`](Config) and [`TlsConfig`] are what the rest of the server reads and an embedding program fills in.
 //! * `table/` has a row for every flag of etcd, whether it takes effect here or not. Everything that knows flags by name
-//!   goes through it: [`load`], the config file, [`help_text`], `docs/flags.md`.
+//!   goes through it: [`load()`], the config file, [`help_text`], `docs/flags.md`.
 //! * `load` reads the command line and the environment, `file` the config file, `validate` checks what no single flag can.
 //! * [`InitialCluster`] makes the ids of members and cluster, [`init_logging`] sets up the log.
 //!

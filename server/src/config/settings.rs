@@ -32,7 +32,7 @@ pub const GRPC_OVERHEAD_BYTES: usize = 512 * 1024;
 /// # Ok::<(), String>(())
 /// ```
 ///
-/// The binary fills one from flags, environment variables or a config file ([`super::load`]); every field names its flag.
+/// The binary fills one from flags, environment variables or a config file ([`fn@super::load`]); every field names its flag.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// `--name`: the member's name, unique in the cluster. Default `default`.

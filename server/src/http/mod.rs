@@ -1,6 +1,6 @@
 //! The HTTP endpoints beside gRPC: version, health and metrics.
 //!
-//! What lives here: [`health`] (`/health`, `/livez`, `/readyz`), [`metrics`] (`/metrics`) and the little around them. What may call it: connections.
+//! What lives here: `health` (`/health`, `/livez`, `/readyz`), `metrics` (`/metrics`) and the little around them. What may call it: connections.
 //! Everything is read-only and answered from the member itself. Left out: the JSON gateway under `/v3/`, whose paths say that it is missing.
 
 mod exposition;

@@ -2,7 +2,7 @@
 //!
 //! | table | key | record |
 //! |---|---|---|
-//! | `meta` | `format` | [`format`]: version of everything below |
+//! | `meta` | `format` | [`mod@format`]: version of everything below |
 //! | `meta` | `cluster` | [`cluster`]: the cluster's id |
 //! | `meta` | `applied` | [`applied`]: index and term of the newest applied raft entry |
 //! | `meta` | `revision` | [`current`]: the store's revision |
