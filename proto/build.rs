@@ -11,6 +11,8 @@ const FILES: [&str; 5] = [
     "proto/v3lockpb/lock.proto",
     "proto/v3electionpb/election.proto",
 ];
+/// What members say to each other; no client sees it, so reflection does not show it.
+const PEER_FILES: [&str; 1] = ["proto/cairn/peer.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
@@ -19,6 +21,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut set = Config::new().file_descriptor_set_path(descriptors).load_fds(&FILES, &["proto"])?;
     name_fields_as_rust_would(&mut set);
 
+    tonic_prost_build::configure().bytes(".").compile_fds(set)?;
+
+    let set = Config::new().load_fds(&PEER_FILES, &["proto"])?;
     tonic_prost_build::configure().bytes(".").compile_fds(set)?;
     Ok(())
 }

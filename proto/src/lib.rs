@@ -10,6 +10,7 @@
 //! | [`v3lockpb`] | Lock |
 //! | [`v3electionpb`] | Election |
 //! | [`mvccpb`], [`authpb`] | none: keys and events, users and roles |
+//! | [`peer`] | Peer: what members say to each other, which is no part of the API and not in the descriptors |
 //!
 //! [`ApiError`] holds every error a client may meet by code and exact text, for the server to answer with and for clients
 //! to recognise. [`cancel_reason`] holds the texts of watch cancellations, which travel in an answer instead of a status.
@@ -20,7 +21,7 @@ mod error;
 
 pub use error::{ApiError, cancel_reason};
 
-/// The descriptors of all packages of this crate, encoded as a `google.protobuf.FileDescriptorSet`, for gRPC reflection.
+/// The descriptors of all packages of the API, encoded as a `google.protobuf.FileDescriptorSet`, for gRPC reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/cairn.descriptors"));
 
 macro_rules! generated {
@@ -55,4 +56,8 @@ generated! {
 generated! {
     /// Leader elections kept by the server.
     v3electionpb from "v3electionpb"
+}
+generated! {
+    /// What the members of a cluster say to each other.
+    peer from "cairn.peer"
 }
