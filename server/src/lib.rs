@@ -16,6 +16,7 @@
 //!
 //! ```text
 //! server         threads, sockets, connections; starting and stopping everything
+//! peer           the connections between members
 //! api, http      gRPC services, health, metrics         node         the running replica: core (decides) and shell (threads, sockets)
 //! state          the replicated state machine, MVCC     raft         raft-rs without I/O
 //! log            the durable raft log                   store        RocksDB behind a trait
@@ -38,6 +39,7 @@ pub mod config;
 pub mod http;
 pub mod log;
 pub mod node;
+pub mod peer;
 pub mod raft;
 pub mod security;
 pub mod server;

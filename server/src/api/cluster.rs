@@ -1,10 +1,32 @@
-//! The Cluster service: who belongs to the cluster.
+//! The Cluster service: who belongs to the cluster, and who leads it.
+//!
+//! Changes of the membership are the leader's business. Any member takes them, hands them to the leader, and answers once
+//! the change is applied here as well.
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
-use cairn_proto::{ApiError, etcdserverpb as pb};
+use cairn_proto::{
+    ApiError,
+    etcdserverpb::{self as pb, Member},
+};
+use tokio::time::{Instant, timeout_at};
+use tonic::Code;
 
 use super::{Context, refusal::Refusal};
+use crate::{
+    config::{Url, added_member_id},
+    node::{NodeHandle, ProposeError},
+    state::{MemberChange, Members, command::RequestId},
+};
+
+/// How often is looked whether a change has arrived here.
+const ARRIVED_POLL: Duration = Duration::from_millis(10);
+/// Peer URLs that a member may have.
+const URLS_MAX: usize = 16;
 
 /// The Cluster service. Clones are cheap.
 #[derive(Clone)]
@@ -27,7 +49,140 @@ impl Cluster {
         if request.linearizable {
             self.context.node.linearize().await.map_err(ApiError::from)?;
         }
-        let members = self.context.node.members().members.values().cloned().collect();
-        Ok(pb::MemberListResponse { header: Some(self.context.header(0).into()), members })
+        Ok(pb::MemberListResponse { header: Some(self.header()), members: self.members() })
     }
+
+    /// Adds a member, which then has to be started.
+    pub async fn member_add(&self, request: pb::MemberAddRequest) -> Result<pb::MemberAddResponse, Refusal> {
+        let urls = peer_urls(&request.peer_urls)?;
+        let member = Member {
+            id: new_id(&urls),
+            peer_urls: urls.iter().map(Url::to_string).collect(),
+            is_learner: request.is_learner,
+            ..Member::default()
+        };
+        let id = member.id;
+        self.change(MemberChange::Add(member.clone()), |members| members.members.contains_key(&id)).await?;
+        Ok(pb::MemberAddResponse { header: Some(self.header()), member: Some(member), members: self.members() })
+    }
+
+    /// Removes a member for good.
+    pub async fn member_remove(&self, request: pb::MemberRemoveRequest) -> Result<pb::MemberRemoveResponse, Refusal> {
+        let id = request.id;
+        self.change(MemberChange::Remove(id), |members| members.removed.contains(&id)).await?;
+        Ok(pb::MemberRemoveResponse { header: Some(self.header()), members: self.members() })
+    }
+
+    /// Changes where a member is reached by the others.
+    pub async fn member_update(&self, request: pb::MemberUpdateRequest) -> Result<pb::MemberUpdateResponse, Refusal> {
+        let id = request.id;
+        let peer_urls: Vec<String> = peer_urls(&request.peer_urls)?.iter().map(Url::to_string).collect();
+        let wanted = peer_urls.clone();
+        let arrived = move |members: &Members| members.members.get(&id).is_none_or(|member| member.peer_urls == wanted);
+        self.change(MemberChange::Update { id, peer_urls }, arrived).await?;
+        Ok(pb::MemberUpdateResponse { header: Some(self.header()), members: self.members() })
+    }
+
+    /// Gives a learner its vote.
+    pub async fn member_promote(
+        &self,
+        request: pb::MemberPromoteRequest,
+    ) -> Result<pb::MemberPromoteResponse, Refusal> {
+        let id = request.id;
+        let arrived = |members: &Members| members.members.get(&id).is_none_or(|member| !member.is_learner);
+        self.change(MemberChange::Promote(id), arrived).await?;
+        Ok(pb::MemberPromoteResponse { header: Some(self.header()), members: self.members() })
+    }
+
+    /// Hands leadership over to another voter. Only the leader takes this; the answer has no header.
+    pub async fn move_leader(&self, request: pb::MoveLeaderRequest) -> Result<pb::MoveLeaderResponse, Refusal> {
+        let (node, target) = (&self.context.node, request.target_id);
+        let status = node.status();
+        if status.leader != status.member_id {
+            return Err(ApiError::NotLeader.into());
+        }
+        if node.members().members.get(&target).is_none_or(|member| member.is_learner) {
+            return Err(ApiError::BadLeaderTransferee.into());
+        }
+        if target == status.member_id {
+            return Ok(pb::MoveLeaderResponse::default());
+        }
+        let mut leader = node.leader_seen();
+        node.transfer_leader(target);
+        let moved = leader.wait_for(|leader| *leader == target);
+        match tokio::time::timeout(self.context.election_timeout, moved).await {
+            Ok(Ok(_)) => Ok(pb::MoveLeaderResponse::default()),
+            Ok(Err(_)) => Err(ApiError::Stopped.into()),
+            Err(_) => Err(ApiError::Timeout.into()),
+        }
+    }
+
+    /// Has the leader make a change, and waits until it has `arrived` here.
+    async fn change(&self, change: MemberChange, arrived: impl Fn(&Members) -> bool) -> Result<(), Refusal> {
+        let deadline = Instant::now() + self.context.request_timeout;
+        let done = async {
+            self.at_leader(change).await?;
+            while !arrived(&self.context.node.members()) {
+                tokio::time::sleep(ARRIVED_POLL).await;
+            }
+            Ok(())
+        };
+        timeout_at(deadline, done).await.unwrap_or(Err(ApiError::Timeout.into()))
+    }
+
+    async fn at_leader(&self, change: MemberChange) -> Result<(), Refusal> {
+        let node = &self.context.node;
+        let leader = known_leader(node).await?;
+        if leader == node.status().member_id {
+            return node.change_members(change).await.map_err(|error| match error {
+                ProposeError::NeedsSnapshot => Refusal::Missing(NEEDS_SNAPSHOT),
+                error => ApiError::from(error).into(),
+            });
+        }
+        // Who asked is the leader's own request then; this id goes nowhere.
+        let nobody = RequestId { member: 0, nonce: 0, counter: 0 };
+        self.context.peers.change(leader, change.encode(nobody)).await.map_err(|status| {
+            match ApiError::from_status(&status) {
+                Some(error) => error.into(),
+                None if status.code() == Code::Unimplemented => Refusal::Missing(NEEDS_SNAPSHOT),
+                None => {
+                    tracing::warn!(%status, "the leader did not make a membership change");
+                    ApiError::TimeoutConnectionLost.into()
+                }
+            }
+        })
+    }
+
+    fn members(&self) -> Vec<Member> {
+        self.context.node.members().members.values().cloned().collect()
+    }
+
+    fn header(&self) -> pb::ResponseHeader {
+        self.context.header(0).into()
+    }
+}
+
+const NEEDS_SNAPSHOT: &str =
+    "adding a member to a cluster that has cut its log (the new one would need a snapshot of the store)";
+
+/// The leader, waited for if there is none.
+async fn known_leader(node: &NodeHandle) -> Result<u64, Refusal> {
+    let mut leader = node.leader_seen();
+    leader.wait_for(|leader| *leader != 0).await.map(|leader| *leader).map_err(|_| ApiError::Stopped.into())
+}
+
+/// The URLs of a request: some, all of them valid.
+fn peer_urls(texts: &[String]) -> Result<Vec<Url>, Refusal> {
+    let urls: Result<BTreeSet<Url>, String> = texts.iter().take(URLS_MAX + 1).map(|text| Url::parse(text)).collect();
+    match urls {
+        Ok(urls) if !urls.is_empty() && urls.len() <= URLS_MAX => Ok(urls.into_iter().collect()),
+        _ => Err(ApiError::MemberBadUrls.into()),
+    }
+}
+
+/// The id of a member that is added now.
+#[expect(clippy::disallowed_methods, reason = "what is not deterministic is decided before a command is proposed")]
+fn new_id(urls: &[Url]) -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    added_member_id(urls, now.as_secs())
 }

@@ -1,6 +1,6 @@
 //! What all services need: the replica, the limits, and a place to wait for the disk.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use cairn_proto::{
@@ -13,6 +13,7 @@ use super::{Caller, answer::Header, quota, refusal::Refusal};
 use crate::{
     config::Config,
     node::{NodeError, NodeHandle},
+    peer::Peers,
     state::{
         command::{Reply, Request},
         mvcc::{Pin, ReadError},
@@ -26,6 +27,12 @@ const ON_POOL_MAX: usize = 32;
 pub struct Context {
     /// The running replica.
     pub node: NodeHandle,
+    /// The other members.
+    pub peers: Arc<Peers>,
+    /// How long a request may wait for its outcome.
+    pub request_timeout: Duration,
+    /// Silence of a leader after which there is an election.
+    pub election_timeout: Duration,
     /// Largest request to be proposed, in bytes.
     pub max_request_bytes: usize,
     /// Bound of a transaction.
@@ -38,9 +45,12 @@ pub struct Context {
 
 impl Context {
     /// The context of services of `node` that wait for the disk on `pool`.
-    pub fn new(node: NodeHandle, config: &Config, pool: runtime::Handle) -> Arc<Self> {
+    pub fn new(node: NodeHandle, peers: Arc<Peers>, config: &Config, pool: runtime::Handle) -> Arc<Self> {
         Arc::new(Self {
             node,
+            peers,
+            request_timeout: config.request_timeout(),
+            election_timeout: config.election_timeout,
             max_request_bytes: config.max_request_bytes,
             max_txn_ops: config.max_txn_ops,
             quota_bytes: config.quota_bytes(),

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sha1::{Digest, Sha1};
 
 use super::error::ConfigError;
-use super::settings::{ClusterState, Config};
+use super::settings::Config;
 use super::url::{Url, join};
 use super::value::{Value, comma_list};
 
@@ -89,20 +89,13 @@ pub struct InitialCluster {
 impl InitialCluster {
     /// Reads the first members out of a configuration and checks that they fit together.
     ///
-    /// To be called only for an empty data directory: on a restart the `--initial-…` flags do not count.
+    /// To be called only for an empty data directory: on a restart the `--initial-…` flags do not count. Nor for a member
+    /// that joins a running cluster, which is told its id by it.
     ///
     /// # Errors
-    /// When this member is missing, is listed with other peer URLs than it advertises, two members share a URL,
-    /// or the cluster is said to exist already (there is nothing to compute then: the cluster gives the ids).
+    /// When this member is missing, is listed with other peer URLs than it advertises, or two members share a URL.
     pub fn from_config(config: &Config) -> Result<Self, ConfigError> {
         let invalid = |text: String| Err(ConfigError::Invalid(text));
-        if config.initial_cluster_state == ClusterState::Existing {
-            return invalid(
-                "--initial-cluster-state=existing: joining a running cluster is not served yet; \
-                 use new to start a cluster of its own"
-                    .to_owned(),
-            );
-        }
         let mut by_name: BTreeMap<String, BTreeSet<Url>> = BTreeMap::new();
         let mut seen = BTreeSet::new();
         for (name, url) in config.initial_cluster() {
@@ -225,12 +218,6 @@ mod tests {
             "--initial-advertise-peer-urls has http://a:2 but missing from --initial-cluster for a"
         );
         assert_eq!(error("http://a:1", "a=http://a:1,b=http://a:1"), "--initial-cluster has the URL http://a:1 twice");
-    }
-
-    #[test]
-    fn joining_is_refused_until_it_is_served() {
-        let joining = Config { initial_cluster_state: ClusterState::Existing, ..Config::default() };
-        assert!(InitialCluster::from_config(&joining).unwrap_err().to_string().contains("not served yet"));
     }
 
     #[test]

@@ -74,6 +74,8 @@ pub struct Config {
     pub heartbeat_interval: Duration,
     /// `--election-timeout`: silence after which followers elect a new leader. Whole milliseconds, default 1,000 ms.
     pub election_timeout: Duration,
+    /// `--raft-read-timeout`: silence on a connection between members after which it counts as dead. Default 5 s.
+    pub raft_read_timeout: Duration,
     /// `--pre-vote`: ask for votes before disturbing the cluster with a new term. Default true.
     pub pre_vote: bool,
     /// `--snapshot-count`: commands (not raft entries) after which the log may be cut. Default 10,000.
@@ -163,6 +165,7 @@ impl Default for Config {
             max_learners: 1,
             heartbeat_interval: Duration::from_millis(100),
             election_timeout: Duration::from_secs(1),
+            raft_read_timeout: Duration::from_secs(5),
             pre_vote: true,
             snapshot_count: 10_000,
             snapshot_catchup_entries: 5_000,

@@ -10,6 +10,9 @@ use super::url::{Scheme, Url, listen_addrs};
 /// The longest election time-out: etcd's limit, beyond which a cluster is dead for too long to call it highly available.
 const MAX_ELECTION_TIMEOUT: Duration = Duration::from_secs(50);
 
+/// The shortest `--raft-read-timeout`: three signs of life may get lost.
+const MIN_READ_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// Above this, `--max-request-bytes` is warned about: 10 MiB, as in etcd.
 const RECOMMENDED_MAX_REQUEST_BYTES: usize = 10 * 1024 * 1024;
 
@@ -94,6 +97,9 @@ impl Config {
         let (heartbeat, election) = (self.heartbeat_interval.as_millis(), self.election_timeout.as_millis());
         if heartbeat == 0 {
             return invalid("--heartbeat-interval must be >0 (set to 0ms)");
+        }
+        if self.raft_read_timeout < MIN_READ_TIMEOUT {
+            return invalid("--raft-read-timeout must be at least 3s: members give signs of life every second");
         }
         if election == 0 {
             return invalid("--election-timeout must be >0 (set to 0ms)");

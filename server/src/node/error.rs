@@ -25,12 +25,19 @@ pub enum ProposeError {
     /// Not applied in time, and the leader changed shortly before or meanwhile. It may still be.
     #[error("not applied in time, possibly because the leader failed")]
     TimeoutLeaderFailure,
+    /// It is for the leader, which this member is not. It was not proposed.
+    #[error("this member does not lead")]
+    NotLeader,
+    /// The request does not fit what it is about; nothing was changed.
+    #[error("refused: {}", .0.text())]
+    Refused(ApiError),
     /// A membership change is under way; this one was not proposed.
     #[error("another membership change is under way")]
     ChangePending,
-    /// The membership does not allow this change; nothing was changed.
-    #[error("the change does not fit the membership")]
-    ChangeRefused,
+    /// A member cannot be added, because the beginning of the log is gone and a snapshot cannot be sent. Nothing was
+    /// changed.
+    #[error("the log does not go back to the cluster's beginning, and a new member would need a snapshot")]
+    NeedsSnapshot,
     /// The replica stops. The command may or may not be applied.
     #[error("the server stops")]
     Stopped,
@@ -43,7 +50,9 @@ impl From<ProposeError> for ApiError {
             ProposeError::LeaderChanged => Self::LeaderChanged,
             ProposeError::Timeout => Self::Timeout,
             ProposeError::TimeoutLeaderFailure => Self::TimeoutLeaderFailure,
-            ProposeError::ChangePending | ProposeError::ChangeRefused => Self::Unhealthy,
+            ProposeError::NotLeader => Self::NotLeader,
+            ProposeError::Refused(error) => error,
+            ProposeError::ChangePending | ProposeError::NeedsSnapshot => Self::Unhealthy,
             ProposeError::Stopped => Self::Stopped,
         }
     }
@@ -115,6 +124,15 @@ pub enum NodeError {
         path: PathBuf,
         /// What is wrong and what to do.
         reason: String,
+    },
+    /// The cluster goes on without this member.
+    #[error(
+        "member {member:x} was removed from the cluster. Its data directory is of no use any more: to come back, add it \
+         anew and start it with an empty one"
+    )]
+    Removed {
+        /// This member.
+        member: u64,
     },
     /// The replica's own task or one of its threads ended by a panic.
     #[error("{0} ended unexpectedly; this is a defect of the program")]
@@ -205,11 +223,5 @@ pub enum Unfit {
         log: u64,
         /// The cluster of the state.
         state: u64,
-    },
-    /// The state does not have this member.
-    #[error("member {member:x} is not in the stored membership")]
-    NotAMember {
-        /// This member.
-        member: u64,
     },
 }

@@ -24,6 +24,15 @@ pub struct Identity {
     pub cluster: u64,
 }
 
+/// What a member starts from that joins a running cluster.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Origin {
+    /// Who it is, as the cluster says.
+    pub identity: Identity,
+    /// The members that the cluster began with, before the first entry of its log.
+    pub members: Vec<cairn_proto::etcdserverpb::Member>,
+}
+
 /// The id of a member: the first 8 bytes, big endian, of SHA-1 over its sorted peer URLs and the cluster's token, and
 /// for a member that is added at run time the decimal unix seconds of that moment, so that the same URLs give another
 /// id when they come again.

@@ -8,19 +8,21 @@
 //! ```
 //!
 //! What lives here: [`core`], which decides; [`shell`], which has the threads, the clock and the files; who a member is
-//! ([`identity`]); what is counted ([`NodeMetrics`]). What may call it: `api/` and `http/` through [`NodeHandle`], the
-//! server to start and stop it.
+//! ([`identity`]); which membership changes are allowed ([`ChangeRules`]); what is counted ([`NodeMetrics`]). What may call
+//! it: `api/`, `peer/` and `http/` through [`NodeHandle`], the server to start and stop it.
 //!
 //! The one invariant: what was answered as done is in the synced logs of a majority, and is applied here.
 
 pub mod core;
 mod error;
 pub mod identity;
+mod membership;
 mod metrics;
 pub mod shell;
 #[cfg(test)]
 mod sim_tests;
 
 pub use error::{NodeError, ProposeError, ReadIndexError, Unfit};
+pub use membership::ChangeRules;
 pub use metrics::NodeMetrics;
-pub use shell::{NodeConfig, NodeHandle, NodeStatus};
+pub use shell::{Alone, History, NodeConfig, NodeHandle, NodeStatus, Transport};

@@ -39,6 +39,15 @@ pub struct Standing {
     pub leader: u64,
 }
 
+/// What a leader knows of another member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Follower {
+    /// The last entry that it is known to have stored.
+    pub matched: u64,
+    /// Whether it was heard of within the last election time-out or two.
+    pub active: bool,
+}
+
 /// Entries and hard state to be written in one piece. It may begin at an index that the log already has: everything
 /// from there on is replaced.
 #[derive(Debug, Clone)]
@@ -161,9 +170,9 @@ impl Group {
         raft.promotable() && raft.prs().conf().voters().ids().iter().all(|voter| voter == raft.id)
     }
 
-    /// Whether this member replicates without a vote.
+    /// Whether this member replicates without a vote: as a learner, or before it has read of its being a member.
     pub fn is_learner(&self) -> bool {
-        self.node.raft.prs().conf().learners().contains(&self.node.raft.id)
+        !self.node.raft.promotable()
     }
 
     /// Whether a membership change was begun that must be ended by another one.
@@ -255,6 +264,27 @@ impl Group {
             self.node.transfer_leader(to);
             self.settle(false);
         }
+    }
+
+    /// How far a member is, as this member knows while it leads; `None` if it does not lead or knows no such member.
+    pub fn follower(&self, member: u64) -> Option<Follower> {
+        let raft = &self.node.raft;
+        let progress = raft.prs().get(member).filter(|_| raft.state == StateRole::Leader)?;
+        Some(Follower { matched: progress.matched, active: progress.recent_active })
+    }
+
+    /// The voter that leadership is best handed over to: of those that were heard of lately the one that has most of the
+    /// log, and of these the one with the lowest id. `None` if there is none, or this member does not lead.
+    pub fn successor(&self) -> Option<u64> {
+        let own = self.node.raft.id;
+        let voters = self.node.raft.prs().conf().voters();
+        let ids = voters.ids();
+        let others = ids.iter().filter(|&voter| voter != own);
+        let active = others.filter_map(|voter| {
+            let follower = self.follower(voter).filter(|follower| follower.active)?;
+            Some((follower.matched, std::cmp::Reverse(voter)))
+        });
+        active.max().map(|(_, voter)| voter.0)
     }
 
     /// Notes that messages to a peer were lost.

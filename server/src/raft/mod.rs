@@ -49,7 +49,7 @@ mod tests;
 
 pub use cache::EntryCache;
 pub use drain::logger;
-pub use group::{Fetch, Group, InFlight, Role, Standing, Work};
+pub use group::{Fetch, Follower, Group, InFlight, Role, Standing, Work};
 pub use options::RaftOptions;
 pub use storage::LogStart;
 pub use validate::Refused;

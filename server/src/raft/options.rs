@@ -17,6 +17,8 @@ pub struct RaftOptions {
     pub heartbeat_ticks: usize,
     /// Ticks without a leader before a follower campaigns; the actual number is drawn between this and twice this.
     pub election_ticks: usize,
+    /// Whether a member asks if it could win before it campaigns, so that one that comes back disturbs nobody.
+    pub pre_vote: bool,
     /// Where the draws of election time-outs come from: the same seed and the same inputs give the same history.
     pub seed: u64,
     /// Bytes of entries kept in memory. Entries that are not applied are kept whatever this says.
@@ -29,7 +31,7 @@ impl RaftOptions {
 
     /// The usual options: a heartbeat each tick, an election after ten.
     pub fn new(member: u64, seed: u64) -> Self {
-        Self { member, heartbeat_ticks: 1, election_ticks: 10, seed, cache_bytes: Self::CACHE_BYTES }
+        Self { member, heartbeat_ticks: 1, election_ticks: 10, pre_vote: true, seed, cache_bytes: Self::CACHE_BYTES }
     }
 
     /// As raft-rs wants them. Its own defaults for sizes are traps: one entry a message, everything else without limit.
@@ -42,7 +44,7 @@ impl RaftOptions {
             max_size_per_msg: MESSAGE_BYTES_MAX,
             max_inflight_msgs: MESSAGES_IN_FLIGHT_MAX,
             check_quorum: true,
-            pre_vote: true,
+            pre_vote: self.pre_vote,
             read_only_option: raft::ReadOnlyOption::Safe,
             // Followers serve reads and watches: they should learn of a commit as soon as it happens.
             skip_bcast_commit: false,

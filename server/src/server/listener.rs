@@ -76,6 +76,15 @@ pub fn listen(config: &Config) -> Result<Vec<Listener>, ListenError> {
     Ok(listeners)
 }
 
+/// Listens wherever the configuration says that other members are served.
+pub fn listen_for_members(config: &Config) -> Result<Vec<(ListenAddr, TcpListener)>, ListenError> {
+    let listen = |listen: ListenAddr| {
+        let bound = bind(listen.addr, config).map_err(|source| ListenError::Bind { addr: listen.addr, source })?;
+        Ok((listen, bound))
+    };
+    listen_addrs(&config.listen_peer_urls).map_err(ListenError::Url)?.into_iter().map(listen).collect()
+}
+
 fn bind(addr: SocketAddr, config: &Config) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     // Without this a restart has to wait until the old connections are forgotten.

@@ -20,6 +20,7 @@ mod frames;
 pub mod listener;
 mod pings;
 pub mod threads;
+mod version;
 
 use std::{
     fmt, io,
@@ -44,9 +45,10 @@ use self::{
 };
 use crate::{
     api::{Context, Services, compactor, grpc::Grpc, metrics::ApiMetrics},
-    config::{Config, ConfigError, Url},
+    config::{ClusterState, Config, ConfigError, InitialCluster, Url},
     http::Http,
-    node::{self, NodeConfig, NodeError, NodeHandle, identity::InitialMember},
+    node::{self, ChangeRules, NodeConfig, NodeError, NodeHandle, identity::InitialMember},
+    peer::{self, Dialer, PeerOptions, Peers, join::JoinError},
     security::{self, AcceptLimits, Acceptor, TlsError},
     state::command::Request,
 };
@@ -55,8 +57,6 @@ use crate::{
 const CALLS_END_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often is looked whether they have ended.
 const CALLS_END_POLL: Duration = Duration::from_millis(10);
-/// The version of a new cluster's API.
-const CLUSTER_VERSION: &str = "3.7.0";
 /// Pause before a member's name and URLs are proposed again.
 const PUBLISH_PAUSE: Duration = Duration::from_millis(500);
 
@@ -72,6 +72,9 @@ pub enum StartError {
     /// An address cannot be listened on.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The member cannot join its cluster.
+    #[error(transparent)]
+    Join(#[from] JoinError),
     /// The replica does not start.
     #[error(transparent)]
     Node(#[from] NodeError),
@@ -120,7 +123,8 @@ impl Builder {
         self
     }
 
-    /// Opens no client sockets: the server is reached through [`Server::client`] and [`Server::channel`] only.
+    /// Opens no sockets for clients: the server is reached through [`Server::client`] and [`Server::channel`] only. Nor
+    /// for other members, if the configuration names none.
     #[must_use]
     pub fn in_process_only(mut self) -> Self {
         self.in_process_only = true;
@@ -163,16 +167,34 @@ impl Builder {
         let addrs =
             listeners.iter().map(Listener::local_addr).collect::<Result<Vec<_>, _>>().map_err(StartError::Threads)?;
         let threads = Arc::new(Threads::start(threads_of(&config)).map_err(StartError::Threads)?);
-        let node = node::shell::start(
-            &NodeConfig { record_syncs: self.record_syncs, ..node_config(&config) },
-            threads.first(),
-        )?;
+        let alone = config.initial_cluster().iter().all(|(name, _)| *name == config.name);
+        let peer_listeners =
+            if self.in_process_only && alone { Vec::new() } else { listener::listen_for_members(&config)? };
+        let dialer = Dialer::plain();
+        let mut node_config = NodeConfig { record_syncs: self.record_syncs, ..node_config(&config) };
+        if node::shell::is_new(&config.data_dir()) {
+            node_config.origin = match config.initial_cluster_state {
+                ClusterState::New => InitialCluster::from_config(&config).map(|_| None)?,
+                ClusterState::Existing => Some(threads.last().block_on(peer::join::learn(&config, &dialer))?),
+            };
+        }
+        let peers = Peers::new(peer_options(&config), dialer, threads.first().clone());
+        let node = node::shell::start_member(&node_config, threads.first(), peers.transport())?;
+        peers.start(&node);
+        let peers_stopping = CancellationToken::new();
+        let peer_gate = peer::Gate::new(peers.clone(), peers_stopping.clone());
+        for (listen, socket) in peer_listeners {
+            tracing::info!(address = %listen.addr, "serving other members");
+            let acceptor = Acceptor::for_listener(&listen, None, AcceptLimits::default());
+            threads.first().spawn(peer_gate.clone().accept(socket, acceptor));
+        }
 
         let mut registry = Registry::default();
         node.metrics().register(&mut registry);
+        peers.metrics().register(&mut registry);
         let metrics =
             Arc::new(ApiMetrics::new(&mut registry, config.metrics == crate::config::MetricsLevel::Extensive));
-        let services = Services::new(&Context::new(node.clone(), &config, threads.first().clone()));
+        let services = Services::new(&Context::new(node.clone(), peers.clone(), &config, threads.first().clone()));
         let grpc = Grpc::new(
             services.clone(),
             metrics.clone(),
@@ -189,6 +211,7 @@ impl Builder {
 
         let urls = advertised(&config, &listeners);
         threads.first().spawn(publish(node.clone(), config.name.clone(), urls, addrs.clone(), stopping.clone()));
+        threads.first().spawn(version::keep(node.clone(), peers.clone(), stopping.clone()));
         threads.last().spawn(compactor::run(
             config.auto_compaction,
             node.clone(),
@@ -199,7 +222,7 @@ impl Builder {
             let acceptor = Acceptor::for_listener(&listener.listen, tls.as_ref(), AcceptLimits::default());
             threads.last().spawn(listener::accept(listener, acceptor, gate.clone(), threads.clone()));
         }
-        Ok(Server { config, addrs, services, node, gate, threads, stopping })
+        Ok(Server { config, addrs, services, node, peers, gate, threads, stopping, peers_stopping })
     }
 }
 
@@ -209,9 +232,11 @@ pub struct Server {
     addrs: Vec<SocketAddr>,
     services: Services,
     node: NodeHandle,
+    peers: Arc<Peers>,
     gate: Arc<Gate>,
     threads: Arc<Threads>,
     stopping: CancellationToken,
+    peers_stopping: CancellationToken,
 }
 
 impl fmt::Debug for Server {
@@ -272,7 +297,10 @@ impl Server {
         });
         // It cannot fail, but for a panic that was reported.
         let _ = ended.await;
+        // The other members are talked to until the leadership is handed over.
         self.node.shutdown().await;
+        self.peers_stopping.cancel();
+        self.peers.stop();
         self.threads.stop().await;
         tracing::info!("server stopped");
     }
@@ -281,6 +309,8 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stopping.cancel();
+        self.peers_stopping.cancel();
+        self.peers.stop();
     }
 }
 
@@ -296,6 +326,8 @@ fn node_config(config: &Config) -> NodeConfig {
     node.name.clone_from(&config.name);
     node.initial_cluster = initial_cluster;
     node.token.clone_from(&config.initial_cluster_token);
+    node.pre_vote = config.pre_vote;
+    node.rules = ChangeRules { strict: config.strict_reconfig_check, learners_max: config.max_learners as usize };
     node.heartbeat = config.heartbeat_interval;
     node.election = config.election_timeout;
     node.entry_cache_bytes = config.entry_cache_bytes;
@@ -304,6 +336,14 @@ fn node_config(config: &Config) -> NodeConfig {
     node.store.memtable_bytes = config.memtable_bytes;
     node.store.block_cache_bytes = config.block_cache_bytes;
     node
+}
+
+fn peer_options(config: &Config) -> PeerOptions {
+    PeerOptions {
+        own_urls: config.initial_advertise_peer_urls.iter().map(Url::to_string).collect(),
+        read_timeout: config.raft_read_timeout,
+        request_bytes_max: config.max_request_bytes,
+    }
 }
 
 fn threads_of(config: &Config) -> usize {
@@ -336,8 +376,6 @@ fn advertised(config: &Config, listeners: &[Listener]) -> Vec<String> {
 }
 
 /// Tells the cluster the member's name and URLs, as often as it takes, and says that the server is ready.
-///
-/// A new cluster has no version yet; the first member to find that out proposes its own.
 async fn publish(
     node: NodeHandle,
     name: String,
@@ -351,13 +389,6 @@ async fn publish(
         let published = tokio::select! {
             () = stopping.cancelled() => return,
             published = node.propose(request, Bytes::new(), 0) => published,
-        };
-        let published = match published {
-            Ok(_) if node.cluster_version().is_none() => {
-                let version = Request::ClusterVersion(CLUSTER_VERSION.to_owned());
-                node.propose(version, Bytes::new(), 0).await
-            }
-            published => published,
         };
         match published {
             Ok(_) => break,

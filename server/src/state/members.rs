@@ -51,6 +51,8 @@ pub struct Members {
     pub members: BTreeMap<u64, pb::Member>,
     /// Ids of removed members, never to be used again.
     pub removed: BTreeSet<u64>,
+    /// The members that the cluster began with.
+    pub initial: Vec<pb::Member>,
 }
 
 /// What a configuration change does to the members.

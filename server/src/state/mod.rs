@@ -161,10 +161,12 @@ impl State {
         let mut batch = Batch::default();
         batch.put(Table::Meta, record::format::KEY, record::format::encode(record::format::STORAGE_FORMAT));
         batch.put(Table::Meta, record::cluster::KEY, record::cluster::encode(membership.cluster_id));
+        batch.put(Table::Meta, record::initial::KEY, record::initial::encode(&membership.members));
         batch.put(Table::Meta, record::applied::KEY, applied.encode().to_vec());
         batch.put(Table::Meta, record::current::KEY, record::current::encode(self.open.revision).to_vec());
         batch.put(Table::Meta, record::conf_state::KEY, record::conf_state::encode(&membership.conf_state()));
-        let mut members = Members { cluster_id: membership.cluster_id, ..Members::default() };
+        let mut members =
+            Members { cluster_id: membership.cluster_id, initial: membership.members.clone(), ..Members::default() };
         for member in &membership.members {
             batch.put(Table::Member, record::member::key(member.id), record::member::encode(member));
             members.members.insert(member.id, member.clone());
@@ -190,6 +192,11 @@ impl State {
     /// Raft's view of the membership.
     pub fn conf_state(&self) -> &ConfState {
         &self.raft_members
+    }
+
+    /// The members, as of the last entry evaluated.
+    pub fn members(&self) -> Arc<Members> {
+        self.members.load_full()
     }
 
     /// Commands applied since the state was opened.

@@ -127,6 +127,9 @@ fn read_members(store: &dyn Store) -> Result<Members, StateError> {
     if let Some(bytes) = store.get(Table::Meta, record::cluster::KEY)? {
         members.cluster_id = record::cluster::decode(&bytes)?;
     }
+    if let Some(bytes) = store.get(Table::Meta, record::initial::KEY)? {
+        members.initial = record::initial::decode(&bytes)?;
+    }
     for_each(store, Table::Member, &mut |key, value| {
         match record::member::decode(key, value)? {
             MemberRecord::Member(member) => {

@@ -31,10 +31,10 @@ pub struct TestServer {
 
 /// What a test server is started with: free ports, data in `dir`.
 pub fn builder(dir: &TempDir) -> Builder {
-    Server::builder()
-        .data_dir(dir.path().join("data"))
-        .listen_client_urls([url("http")])
-        .configure(|config| config.api_threads = 2)
+    Server::builder().data_dir(dir.path().join("data")).listen_client_urls([url("http")]).configure(|config| {
+        config.api_threads = 2;
+        config.listen_peer_urls = vec![url("http")];
+    })
 }
 
 fn url(scheme: &str) -> Url {

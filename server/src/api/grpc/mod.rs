@@ -120,6 +120,13 @@ impl Grpc {
                 request.server_stream(async |message| services.kv.range_stream(&caller, message).await).await
             }
             Method::MemberList => request.unary(async |message| services.cluster.member_list(message).await).await,
+            Method::MemberAdd => request.unary(async |message| services.cluster.member_add(message).await).await,
+            Method::MemberRemove => request.unary(async |message| services.cluster.member_remove(message).await).await,
+            Method::MemberUpdate => request.unary(async |message| services.cluster.member_update(message).await).await,
+            Method::MemberPromote => {
+                request.unary(async |message| services.cluster.member_promote(message).await).await
+            }
+            Method::MoveLeader => request.unary(async |message| services.cluster.move_leader(message).await).await,
             Method::Alarm => request.unary(async |message| services.maintenance.alarm(&caller, message).await).await,
             Method::Status => request.unary(async |_: pb::StatusRequest| services.maintenance.status()).await,
             Method::Defragment => {
@@ -162,12 +169,10 @@ fn what_is_missing(method: Method) -> &'static str {
         "etcdserverpb.Watch" => "watching keys",
         "etcdserverpb.Lease" => "leases",
         "etcdserverpb.Auth" => "authentication",
-        "etcdserverpb.Cluster" => "changing the membership",
         "v3lockpb.Lock" => "the lock service",
         "v3electionpb.Election" => "the election service",
         _ => match method {
             Method::Snapshot => "sending a snapshot",
-            Method::MoveLeader => "moving the leadership",
             Method::Downgrade => "downgrading the cluster",
             _ => "this call",
         },

@@ -199,6 +199,6 @@ tls-max-version: 'TLS1.3'
     assert_eq!(config.auto_compaction, AutoCompaction::Periodic(Duration::from_hours(1)));
     assert_eq!(config.client_tls.cipher_suites.len(), 2);
     let noticed: Vec<_> = notices.iter().map(|notice| notice.setting.split(' ').next().unwrap()).collect();
-    assert_eq!(noticed, ["discovery-fallback", "enable-pprof", "strict-reconfig-check"]);
+    assert_eq!(noticed, ["discovery-fallback", "enable-pprof"]);
     config.validate().unwrap();
 }

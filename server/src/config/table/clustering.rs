@@ -1,7 +1,7 @@
 //! Flags about the cluster: bootstrap, membership, history, checks between members.
 
 use super::super::flag::{
-    Class::{Effect, Ignored, Pending, Refused},
+    Class::{Effect, Ignored, Refused},
     Draft, Flag, Group, Kind, put,
 };
 use super::{rows, set};
@@ -12,8 +12,8 @@ pub(super) static CLUSTERING: &[Flag] = rows! { Clustering:
     "initial-cluster-state" Text "new", "Initial cluster state: new when bootstrapping a cluster, existing when joining one. Ignored on restarts.", Effect(set!(initial_cluster_state));
     "initial-cluster-token" Text "etcd-cluster", "Initial cluster token for bootstrapping, different for every cluster.", Effect(set!(initial_cluster_token));
     "advertise-client-urls" Urls "", "List of this member's client URLs to advertise to the public. Required when --listen-client-urls is given (otherwise the same).", Effect(set!(advertise_client_urls));
-    "strict-reconfig-check" Bool "true", "Reject reconfiguration requests that would cause quorum loss.", Pending(set!(strict_reconfig_check), "membership changes are not served yet");
-    "max-learners" Uint "1", "Maximum number of learners in the cluster.", Pending(set!(max_learners), "membership changes are not served yet");
+    "strict-reconfig-check" Bool "true", "Reject reconfiguration requests that would cause quorum loss.", Effect(set!(strict_reconfig_check));
+    "max-learners" Uint "1", "Maximum number of learners in the cluster.", Effect(set!(max_learners));
     "pre-vote" Bool "true", "Run an additional election phase, so that a returning member does not disturb the cluster.", Effect(set!(pre_vote));
     "auto-compaction-mode" Text "periodic", "How to read --auto-compaction-retention: periodic or revision.", Effect(|draft, text| put(&mut draft.compaction_mode, text));
     "auto-compaction-retention" Text "0", "History to keep: a duration or a number of hours (periodic), a number of revisions (revision); 0 keeps all.", Effect(|draft, text| put(&mut draft.compaction_retention, text));

@@ -12,10 +12,10 @@ pub(super) static MEMBER: &[Flag] = rows! { Member:
     "data-dir" Text "", "Path to the data directory (empty: ${name}.cairn).", Effect(set!(data_dir));
     "wal-dir" Text "", "Path to a directory of its own for the raft log (empty: in the data directory).", Effect(set!(wal_dir));
     "snapshot-count" Uint "10000", "Number of committed commands after which the raft log may be cut.", Effect(set!(snapshot_count));
-    "snapshot-catchup-entries" Uint "5000", "Number of commands kept in the raft log for slow followers when it is cut.", Effect(set!(snapshot_catchup_entries));
+    "snapshot-catchup-entries" Uint "5000", "Number of commands kept in the raft log when it is cut; members that have others keep 256 MiB for them instead.", Effect(set!(snapshot_catchup_entries));
     "heartbeat-interval" Millis "100", "Time (in milliseconds) of a heartbeat interval.", Effect(|draft, text| { draft.config.heartbeat_interval = millis(text)?; Ok(()) });
     "election-timeout" Millis "1000", "Time (in milliseconds) for an election to timeout; at least 5 heartbeat intervals.", Effect(|draft, text| { draft.config.election_timeout = millis(text)?; Ok(()) });
-    "initial-election-tick-advance" Bool "true", "a member without others campaigns at once anyway", Ignored;
+    "initial-election-tick-advance" Bool "true", "a member that starts waits the whole election time-out, and one without others campaigns at once", Ignored;
     "listen-peer-urls" Urls "http://localhost:2380", "List of URLs to listen on for peer traffic.", Effect(set!(listen_peer_urls));
     "listen-client-urls" Urls "http://localhost:2379", "List of URLs to listen on for client gRPC traffic, and HTTP as long as --listen-client-http-urls is not given. http and https may be mixed.", Effect(set!(listen_client_urls));
     "listen-client-http-urls" Urls "", "List of URLs to listen on for HTTP-only client traffic. Takes HTTP away from --listen-client-urls.", Effect(set!(listen_client_http_urls));
@@ -34,8 +34,8 @@ pub(super) static MEMBER: &[Flag] = rows! { Member:
     "grpc-keepalive-timeout" Duration "20s", "Additional duration of wait before closing a non-responsive connection (0 to disable).", Effect(set!(grpc_keepalive_timeout));
     "socket-reuse-port" Bool "false", "Set SO_REUSEPORT on listeners, allowing other processes to bind the same ports.", Effect(set!(socket_reuse_port));
     "socket-reuse-address" Bool "false", "Set SO_REUSEADDR on listeners, allowing to bind an address in TIME_WAIT state.", Effect(set!(socket_reuse_address));
-    "raft-read-timeout" Duration "5s", "there are no connections between members yet", Ignored;
-    "raft-write-timeout" Duration "5s", "there are no connections between members yet", Ignored;
+    "raft-read-timeout" Duration "5s", "Silence on a connection between members after which it counts as dead.", Effect(set!(raft_read_timeout));
+    "raft-write-timeout" Duration "5s", "a connection that takes nothing shows in answers that do not come: see --raft-read-timeout", Ignored;
     "compaction-batch-limit" Uint "1000", "Maximum revisions removed in each step of a compaction.", Effect(set!(compaction_batch_limit));
     "compaction-sleep-interval" Duration "10ms", "Pause between the steps of a compaction.", Effect(set!(compaction_sleep_interval));
     "watch-progress-notify-interval" Duration "10m", "Duration of periodic watch progress notifications.", Pending(set!(watch_progress_notify_interval), "watches are not served yet");

@@ -118,6 +118,7 @@ fn clustering_flags_take_effect() {
     takes_effect("advertise-client-urls", "http://h:1", |c| c.advertise_client_urls = urls(&["http://h:1"]));
     takes_effect("strict-reconfig-check", "false", |c| c.strict_reconfig_check = false);
     takes_effect("max-learners", "2", |c| c.max_learners = 2);
+    takes_effect("raft-read-timeout", "7s", |c| c.raft_read_timeout = Duration::from_secs(7));
     takes_effect("pre-vote", "false", |c| c.pre_vote = false);
     takes_effect("auto-compaction-retention", "2", |c| {
         c.auto_compaction = AutoCompaction::Periodic(Duration::from_hours(2));

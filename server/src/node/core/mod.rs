@@ -32,8 +32,8 @@
 //!
 //! # Caveats
 //!
-//! Membership changes are proposed and applied, but no request asks for them yet. Snapshots for followers that lag too
-//! far are not there.
+//! Snapshots for followers that lag too far are not there: such a follower waits for good. Which membership changes are
+//! allowed is not decided here, but before they are proposed.
 
 mod applying;
 mod queue;
@@ -53,7 +53,7 @@ use self::{
 };
 pub use self::{
     retention::RetentionOptions,
-    start::{check_fit, log_of_new_cluster},
+    start::{FIRST_SNAPSHOT, check_fit, log_of_new_cluster},
 };
 use super::error::{NodeError, ProposeError, ReadIndexError};
 use crate::{
@@ -212,7 +212,10 @@ impl<W, R> Core<W, R> {
     pub fn start(options: CoreOptions, state: State, mut log: LogStart) -> Result<Self, NodeError> {
         let applied = state.applied();
         let member = options.raft.member;
-        check_fit(member, EntryId::new(applied.0, applied.1), state.conf_state(), &mut log)?;
+        if state.members().removed.contains(&member) {
+            return Err(NodeError::Removed { member });
+        }
+        check_fit(EntryId::new(applied.0, applied.1), &mut log)?;
         let before = log.terms.base().index;
         let group = Group::start(&options.raft, applied.0, state.conf_state(), log)
             .map_err(|source| NodeError::Raft { action: "start", source })?;
@@ -338,6 +341,23 @@ impl<W, R> Core<W, R> {
         self.group.transfer_leader(to);
     }
 
+    /// The voter that leadership is best handed over to, if this member leads and there is one that is there.
+    pub fn successor(&self) -> Option<u64> {
+        self.group.successor()
+    }
+
+    /// Whether a member has nearly all of the leader's log, as far as this member knows, which has to lead: at least nine
+    /// tenths, as in etcd.
+    pub fn has_caught_up(&self, member: u64) -> bool {
+        let own = self.group.cache().last();
+        self.group.follower(member).is_some_and(|follower| follower.matched >= own / 10 * 9 + own % 10 * 9 / 10)
+    }
+
+    /// Index of the first entry that the log still holds.
+    pub fn first_index(&self) -> u64 {
+        self.group.cache().before() + 1
+    }
+
     /// Lets a tick of time pass.
     pub fn tick(&mut self) {
         self.now += 1;
@@ -363,7 +383,7 @@ impl<W, R> Core<W, R> {
     /// Notes that the store has durably applied everything up to `index`, whoever made it flush.
     pub fn flushed(&mut self, index: u64) {
         self.retention.flushed(index, self.now);
-        if let Some(index) = self.retention.purge() {
+        if let Some(index) = self.retention.purge(self.alone) {
             self.group.purged_to(index);
             self.out.purge = Some(index);
         }

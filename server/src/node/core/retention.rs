@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 pub struct RetentionOptions {
     /// Commands after which the store is flushed and the log cut (`--snapshot-count`).
     pub snapshot_count: u64,
-    /// Commands kept in the log for slow followers (`--experimental-snapshot-catchup-entries`).
+    /// Commands kept in the log of a member that has no others yet (`--experimental-snapshot-catchup-entries`).
     pub catchup_commands: u64,
     /// Bytes of log that a start may have to replay: the store is flushed when there are more.
     pub unflushed_bytes_max: u64,
@@ -114,7 +114,10 @@ impl Retention {
     }
 
     /// The index up to which the log may be cut now, if that is further than before.
-    pub(super) fn purge(&mut self) -> Option<u64> {
+    ///
+    /// Without others, who would need a snapshot for what is not in the log, commands are enough of a reason; with others
+    /// only bytes are.
+    pub(super) fn purge(&mut self, alone: bool) -> Option<u64> {
         let mut cut = None;
         while let Some(next) = self.marks.get(1).copied() {
             if next.index > self.flushed.index {
@@ -124,7 +127,8 @@ impl Retention {
                 self.flushed.commands - next.commands.min(self.flushed.commands) >= self.options.catchup_commands;
             let too_many_bytes =
                 self.flushed.bytes - self.marks[0].bytes.min(self.flushed.bytes) > self.options.kept_bytes_max;
-            if !enough_commands && !too_many_bytes {
+            let enough = too_many_bytes || (alone && enough_commands);
+            if !enough {
                 break;
             }
             self.marks.pop_front();
@@ -157,13 +161,13 @@ mod tests {
         for index in 2..=101 {
             retention.applied(index, 1, 1);
         }
-        assert_eq!(retention.purge(), None, "nothing is flushed");
+        assert_eq!(retention.purge(true), None, "nothing is flushed");
         assert!(retention.begin_flush(10) && !retention.begin_flush(10));
         retention.flushed(51, 11);
-        assert_eq!(retention.purge(), Some(41));
-        assert_eq!(retention.purge(), None);
+        assert_eq!(retention.purge(true), Some(41));
+        assert_eq!(retention.purge(true), None);
         retention.flushed(101, 12);
-        assert_eq!(retention.purge(), Some(91));
+        assert_eq!(retention.purge(true), Some(91));
     }
 
     #[test]
@@ -173,8 +177,19 @@ mod tests {
             retention.applied(index, 1, 100);
         }
         retention.flushed(101, 0);
-        let cut = retention.purge().unwrap();
+        let cut = retention.purge(true).unwrap();
         assert!((50..=55).contains(&cut), "5,000 bytes of 100 each are kept: {cut}");
+    }
+
+    #[test]
+    fn others_may_need_all_commands_that_there_is_room_for() {
+        let mut retention = retention(10, 1);
+        for index in 2..=1001 {
+            retention.applied(index, 1, 1);
+        }
+        retention.flushed(1001, 0);
+        assert_eq!(retention.purge(false), None);
+        assert_eq!(retention.purge(true), Some(1000));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! All initial members of a cluster start as if each had received the same snapshot: index 1, term 1, the initial
 //! membership. The log begins after it.
 
-use raft::eraftpb::{ConfState, HardState};
+use raft::eraftpb::HardState;
 
 use crate::{
     log::{EntryId, Terms},
@@ -28,7 +28,7 @@ pub fn log_of_new_cluster() -> LogStart {
 ///
 /// Raises the log's term and commit index to what is applied: a commit index that moved alone is not synced, while the
 /// store may well have flushed what was applied because of it.
-pub fn check_fit(member: u64, applied: EntryId, conf_state: &ConfState, log: &mut LogStart) -> Result<(), Unfit> {
+pub fn check_fit(applied: EntryId, log: &mut LogStart) -> Result<(), Unfit> {
     let last = log.terms.last();
     if applied.index < log.terms.base().index {
         return Err(Unfit::LogBeginsTooLate { applied: applied.index, first: log.terms.first_index() });
@@ -53,10 +53,6 @@ pub fn check_fit(member: u64, applied: EntryId, conf_state: &ConfState, log: &mu
     log.hard_state.commit = log.hard_state.commit.max(applied.index);
     if log.hard_state.commit > last.index {
         return Err(Unfit::Commit { commit: log.hard_state.commit, last: last.index });
-    }
-    let members = [&conf_state.voters, &conf_state.learners, &conf_state.voters_outgoing, &conf_state.learners_next];
-    if !members.into_iter().flatten().any(|&id| id == member) {
-        return Err(Unfit::NotAMember { member });
     }
     Ok(())
 }

@@ -3,7 +3,11 @@
 use std::{path::PathBuf, time::Duration};
 
 use crate::{
-    node::{core::RetentionOptions, identity::InitialMember},
+    node::{
+        ChangeRules,
+        core::RetentionOptions,
+        identity::{InitialMember, Origin},
+    },
     raft::RaftOptions,
     state::{PIN_HOLD_MAX, mvcc::index::IndexLimits},
     store::RocksOptions,
@@ -20,10 +24,16 @@ pub struct NodeConfig {
     pub initial_cluster: Vec<InitialMember>,
     /// Tells clusters apart whose members have the same URLs.
     pub token: String,
+    /// For a member that joins a running cluster, what that one told; it counts instead of the flags above.
+    pub origin: Option<Origin>,
     /// Time between a leader's heartbeats, which is a tick.
     pub heartbeat: Duration,
     /// Time without a leader until a follower campaigns, a multiple of `heartbeat`.
     pub election: Duration,
+    /// Whether a member asks if it could win an election before it campaigns.
+    pub pre_vote: bool,
+    /// Which membership changes are allowed.
+    pub rules: ChangeRules,
     /// Bytes of raft log entries kept in memory; those not applied are kept whatever this says.
     pub entry_cache_bytes: usize,
     /// What of the raft log is kept.
@@ -56,8 +66,11 @@ impl NodeConfig {
             initial_cluster: vec![InitialMember { name: name.clone(), peer_urls }],
             name,
             token: "etcd-cluster".to_owned(),
+            origin: None,
             heartbeat: Duration::from_millis(100),
             election: Duration::from_secs(1),
+            pre_vote: true,
+            rules: ChangeRules::default(),
             entry_cache_bytes: RaftOptions::CACHE_BYTES,
             retention: RetentionOptions::default(),
             segment_bytes: 64 << 20,

@@ -10,18 +10,24 @@ use std::{
 
 use bytes::Bytes;
 use raft::eraftpb::{Entry, Message};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use super::budget::Budget;
 use crate::{
-    node::{NodeError, NodeMetrics, ProposeError, ReadIndexError, core::CoreStatus, identity::Identity},
+    node::{
+        NodeError, NodeMetrics, ProposeError, ReadIndexError,
+        core::{CoreStatus, FIRST_SNAPSHOT},
+        identity::Identity,
+    },
     state::{
-        Alarms, Answer, Members, Reader, Views,
+        Alarms, Answer, MemberChange, Members, Reader, Views,
         command::{self, Command, Request, RequestId},
     },
     store::{Store, StoreSize},
 };
 
+/// KiB of messages of other members that may wait for the replica's task; then their connections have to wait.
+const PEER_KIB_MAX: u32 = 64 << 10;
 /// What is stored says everything that this version of the API can say.
 const STORAGE_VERSION: &str = "3.7.0";
 
@@ -39,13 +45,34 @@ pub(super) type ReadLeave = oneshot::Sender<Result<(), ReadIndexError>>;
 /// What the replica task is told.
 #[derive(Debug)]
 pub(super) enum Input {
-    Propose { counter: u64, command: Bytes, writer: Writer },
+    Propose {
+        counter: u64,
+        command: Bytes,
+        writer: Writer,
+    },
     Read(ReadLeave),
-    Message(Message),
-    Unreachable(u64),
+    /// A message of another member, and its room in what may wait.
+    Message(Message, OwnedSemaphorePermit),
+    /// A command that another member forwarded.
+    Forwarded(Bytes, OwnedSemaphorePermit),
+    /// A membership change, to be checked and proposed if this member leads.
+    Change {
+        counter: u64,
+        change: MemberChange,
+        writer: Writer,
+    },
+    /// Leadership is to be handed over.
+    Transfer(u64),
+    /// Another member says that this one was removed from the cluster.
+    Removed,
     Synced(u64),
-    Purged { size_bytes: u64 },
-    Fetched { id: u64, entries: Vec<Entry> },
+    Purged {
+        size_bytes: u64,
+    },
+    Fetched {
+        id: u64,
+        entries: Vec<Entry>,
+    },
     Flushed(u64),
     Failed(NodeError),
     Stop,
@@ -87,10 +114,21 @@ pub struct NodeStatus {
     pub is_learner: bool,
 }
 
+/// How far back a member's log goes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct History {
+    /// The members that the cluster began with, before the first entry there ever was; empty if that is not known.
+    pub initial: Vec<cairn_proto::etcdserverpb::Member>,
+    /// Index of the first entry that the log still holds.
+    pub first_index: u64,
+}
+
 /// What the replica shows to everybody.
 pub(super) struct Shared {
     pub(super) identity: Identity,
     pub(super) nonce: u64,
+    /// Index of the first entry that the cluster's log ever had.
+    pub(super) first_entry: u64,
     counter: AtomicU64,
     pub(super) budget: Budget,
     pub(super) metrics: NodeMetrics,
@@ -99,10 +137,15 @@ pub(super) struct Shared {
     term: AtomicU64,
     committed: AtomicU64,
     applied: AtomicU64,
+    /// Index of the first entry that the log still holds.
+    pub(super) first_index: AtomicU64,
     learner: AtomicBool,
     reads_locally: AtomicBool,
     size: parking_lot::Mutex<StoreSize>,
     failed: AtomicBool,
+    /// Room for what other members sent.
+    peer_room: Arc<Semaphore>,
+    leader_seen: watch::Sender<u64>,
     fatal: watch::Sender<Option<Arc<NodeError>>>,
     stopped: watch::Sender<bool>,
 }
@@ -112,6 +155,7 @@ impl Shared {
         Self {
             identity,
             nonce,
+            first_entry: FIRST_SNAPSHOT.index + 1,
             counter: AtomicU64::new(0),
             budget,
             metrics: NodeMetrics::default(),
@@ -120,10 +164,13 @@ impl Shared {
             term: AtomicU64::new(0),
             committed: AtomicU64::new(0),
             applied: AtomicU64::new(0),
+            first_index: AtomicU64::new(u64::MAX),
             learner: AtomicBool::new(false),
             reads_locally: AtomicBool::new(false),
             size: parking_lot::Mutex::default(),
             failed: AtomicBool::new(false),
+            peer_room: Arc::new(Semaphore::new(PEER_KIB_MAX as usize)),
+            leader_seen: watch::Sender::new(0),
             fatal: watch::Sender::new(None),
             stopped: watch::Sender::new(false),
         }
@@ -137,6 +184,7 @@ impl Shared {
         self.learner.store(status.learner, Ordering::Relaxed);
         // Who sees it set also sees what the state machine published before.
         self.reads_locally.store(status.reads_locally && !self.has_failed(), Ordering::Release);
+        self.leader_seen.send_if_modified(|leader| std::mem::replace(leader, status.standing.leader) != *leader);
     }
 
     pub(super) fn set_size(&self, size: StoreSize) {
@@ -255,6 +303,12 @@ impl NodeHandle {
         self.views.members()
     }
 
+    /// How far back the log goes.
+    pub fn history(&self) -> History {
+        let initial = self.members().initial.clone();
+        History { initial, first_index: self.shared.first_index.load(Ordering::Relaxed) }
+    }
+
     /// The raised alarms.
     pub fn alarms(&self) -> Arc<Alarms> {
         self.views.alarms()
@@ -299,16 +353,62 @@ impl NodeHandle {
         let _ = self.inbox.send(Input::Failed(error));
     }
 
-    /// Takes a message of another member.
-    pub fn step(&self, message: Message) {
-        // If the task has ended there is nobody to take it.
-        let _ = self.inbox.send(Input::Message(message));
+    /// Takes a message of another member, which had `bytes`. Waits while too much of other members waits already.
+    pub async fn step(&self, message: Message, bytes: usize) {
+        if let Some(room) = self.peer_room(bytes).await {
+            // If the task has ended there is nobody to take it.
+            let _ = self.inbox.send(Input::Message(message, room));
+        }
     }
 
-    /// Notes that messages to another member were lost.
-    pub fn unreachable(&self, member: u64) {
-        // If the task has ended nobody cares.
-        let _ = self.inbox.send(Input::Unreachable(member));
+    /// Takes an encoded command that another member forwarded, to be proposed if this member leads. Waits like
+    /// [`step`](Self::step).
+    pub async fn forwarded(&self, command: Bytes) {
+        if let Some(room) = self.peer_room(command.len()).await {
+            // If the task has ended there is nobody to take it.
+            let _ = self.inbox.send(Input::Forwarded(command, room));
+        }
+    }
+
+    async fn peer_room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let kib = u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX).min(PEER_KIB_MAX);
+        // The semaphore is never closed.
+        Arc::clone(&self.shared.peer_room).acquire_many_owned(kib).await.ok()
+    }
+
+    /// Notes that another member says that this one was removed from the cluster.
+    pub fn removed(&self) {
+        // If the task has ended there is nothing left to end.
+        let _ = self.inbox.send(Input::Removed);
+    }
+
+    /// Changes the membership, as leader: checks that the change is allowed, proposes it and waits until it is applied.
+    pub async fn change_members(&self, change: MemberChange) -> Result<(), ProposeError> {
+        let shared = &*self.shared;
+        let counter = shared.counter.fetch_add(1, Ordering::Relaxed) + 1;
+        if !shared.budget.take(0) {
+            shared.metrics.requests_refused.inc();
+            return Err(ProposeError::TooManyRequests);
+        }
+        let (result, answer) = oneshot::channel();
+        let writer = Writer { result, bytes: 0 };
+        if self.inbox.send(Input::Change { counter, change, writer }).is_err() {
+            return Err(ProposeError::Stopped);
+        }
+        let answer = answer.await.unwrap_or(Err(ProposeError::Stopped))?;
+        answer.outcome.map(drop).map_err(ProposeError::Refused)
+    }
+
+    /// Begins to hand leadership over to another voter, if this member leads. Whether it succeeds shows in
+    /// [`leader_seen`](Self::leader_seen).
+    pub fn transfer_leader(&self, to: u64) {
+        // If the task has ended it leads no more.
+        let _ = self.inbox.send(Input::Transfer(to));
+    }
+
+    /// The leader that this member knows, 0 for none, as it changes.
+    pub fn leader_seen(&self) -> watch::Receiver<u64> {
+        self.shared.leader_seen.subscribe()
     }
 
     /// Stops the replica: what was accepted is finished, log and store are brought to a point from which the next start

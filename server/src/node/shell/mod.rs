@@ -5,6 +5,7 @@
 //!   NodeHandle (any thread) --inbox--> replica task --batches--> log thread (write, fdatasync) --Synced--> inbox
 //!                                          |----------flush----> flush thread (store flush)    --Flushed-> inbox
 //!                                          |                     compaction thread (small steps over index and store)
+//!                                          |--messages-----> Transport (the connections to the other members)
 //!                                          '--answers--> oneshot of each request
 //! ```
 //!
@@ -37,7 +38,9 @@ mod replica;
 mod start;
 #[cfg(test)]
 mod tests;
+mod transport;
 
 pub use config::NodeConfig;
-pub use handle::{NodeHandle, NodeStatus};
-pub use start::start;
+pub use handle::{History, NodeHandle, NodeStatus};
+pub use start::{is_new, start, start_member};
+pub use transport::{Alone, Transport};

@@ -10,14 +10,17 @@ use tokio::{
 use super::{
     background::Background,
     handle::{Input, ReadLeave, Shared, Writer},
+    transport::Transport,
 };
 use crate::{
     log::{Batch, DataDirLock, LogSender, LogThread, TryAppendError},
     node::{
         NodeError, ProposeError, ReadIndexError,
         core::{Core, CoreStatus},
+        membership::{ChangeRules, Judge},
     },
-    raft::InFlight,
+    raft::{InFlight, Role},
+    state::{MemberChange, Members, command::RequestId},
 };
 
 /// Inputs taken from the inbox at once.
@@ -29,6 +32,9 @@ const SLOW_APPLY: Duration = Duration::from_millis(100);
 /// How long a shutdown waits for what was accepted to be finished.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 
+/// Ticks that a member goes on after it was removed, so that the others learn of it.
+const LEAVE_TICKS: u32 = 10;
+
 /// The replica task.
 pub(super) struct Replica {
     pub(super) core: Core<Writer, ReadLeave>,
@@ -39,6 +45,16 @@ pub(super) struct Replica {
     pub(super) background: Background,
     pub(super) lock: Arc<DataDirLock>,
     pub(super) tick: Duration,
+    pub(super) transport: Arc<dyn Transport>,
+    pub(super) rules: ChangeRules,
+    /// The members as the transport was last told.
+    pub(super) members: Arc<Members>,
+    /// Members to whom something could not be sent since the core was last told.
+    pub(super) unreachable: Vec<u64>,
+    /// Ticks that handing leadership over may take before a stop.
+    pub(super) transfer_ticks: u32,
+    /// Ticks until the end, once this member was removed from the cluster.
+    pub(super) leaving: Option<u32>,
     /// Writes for which the log thread's queue had no room.
     pub(super) held_back: VecDeque<Batch>,
     pub(super) seen: Option<CoreStatus>,
@@ -85,7 +101,11 @@ impl Replica {
             tokio::select! {
                 // Time first: it comes seldom, and under load there is always something in the inbox.
                 biased;
-                _ = ticks.tick() => self.core.tick(),
+                _ = ticks.tick() => {
+                    if let Some(end) = self.tick() {
+                        return end;
+                    }
+                }
                 received = self.inbox.recv_many(&mut inputs, INPUTS_MAX) => {
                     // Without handles there is nobody left to serve.
                     if received == 0 {
@@ -100,21 +120,33 @@ impl Replica {
         }
     }
 
+    fn tick(&mut self) -> Option<End> {
+        self.core.tick();
+        let left = self.leaving.as_mut()?;
+        *left = left.saturating_sub(1);
+        (*left == 0).then(|| End::Failed(NodeError::Removed { member: self.shared.identity.member }))
+    }
+
     /// Gives inputs to the core.
     fn take(&mut self, inputs: &mut Vec<Input>) -> Option<End> {
         let mut end = None;
         for input in inputs.drain(..) {
             match input {
-                Input::Propose { writer, .. } if self.stopping => refuse_write(&self.shared, writer),
+                Input::Propose { writer, .. } | Input::Change { writer, .. } if self.stopping => {
+                    refuse_write(&self.shared, writer);
+                }
                 Input::Read(leave) if self.stopping => refuse_read(&self.shared, leave),
                 Input::Propose { counter, command, writer } => self.core.propose(counter, command, writer),
                 Input::Read(leave) => self.core.read_index(leave),
-                Input::Message(message) => {
+                Input::Message(message, _room) => {
                     if let Err(refused) = self.core.step(message) {
                         tracing::warn!(%refused, "message of a peer refused");
                     }
                 }
-                Input::Unreachable(member) => self.core.unreachable(member),
+                Input::Forwarded(command, _room) => self.core.forwarded(command),
+                Input::Change { counter, change, writer } => self.change(counter, &change, writer),
+                Input::Transfer(to) => self.core.transfer_leader(to),
+                Input::Removed => self.leave(),
                 Input::Synced(number) => self.core.synced(number),
                 Input::Purged { size_bytes } => drop(self.shared.metrics.wal_size.set(size_bytes as i64)),
                 Input::Fetched { id, entries } => self.core.fetched(id, entries),
@@ -182,9 +214,17 @@ impl Replica {
             }
         }
         let out = &mut self.core.out;
-        // There is no transport to other members yet: a cluster has one member.
-        out.messages.clear();
-        out.forwards.clear();
+        for message in out.messages.drain(..) {
+            let to = message.to;
+            if !self.transport.send(message) && !self.unreachable.contains(&to) {
+                self.unreachable.push(to);
+            }
+        }
+        for (leader, command) in out.forwards.drain(..) {
+            if !self.transport.forward(leader, command) {
+                tracing::debug!(leader = format_args!("{leader:x}"), "a command for the leader could not be sent");
+            }
+        }
         for fetch in out.fetches.drain(..) {
             self.background.fetch(fetch);
         }
@@ -195,8 +235,64 @@ impl Replica {
             // A stopped thread has reported why.
             let _ = self.log_sender.purge(index);
         }
+        for member in self.unreachable.drain(..) {
+            self.core.unreachable(member);
+        }
         self.deliver();
         Ok(())
+    }
+
+    /// Checks a membership change and proposes it.
+    fn change(&mut self, counter: u64, change: &MemberChange, writer: Writer) {
+        match self.allow(change) {
+            Ok(conf_change) => {
+                let id = RequestId { member: self.shared.identity.member, nonce: self.shared.nonce, counter };
+                tracing::info!(?change, "proposing a membership change");
+                self.core.propose_conf_change(counter, conf_change, &change.encode(id), writer);
+            }
+            Err(error) => {
+                tracing::warn!(?change, %error, "refused a membership change");
+                self.core.out.answers.push((writer, Err(error)));
+            }
+        }
+    }
+
+    fn allow(&self, change: &MemberChange) -> Result<raft::eraftpb::ConfChangeV2, ProposeError> {
+        if self.core.status().standing.role != Role::Leader {
+            return Err(ProposeError::NotLeader);
+        }
+        if matches!(change, MemberChange::Add(_)) && self.core.first_index() > self.shared.first_entry {
+            return Err(ProposeError::NeedsSnapshot);
+        }
+        let judge = Judge {
+            rules: self.rules,
+            own: self.shared.identity.member,
+            members: &self.core.state().members(),
+            connected_for: &|member| self.transport.connected_for(member),
+            caught_up: &|member| self.core.has_caught_up(member),
+        };
+        judge.judge(change).map_err(ProposeError::Refused)
+    }
+
+    /// This member is none any more: goes on for a moment, so that what it knows of its removal reaches the others.
+    fn leave(&mut self) {
+        if self.leaving.is_none() {
+            tracing::warn!("this member was removed from the cluster; stopping");
+            self.leaving = Some(LEAVE_TICKS);
+        }
+    }
+
+    /// Sees whether the members changed.
+    fn see_members(&mut self) {
+        let members = self.core.state().members();
+        if Arc::ptr_eq(&members, &self.members) {
+            return;
+        }
+        self.transport.members_changed(&members);
+        if members.removed.contains(&self.shared.identity.member) {
+            self.leave();
+        }
+        self.members = members;
     }
 
     /// Answers whoever can be answered.
@@ -216,6 +312,8 @@ impl Replica {
 
     /// Shows how the core is doing.
     fn publish(&mut self) {
+        self.see_members();
+        self.shared.first_index.store(self.core.first_index(), std::sync::atomic::Ordering::Relaxed);
         let status = self.core.status();
         if self.seen == Some(status) {
             return;
@@ -243,11 +341,24 @@ impl Replica {
         let mut ticks = self.ticks();
         let mut inputs = Vec::new();
         self.stopping = true;
-        while self.core.status().pending > 0 {
+        if let Some(successor) = self.core.successor() {
+            tracing::info!(successor = format_args!("{successor:x}"), "handing leadership over");
+            self.core.transfer_leader(successor);
+            if let Err(error) = self.work().await {
+                return self.shared.fail(error);
+            }
+        }
+        // A transfer gives up after an election time-out; then there is no successor that could be waited for.
+        let mut transfer_ticks = self.transfer_ticks;
+        let hands_over = |core: &Core<_, _>, left: u32| left > 0 && core.successor().is_some();
+        while self.core.status().pending > 0 || hands_over(&self.core, transfer_ticks) {
             tokio::select! {
                 biased;
                 () = tokio::time::sleep_until(until) => return,
-                _ = ticks.tick() => self.core.tick(),
+                _ = ticks.tick() => {
+                    transfer_ticks = transfer_ticks.saturating_sub(1);
+                    self.core.tick();
+                }
                 received = self.inbox.recv_many(&mut inputs, INPUTS_MAX) => {
                     if received == 0 {
                         return;
@@ -273,7 +384,7 @@ impl Replica {
         self.inbox.close();
         while let Ok(input) = self.inbox.try_recv() {
             match input {
-                Input::Propose { writer, .. } => refuse_write(&self.shared, writer),
+                Input::Propose { writer, .. } | Input::Change { writer, .. } => refuse_write(&self.shared, writer),
                 Input::Read(leave) => refuse_read(&self.shared, leave),
                 _ => {}
             }

@@ -12,6 +12,7 @@ use super::{
     directory::Directory,
     handle::{Input, Reports, Shared},
     replica::Replica,
+    transport::{Alone, Transport},
 };
 use crate::{
     log::{
@@ -28,9 +29,23 @@ use crate::{
     store::{StateDir, Store},
 };
 
-/// Starts a node and its threads; the replica's task runs on `runtime`. Reads what is on the disk, so it takes its
-/// time: not to be called on a runtime's thread.
+/// Whether there is no member's state in `data_dir` yet, so that a start needs to be told who the member is.
+pub fn is_new(data_dir: &std::path::Path) -> bool {
+    !data_dir.join("member").join("CURRENT").exists()
+}
+
+/// Starts a node that has no way to other members. See [`start_member`].
 pub fn start(config: &NodeConfig, runtime: &Handle) -> Result<NodeHandle, NodeError> {
+    start_member(config, runtime, Arc::new(Alone))
+}
+
+/// Starts a node and its threads; the replica's task runs on `runtime` and sends to other members through `transport`.
+/// Reads what is on the disk, so it takes its time: not to be called on a runtime's thread.
+pub fn start_member(
+    config: &NodeConfig,
+    runtime: &Handle,
+    transport: Arc<dyn Transport>,
+) -> Result<NodeHandle, NodeError> {
     let directory = Directory::open(&config.data_dir)?;
     let disk: Arc<dyn Disk> = Arc::new(directory.log_disk(config.record_syncs)?);
     let found = Log::identity(disk.as_ref())?;
@@ -83,7 +98,7 @@ pub fn start(config: &NodeConfig, runtime: &Handle) -> Result<NodeHandle, NodeEr
     );
 
     let core = Core::start(core_options(config, identity, nonce), state, log_start)?;
-    run(config, runtime, directory.lock, identity, nonce, core, log, store, compactions)
+    run(config, runtime, directory.lock, identity, nonce, core, log, store, compactions, transport)
 }
 
 #[expect(clippy::too_many_arguments, reason = "called once, with what was put together one after the other")]
@@ -97,6 +112,7 @@ fn run(
     log: Log,
     store: Arc<dyn Store>,
     compactions: crossbeam_channel::Receiver<()>,
+    transport: Arc<dyn Transport>,
 ) -> Result<NodeHandle, NodeError> {
     let lock = Arc::new(lock);
     let budget = Budget::new(config.requests_max, config.requests_bytes_max);
@@ -120,6 +136,12 @@ fn run(
         background,
         lock,
         tick: config.heartbeat,
+        transport,
+        rules: config.rules,
+        members: Arc::default(),
+        unreachable: Vec::new(),
+        transfer_ticks: u32::try_from(config.election_ticks()).unwrap_or(u32::MAX),
+        leaving: None,
         held_back: VecDeque::new(),
         seen: None,
         stopping: false,
@@ -152,6 +174,7 @@ fn core_options(config: &NodeConfig, identity: Identity, nonce: u64) -> CoreOpti
     let raft = RaftOptions {
         election_ticks: config.election_ticks(),
         cache_bytes: config.entry_cache_bytes,
+        pre_vote: config.pre_vote,
         ..RaftOptions::new(identity.member, rand::random())
     };
     CoreOptions {
@@ -168,6 +191,9 @@ fn core_options(config: &NodeConfig, identity: Identity, nonce: u64) -> CoreOpti
 
 /// Who this member is by its flags.
 fn identity_of_flags(config: &NodeConfig) -> Result<Identity, NodeError> {
+    if let Some(origin) = &config.origin {
+        return Ok(origin.identity);
+    }
     let bad = |reason| NodeError::Directory { path: config.data_dir.clone(), reason };
     let own = config.initial_cluster.iter().find(|member| member.name == config.name);
     let own = own.ok_or_else(|| {
@@ -208,7 +234,10 @@ fn begin_cluster(
         peer_urls: member.peer_urls.clone(),
         ..Member::default()
     };
-    let members = config.initial_cluster.iter().map(member).collect();
+    let members = match &config.origin {
+        Some(origin) => origin.members.clone(),
+        None => config.initial_cluster.iter().map(member).collect(),
+    };
     state.bootstrap(&Membership { cluster_id: identity.cluster, members }, first.index, first.term)?;
     Ok(start)
 }

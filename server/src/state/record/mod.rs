@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `meta` | `format` | [`mod@format`]: version of everything below |
 //! | `meta` | `cluster` | [`cluster`]: the cluster's id |
+//! | `meta` | `initial` | [`initial`]: the members that the cluster began with |
 //! | `meta` | `applied` | [`applied`]: index and term of the newest applied raft entry |
 //! | `meta` | `revision` | [`current`]: the store's revision |
 //! | `meta` | `compaction/scheduled` | [`scheduled`]: the newest compactions asked for |
@@ -29,6 +30,7 @@ pub mod current;
 pub mod downgrade;
 pub mod finished;
 pub mod format;
+pub mod initial;
 pub mod lease;
 pub mod member;
 pub mod scheduled;

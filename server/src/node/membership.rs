@@ -1,0 +1,241 @@
+//! Which membership changes are allowed, and what raft is told of them.
+//!
+//! Only the leader decides, and only while no other change is under way: what is allowed then still is when the change
+//! is applied. The rules are etcd's, texts and order included.
+
+use std::time::Duration;
+
+use cairn_proto::{ApiError, etcdserverpb::Member};
+use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2};
+
+use crate::state::{MemberChange, Members};
+
+/// A member counts as healthy after it has been connected for so long.
+const HEALTHY_AFTER: Duration = Duration::from_secs(5);
+
+/// What a cluster allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChangeRules {
+    /// Refuse changes after which there might be no quorum (`--strict-reconfig-check`).
+    pub strict: bool,
+    /// Learners that the cluster may have (`--max-learners`).
+    pub learners_max: usize,
+}
+
+impl Default for ChangeRules {
+    fn default() -> Self {
+        Self { strict: true, learners_max: 1 }
+    }
+}
+
+/// What the leader knows when it judges a change.
+pub(super) struct Judge<'a> {
+    pub(super) rules: ChangeRules,
+    /// The leader.
+    pub(super) own: u64,
+    pub(super) members: &'a Members,
+    /// For how long a member has been connected to the leader.
+    pub(super) connected_for: &'a dyn Fn(u64) -> Option<Duration>,
+    /// Whether a learner has nearly everything that the leader has.
+    pub(super) caught_up: &'a dyn Fn(u64) -> bool,
+}
+
+impl Judge<'_> {
+    /// What raft has to be told so that it makes `change`.
+    pub(super) fn judge(&self, change: &MemberChange) -> Result<ConfChangeV2, ApiError> {
+        match change {
+            MemberChange::Add(member) => self.add(member),
+            MemberChange::Remove(id) => self.remove(*id),
+            MemberChange::Update { id, peer_urls } => self.update(*id, peer_urls),
+            MemberChange::Promote(id) => self.promote(*id),
+        }
+    }
+
+    fn add(&self, member: &Member) -> Result<ConfChangeV2, ApiError> {
+        if self.rules.strict {
+            if !member.is_learner && !self.has_quorum_with_new(0) {
+                return Err(ApiError::MemberNotEnoughStarted);
+            }
+            let healthy = |member: &Member| self.connected_since(member.id, HEALTHY_AFTER);
+            if !self.voters().all(healthy) {
+                return Err(ApiError::Unhealthy);
+            }
+        }
+        if self.members.members.contains_key(&member.id) || self.members.removed.contains(&member.id) {
+            return Err(ApiError::MemberExists);
+        }
+        self.check_urls(member.id, &member.peer_urls)?;
+        if member.is_learner && self.learners() >= self.rules.learners_max {
+            return Err(ApiError::TooManyLearners);
+        }
+        Ok(single(kind(member.is_learner), member.id))
+    }
+
+    fn remove(&self, id: u64) -> Result<ConfChangeV2, ApiError> {
+        let member = self.members.members.get(&id).ok_or(ApiError::MemberNotFound)?;
+        let alone = self.members.members.len() == 1;
+        if self.rules.strict && !member.is_learner {
+            let others: Vec<&Member> = self.voters().filter(|voter| voter.id != id).collect();
+            let started = others.iter().filter(|voter| is_started(voter)).count();
+            if started < others.len() / 2 + 1 {
+                return Err(ApiError::MemberNotEnoughStarted);
+            }
+            // Whoever is down is not part of the quorum that is there.
+            if (self.connected_for)(id).is_some() {
+                let active = self.voters().filter(|voter| self.connected_since(voter.id, HEALTHY_AFTER)).count();
+                if active.saturating_sub(1) < others.len() / 2 + 1 {
+                    return Err(ApiError::Unhealthy);
+                }
+            }
+        }
+        if alone {
+            return Err(ApiError::MemberNotEnoughStarted);
+        }
+        Ok(single(ConfChangeType::RemoveNode, id))
+    }
+
+    /// Raft knows no addresses: it is told what it knows already, so that the change has its place in the log.
+    fn update(&self, id: u64, peer_urls: &[String]) -> Result<ConfChangeV2, ApiError> {
+        let member = self.members.members.get(&id).ok_or(ApiError::MemberNotFound)?;
+        self.check_urls(id, peer_urls)?;
+        Ok(single(kind(member.is_learner), id))
+    }
+
+    fn promote(&self, id: u64) -> Result<ConfChangeV2, ApiError> {
+        let member = self.members.members.get(&id).ok_or(ApiError::MemberNotFound)?;
+        if !member.is_learner {
+            return Err(ApiError::MemberNotLearner);
+        }
+        if !(self.caught_up)(id) {
+            return Err(ApiError::LearnerNotReady);
+        }
+        if self.rules.strict && !self.has_quorum_with_new(1) {
+            return Err(ApiError::MemberNotEnoughStarted);
+        }
+        Ok(single(ConfChangeType::AddNode, id))
+    }
+
+    /// Whether those that were ever started, and `new_started` new ones, are a quorum after one more voter. One that is
+    /// alone may always get a second one.
+    fn has_quorum_with_new(&self, new_started: usize) -> bool {
+        let (voters, started) = (self.voters().count() + 1, self.voters().filter(|voter| is_started(voter)).count());
+        (voters == 2 && started == 1) || started + new_started > voters / 2
+    }
+
+    fn check_urls(&self, own: u64, urls: &[String]) -> Result<(), ApiError> {
+        let others = self.members.members.values().filter(|member| member.id != own);
+        let taken = others.flat_map(|member| &member.peer_urls).any(|url| urls.contains(url));
+        if taken { Err(ApiError::PeerUrlExists) } else { Ok(()) }
+    }
+
+    fn connected_since(&self, member: u64, time: Duration) -> bool {
+        member == self.own || (self.connected_for)(member).is_some_and(|connected| connected >= time)
+    }
+
+    fn voters(&self) -> impl Iterator<Item = &Member> {
+        self.members.members.values().filter(|member| !member.is_learner)
+    }
+
+    fn learners(&self) -> usize {
+        self.members.members.len() - self.voters().count()
+    }
+}
+
+/// A member has a name from its first start on.
+fn is_started(member: &Member) -> bool {
+    !member.name.is_empty()
+}
+
+fn kind(is_learner: bool) -> ConfChangeType {
+    if is_learner { ConfChangeType::AddLearnerNode } else { ConfChangeType::AddNode }
+}
+
+fn single(kind: ConfChangeType, id: u64) -> ConfChangeV2 {
+    let mut change = ConfChangeSingle { node_id: id, ..ConfChangeSingle::default() };
+    change.set_change_type(kind);
+    ConfChangeV2 { changes: vec![change], ..ConfChangeV2::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(id: u64, name: &str, is_learner: bool) -> Member {
+        Member {
+            id,
+            name: name.to_owned(),
+            peer_urls: vec![format!("http://h{id}:1")],
+            is_learner,
+            ..Member::default()
+        }
+    }
+
+    /// A cluster of `members`, led by 1, of which those in `connected` have long been connected.
+    fn judge(members: &[Member], connected: &[u64], change: &MemberChange) -> Result<ConfChangeV2, ApiError> {
+        let members = Members {
+            members: members.iter().map(|member| (member.id, member.clone())).collect(),
+            removed: [99].into(),
+            ..Members::default()
+        };
+        let connected_for = |id| connected.contains(&id).then_some(HEALTHY_AFTER);
+        let judge = Judge {
+            rules: ChangeRules::default(),
+            own: 1,
+            members: &members,
+            connected_for: &connected_for,
+            caught_up: &|id| connected.contains(&id),
+        };
+        judge.judge(change)
+    }
+
+    fn three() -> [Member; 3] {
+        [member(1, "a", false), member(2, "b", false), member(3, "c", false)]
+    }
+
+    #[test]
+    fn a_voter_is_added_only_to_a_cluster_that_is_well() {
+        let add = |id| MemberChange::Add(member(id, "", false));
+        assert_eq!(judge(&three(), &[2, 3], &add(4)), Ok(single(ConfChangeType::AddNode, 4)));
+        assert_eq!(judge(&three(), &[2], &add(4)), Err(ApiError::Unhealthy));
+        assert_eq!(judge(&three(), &[2, 3], &add(3)), Err(ApiError::MemberExists));
+        assert_eq!(judge(&three(), &[2, 3], &add(99)), Err(ApiError::MemberExists), "ids never come back");
+        assert_eq!(judge(&[member(1, "a", false)], &[], &add(2)), Ok(single(ConfChangeType::AddNode, 2)));
+        let second_not_started = [member(1, "a", false), member(2, "", false)];
+        assert_eq!(judge(&second_not_started, &[], &add(3)), Err(ApiError::MemberNotEnoughStarted));
+    }
+
+    #[test]
+    fn no_two_members_have_a_url_in_common() {
+        let mut new = member(4, "", true);
+        new.peer_urls.push("http://h2:1".to_owned());
+        assert_eq!(judge(&three(), &[2, 3], &MemberChange::Add(new)), Err(ApiError::PeerUrlExists));
+        let move_to = |url: &str| MemberChange::Update { id: 2, peer_urls: vec![url.to_owned()] };
+        assert_eq!(judge(&three(), &[2, 3], &move_to("http://h3:1")), Err(ApiError::PeerUrlExists));
+        assert_eq!(judge(&three(), &[2, 3], &move_to("http://h2:1")), Ok(single(ConfChangeType::AddNode, 2)));
+    }
+
+    #[test]
+    fn a_learner_is_promoted_once_it_has_caught_up_and_an_update_promotes_nobody() {
+        let members = [member(1, "a", false), member(2, "b", true)];
+        assert_eq!(judge(&members, &[], &MemberChange::Promote(2)), Err(ApiError::LearnerNotReady));
+        assert_eq!(judge(&members, &[2], &MemberChange::Promote(2)), Ok(single(ConfChangeType::AddNode, 2)));
+        assert_eq!(judge(&members, &[2], &MemberChange::Promote(1)), Err(ApiError::MemberNotLearner));
+        assert_eq!(judge(&members, &[2], &MemberChange::Promote(3)), Err(ApiError::MemberNotFound));
+        let update = MemberChange::Update { id: 2, peer_urls: vec!["http://new:1".to_owned()] };
+        assert_eq!(judge(&members, &[2], &update), Ok(single(ConfChangeType::AddLearnerNode, 2)));
+        let another = MemberChange::Add(member(3, "", true));
+        assert_eq!(judge(&members, &[2], &another), Err(ApiError::TooManyLearners));
+    }
+
+    #[test]
+    fn nobody_leaves_whom_the_quorum_needs() {
+        let remove = |id| MemberChange::Remove(id);
+        assert_eq!(judge(&three(), &[2, 3], &remove(3)), Ok(single(ConfChangeType::RemoveNode, 3)));
+        assert_eq!(judge(&three(), &[2], &remove(2)), Err(ApiError::Unhealthy));
+        assert_eq!(judge(&three(), &[2], &remove(3)), Ok(single(ConfChangeType::RemoveNode, 3)), "it is down anyway");
+        assert_eq!(judge(&three(), &[2, 3], &remove(9)), Err(ApiError::MemberNotFound));
+        assert_eq!(judge(&[member(1, "a", false)], &[], &remove(1)), Err(ApiError::MemberNotEnoughStarted));
+        let not_started = [member(1, "a", false), member(2, "", false), member(3, "c", false)];
+        assert_eq!(judge(&not_started, &[2, 3], &remove(3)), Err(ApiError::MemberNotEnoughStarted));
+    }
+}

@@ -1,0 +1,44 @@
+//! What carries messages to the other members, as the replica's task sees it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use raft::eraftpb::Message;
+
+use crate::state::Members;
+
+/// Carries messages to the other members. Called on the replica's task: nothing here may wait.
+pub trait Transport: Send + Sync {
+    /// Takes a message for the member that it names. `false`: it is lost, because there is no connection or too much
+    /// waits for it already. A message that was taken may still get lost.
+    fn send(&self, message: Message) -> bool;
+
+    /// Takes an encoded command for the member `to` to propose. `false`: it is lost.
+    fn forward(&self, to: u64, command: Bytes) -> bool;
+
+    /// Notes who the members are now.
+    fn members_changed(&self, members: &Members);
+
+    /// For how long there has been a connection to `member` without an interruption; `None` if there is none.
+    fn connected_for(&self, member: u64) -> Option<Duration>;
+}
+
+/// The transport of a member that has no others.
+#[derive(Debug, Clone, Copy)]
+pub struct Alone;
+
+impl Transport for Alone {
+    fn send(&self, _: Message) -> bool {
+        false
+    }
+
+    fn forward(&self, _: u64, _: Bytes) -> bool {
+        false
+    }
+
+    fn members_changed(&self, _: &Members) {}
+
+    fn connected_for(&self, _: u64) -> Option<Duration> {
+        None
+    }
+}

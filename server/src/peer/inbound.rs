@@ -1,0 +1,97 @@
+//! What arrives from one member: every byte is checked before it goes any further.
+
+use bytes::Bytes;
+use cairn_proto::peer::Frame;
+use prost_raft::Message as _;
+use raft::eraftpb::Message;
+
+use super::{metrics::InboundMetrics, registry::Local};
+use crate::state::command;
+
+/// Why a frame is not taken; the stream ends with it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum BadFrame {
+    #[error("a message of raft does not decode: {0}")]
+    Message(String),
+    #[error("a message names member {named:x} as its sender, on the stream of member {from:x}")]
+    Sender { named: u64, from: u64 },
+    #[error("a forwarded command does not decode: {0}")]
+    Command(String),
+    #[error("a forwarded command is of member {named:x}, on the stream of member {from:x}")]
+    Origin { named: u64, from: u64 },
+    #[error("a second introduction")]
+    Hello,
+}
+
+/// What was in a frame.
+struct Checked {
+    /// With the bytes that each had.
+    messages: Vec<(Message, usize)>,
+    commands: Vec<Bytes>,
+}
+
+/// What arrives from one member.
+#[derive(Debug)]
+pub(super) struct Inbound {
+    local: Local,
+    from: u64,
+    metrics: InboundMetrics,
+}
+
+impl Inbound {
+    pub(super) fn new(local: Local, from: u64, metrics: InboundMetrics) -> Self {
+        Self { local, from, metrics }
+    }
+
+    /// The member that speaks.
+    pub(super) fn from(&self) -> u64 {
+        self.from
+    }
+
+    /// Whether the member that speaks was removed from the cluster.
+    pub(super) fn is_removed(&self) -> bool {
+        self.local.node.members().removed.contains(&self.from)
+    }
+
+    /// Hands what is in a frame to the replica, in order. Waits while too much waits there.
+    pub(super) async fn take(&self, frame: Frame) -> Result<(), BadFrame> {
+        let Checked { messages, commands } = self.check(frame).inspect_err(|_| {
+            self.metrics.received_failures.inc();
+        })?;
+        for (message, bytes) in messages {
+            self.metrics.received_bytes.inc_by(bytes as u64);
+            self.local.node.step(message, bytes).await;
+        }
+        for command in commands {
+            self.metrics.received_bytes.inc_by(command.len() as u64);
+            self.local.node.forwarded(command).await;
+        }
+        Ok(())
+    }
+
+    /// What is in a frame, if all of it makes sense.
+    fn check(&self, frame: Frame) -> Result<Checked, BadFrame> {
+        if frame.hello.is_some() {
+            return Err(BadFrame::Hello);
+        }
+        let from = self.from;
+        let message = |bytes: Bytes| {
+            let message = Message::decode(&bytes[..]).map_err(|error| BadFrame::Message(error.to_string()))?;
+            if message.from != from {
+                return Err(BadFrame::Sender { named: message.from, from });
+            }
+            Ok((message, bytes.len()))
+        };
+        let command = |bytes: Bytes| {
+            // Once in the log, a command that does not decode would end every member.
+            let command = command::decode(bytes.clone()).map_err(|error| BadFrame::Command(error.to_string()))?;
+            if command.id.member != from {
+                return Err(BadFrame::Origin { named: command.id.member, from });
+            }
+            Ok(bytes)
+        };
+        let messages = frame.messages.into_iter().map(message).collect::<Result<_, _>>()?;
+        let commands = frame.commands.into_iter().map(command).collect::<Result<_, _>>()?;
+        Ok(Checked { messages, commands })
+    }
+}

@@ -1,0 +1,262 @@
+//! The link to one other member: a task that connects, and connects again.
+
+use std::{
+    sync::{Arc, Weak},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use cairn_proto::peer::{Answer, Hello, peer_client::PeerClient, refusal::Reason};
+use parking_lot::Mutex;
+use rand::Rng;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    HELLO_TIMEOUT, PING_INTERVAL, PROTOCOL,
+    dial::DialError,
+    metrics::LinkMetrics,
+    queue::Queue,
+    registry::{Local, Peers},
+};
+
+/// The pause before a second attempt to connect; each further one is twice as long.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+/// The longest pause between two attempts.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// The pause after a refusal: only an operator can change what it is about.
+const REFUSED_PAUSE: Duration = Duration::from_secs(5);
+/// How long a link to a removed member stays, so that it learns of its removal.
+const RETIRE_AFTER: Duration = Duration::from_secs(2);
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+enum LinkError {
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    #[error("it did not answer in time")]
+    Silent,
+    #[error("it refuses this member: {0}")]
+    Refused(String),
+    #[error("{0}")]
+    NotWhom(String),
+    #[error("the connection failed: {}", .0.message())]
+    Failed(#[from] tonic::Status),
+    #[error("it closed the connection")]
+    Closed,
+}
+
+/// The link to one member.
+#[derive(Debug)]
+pub(super) struct Link {
+    member: u64,
+    urls: Mutex<Vec<String>>,
+    /// Where the member says that it is reached: what the log says may not have arrived here.
+    hinted: Mutex<Vec<String>>,
+    queue: Arc<Queue>,
+    metrics: LinkMetrics,
+    state: Mutex<State>,
+    stop: CancellationToken,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    connected_at: Option<Instant>,
+    version: Option<String>,
+    /// What was last logged about not being connected.
+    trouble: Option<String>,
+}
+
+impl Link {
+    pub(super) fn new(member: u64, urls: Vec<String>, metrics: LinkMetrics) -> Self {
+        Self {
+            member,
+            urls: Mutex::new(urls),
+            hinted: Mutex::default(),
+            queue: Arc::default(),
+            metrics,
+            state: Mutex::default(),
+            stop: CancellationToken::new(),
+        }
+    }
+
+    pub(super) fn urls(&self) -> Vec<String> {
+        let mut urls = self.urls.lock().clone();
+        let hinted = self.hinted.lock();
+        let new: Vec<_> = hinted.iter().filter(|hint| !urls.contains(hint)).cloned().collect();
+        urls.extend(new);
+        urls
+    }
+
+    /// Where the member itself says that it is reached.
+    pub(super) fn hint(&self, urls: &[String]) {
+        urls.clone_into(&mut self.hinted.lock());
+    }
+
+    /// Where the member is reached from now on; a connection that there is stays.
+    pub(super) fn set_urls(&self, urls: &[String]) {
+        urls.clone_into(&mut self.urls.lock());
+    }
+
+    /// Ends the link.
+    pub(super) fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Ends the link a little later.
+    pub(super) fn retire(self: &Arc<Self>) {
+        let link = Arc::clone(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(RETIRE_AFTER).await;
+            link.stop();
+        });
+    }
+
+    /// For how long there has been a connection.
+    pub(super) fn connected_for(&self) -> Option<Duration> {
+        self.state.lock().connected_at.map(|at| at.elapsed())
+    }
+
+    /// The API version that the member serves, once it has said so.
+    pub(super) fn version(&self) -> Option<String> {
+        self.state.lock().version.clone()
+    }
+
+    /// Takes a message, which is encoded only if there is a connection.
+    pub(super) fn send(&self, encode: impl FnOnce() -> Bytes) -> bool {
+        self.queue.is_open() && self.count(encode(), Queue::push_message)
+    }
+
+    /// Takes an encoded command.
+    pub(super) fn forward(&self, command: Bytes) -> bool {
+        self.count(command, Queue::push_command)
+    }
+
+    fn count(&self, bytes: Bytes, push: impl FnOnce(&Queue, Bytes) -> bool) -> bool {
+        let len = bytes.len() as u64;
+        let taken = push(&self.queue, bytes);
+        if taken {
+            self.metrics.sent_bytes.inc_by(len);
+        } else {
+            self.metrics.sent_failures.inc();
+        }
+        taken
+    }
+
+    /// Connects again and again, until the link is stopped or there are no [`Peers`] any more.
+    pub(super) async fn run(self: Arc<Self>, peers: Weak<Peers>) {
+        let mut failures = 0;
+        while let Some(peers) = peers.upgrade() {
+            let result = tokio::select! {
+                () = self.stop.cancelled() => break,
+                result = self.converse(&peers) => result,
+            };
+            drop(peers);
+            let pause = match &result {
+                Err(LinkError::Refused(_) | LinkError::NotWhom(_)) => REFUSED_PAUSE,
+                _ => PAUSE_MAX.min(PAUSE_MIN * 2_u32.pow(failures)),
+            };
+            failures = if self.disconnected(&result) { 0 } else { (failures + 1).min(8) };
+            // Members that restart together should not come all at the same moment.
+            let pause = pause.mul_f64(rand::rng().random_range(0.75..1.0));
+            tokio::select! {
+                () = self.stop.cancelled() => break,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+        self.disconnected(&Ok(()));
+    }
+
+    /// Notes that there is no connection. Whether there was one.
+    fn disconnected(&self, result: &Result<(), LinkError>) -> bool {
+        self.queue.close();
+        let mut state = self.state.lock();
+        let was_connected = state.connected_at.take().is_some();
+        if was_connected {
+            self.metrics.active.dec();
+            self.metrics.disconnected.inc();
+        }
+        if let Err(error) = result {
+            let text = error.to_string();
+            if state.trouble.as_ref() != Some(&text) {
+                let (member, urls) = (format!("{:x}", self.member), self.urls());
+                tracing::warn!(member, ?urls, error = text, "no connection to a member");
+                state.trouble = Some(text);
+            }
+        }
+        was_connected
+    }
+
+    fn connected(&self, welcome: &Hello) {
+        self.queue.open();
+        self.metrics.active.inc();
+        let mut state = self.state.lock();
+        state.connected_at = Some(Instant::now());
+        state.version = Some(welcome.version.clone());
+        state.trouble = None;
+        tracing::info!(member = format_args!("{:x}", self.member), version = welcome.version, "connected to a member");
+    }
+
+    /// One connection, from dialling to its end.
+    async fn converse(&self, peers: &Arc<Peers>) -> Result<(), LinkError> {
+        let Some(local) = peers.local() else { return Err(LinkError::Closed) };
+        let channel = peers.dialer().connect(&self.urls()).await?;
+        let hello = peers.hello(&local, self.member);
+        let mut client = PeerClient::new(channel).max_encoding_message_size(usize::MAX);
+        let frames = self.queue.connect(hello.clone());
+        let mut answers =
+            timeout(HELLO_TIMEOUT, client.stream(frames)).await.map_err(|_| LinkError::Silent)??.into_inner();
+        let first = timeout(HELLO_TIMEOUT, answers.message()).await.map_err(|_| LinkError::Silent)??;
+        let first = first.ok_or(LinkError::Closed)?;
+        check_refusal(&local, &first)?;
+        let welcome = first.welcome.ok_or_else(|| LinkError::NotWhom("it did not introduce itself".to_owned()))?;
+        check_welcome(&hello, &welcome).map_err(LinkError::NotWhom)?;
+        self.connected(&welcome);
+
+        let mut pings = tokio::time::interval(PING_INTERVAL);
+        let (mut number, mut asked, mut heard) = (0, Instant::now(), Instant::now());
+        loop {
+            tokio::select! {
+                answer = answers.message() => {
+                    let answer = answer?.ok_or(LinkError::Closed)?;
+                    check_refusal(&local, &answer)?;
+                    heard = Instant::now();
+                    if answer.pong == number && number != 0 {
+                        self.metrics.round_trip.observe(asked.elapsed().as_secs_f64());
+                    }
+                }
+                _ = pings.tick() => {
+                    if heard.elapsed() > peers.read_timeout() {
+                        return Err(LinkError::Silent);
+                    }
+                    number += 1;
+                    asked = Instant::now();
+                    self.queue.ping(number);
+                }
+            }
+        }
+    }
+}
+
+/// Whether the one who answers is the one who was called.
+fn check_welcome(own: &Hello, welcome: &Hello) -> Result<(), String> {
+    if welcome.protocol != PROTOCOL {
+        return Err(format!("it speaks protocol {}, this member {PROTOCOL}", welcome.protocol));
+    }
+    if welcome.cluster_id != own.cluster_id {
+        return Err(format!("it is of cluster {:x}, this member of {:x}", welcome.cluster_id, own.cluster_id));
+    }
+    if welcome.from != own.to {
+        return Err(format!("member {:x} answers where member {:x} should be", welcome.from, own.to));
+    }
+    Ok(())
+}
+
+/// A refusal is the end; one because of a removal is the end of this member.
+fn check_refusal(local: &Local, answer: &Answer) -> Result<(), LinkError> {
+    let Some(refusal) = &answer.refusal else { return Ok(()) };
+    if refusal.reason() == Reason::Removed {
+        local.node.removed();
+    }
+    Err(LinkError::Refused(refusal.text.clone()))
+}

@@ -1,0 +1,91 @@
+//! The connections between members.
+//!
+//! ```text
+//!   replica task --Transport--> Peers: a Link for each other member
+//!                                 |  queue (bounded) -> one gRPC stream, in order: messages, forwarded commands, pings
+//!                                 v
+//!   the other member's peer port: Listener -> Gate -> Inbound: checks every frame -> NodeHandle -> its replica task
+//! ```
+//!
+//! What lives here: [`Peers`], which has a link to each other member and is the replica's
+//! [`Transport`](crate::node::Transport); `link` (connects, and connects again), `queue` (what waits to be sent),
+//! `inbound` (what arrives), `service` (the RPCs of `cairn.peer.Peer`), `gate` and `plain` (the peer port), `dial` (TCP and
+//! TLS towards other members), [`join`] (what a new member has to learn before it starts). What may call it: the server,
+//! and `api/` where a request is the leader's business. It knows `node/`, `security/` and `config/`.
+//!
+//! The one invariant: nothing reaches raft that was not checked, and nothing here makes raft wait. A queue that is full
+//! or has no connection drops what it is given and says so; raft then probes until it gets through.
+//!
+//! # A stream
+//!
+//! Between two members there are two streams, one each way, each opened by the side that sends on it. The first frame
+//! introduces the caller: version of the protocol and of the program, cluster, who it is, whom it wants. The other side
+//! answers with the same about itself, or with a refusal in words, which both sides log. Members of another cluster, of
+//! another protocol, or at an address that is somebody else's now, never get further than that.
+//!
+//! The replica's task puts encoded messages into the link's queue and wakes the connection's task, which takes whatever
+//! is there as one frame: the more waits, the fewer frames. Both run on the same thread, as do the receiving connection
+//! and the replica that it feeds, so a message changes threads nowhere.
+//!
+//! The caller sends a ping every second, and the answers measure the round trip. Whoever hears nothing for
+//! `--raft-read-timeout` takes the connection for dead and closes it, even if the kernel still believes in it.
+//!
+//! # Members that are not known
+//!
+//! A member that has just joined is led by members that it has not read about in the log yet. So a caller that is not
+//! among the members known here is let in as long as its cluster is the right one and its id was not removed; it says
+//! where it is reached, and gets a link until the log tells more. There are at most [`STRANGERS_MAX`] of them.
+//!
+//! # Caveats
+//!
+//! There are no snapshots: a member that needs entries which were purged never catches up, and a member can only join
+//! a cluster whose log still goes back to its beginning. Their place is a second RPC beside `Stream`, which streams the
+//! files of a checkpoint of the store, so that neither waits for the other; `Transport::send` would hand a message of
+//! the kind `MsgSnapshot` (refused by [`raft`](crate::raft) today) to a sender of its own, and `NodeHandle` would get a way to
+//! report how it went.
+
+mod dial;
+mod gate;
+mod inbound;
+pub mod join;
+mod link;
+mod metrics;
+mod plain;
+mod queue;
+mod registry;
+mod service;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+pub use self::{
+    dial::{DialError, Dialer},
+    gate::Gate,
+    metrics::PeerMetrics,
+    registry::{PeerOptions, Peers},
+};
+
+/// The version of what members say to each other.
+pub const PROTOCOL: u32 = 1;
+/// Links to members that are not known to be any.
+pub const STRANGERS_MAX: usize = 16;
+/// How often the other side is asked for a sign of life.
+const PING_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the first answer on a connection may take.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes of messages and commands that may wait for one member.
+const QUEUE_BYTES_MAX: usize = 64 << 20;
+/// Messages and commands that may wait for one member.
+const QUEUE_COUNT_MAX: usize = 16 << 10;
+/// A frame is closed when it has this many bytes; one message more than that may go over it.
+const FRAME_BYTES: usize = 1 << 20;
+/// What a frame may have beyond the largest client request: an append of several entries, packing, and the frame itself.
+const FRAME_OVERHEAD_BYTES: usize = 8 << 20;
+/// Bytes that may be under way on a stream, and on a connection.
+const WINDOW_BYTES: u32 = 8 << 20;
+
+/// The largest frame to take, in bytes, where a client's request has at most `request_bytes`.
+const fn frame_bytes_max(request_bytes: usize) -> usize {
+    request_bytes.saturating_add(FRAME_OVERHEAD_BYTES)
+}

@@ -1,0 +1,223 @@
+//! What waits to be sent to one member.
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+use cairn_proto::peer::{Frame, Hello};
+use futures::Stream;
+use parking_lot::Mutex;
+
+use super::{FRAME_BYTES, QUEUE_BYTES_MAX, QUEUE_COUNT_MAX};
+
+/// A bounded queue of what is to be sent, and the stream of frames that empties it. It takes nothing while there is no
+/// connection: what is old by the time there is one would only be in raft's way.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// Counts connections; only the frames of the newest one give anything.
+    connection: u64,
+    /// Whether the connection is established.
+    open: bool,
+    hello: Option<Hello>,
+    ping: u64,
+    messages: VecDeque<Bytes>,
+    commands: VecDeque<Bytes>,
+    bytes: usize,
+    waker: Option<Waker>,
+}
+
+impl Inner {
+    fn clear(&mut self) {
+        self.messages.clear();
+        self.commands.clear();
+        self.bytes = 0;
+        self.ping = 0;
+    }
+
+    fn has_room(&self, bytes: usize) -> bool {
+        let count = self.messages.len() + self.commands.len();
+        self.open && count < QUEUE_COUNT_MAX && (count == 0 || self.bytes + bytes <= QUEUE_BYTES_MAX)
+    }
+
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// Whatever is there, up to the bytes of a frame.
+    fn frame(&mut self) -> Option<Frame> {
+        let mut frame = Frame { hello: self.hello.take(), ping: std::mem::take(&mut self.ping), ..Frame::default() };
+        if self.open {
+            let mut bytes = 0;
+            for (queue, out) in [(&mut self.messages, &mut frame.messages), (&mut self.commands, &mut frame.commands)] {
+                while bytes < FRAME_BYTES {
+                    let Some(next) = queue.pop_front() else { break };
+                    bytes += next.len();
+                    out.push(next);
+                }
+            }
+            self.bytes -= bytes;
+        }
+        (frame != Frame::default()).then_some(frame)
+    }
+}
+
+impl Queue {
+    /// Begins a connection that introduces itself with `hello`; the frames of an earlier one end.
+    pub(super) fn connect(self: &Arc<Self>, hello: Hello) -> Frames {
+        let mut inner = self.inner.lock();
+        inner.connection += 1;
+        inner.open = false;
+        inner.hello = Some(hello);
+        inner.clear();
+        inner.wake();
+        Frames { queue: Arc::clone(self), connection: inner.connection }
+    }
+
+    /// The connection is established: from now on there is room.
+    pub(super) fn open(&self) {
+        self.inner.lock().open = true;
+    }
+
+    /// The connection is over.
+    pub(super) fn close(&self) {
+        let mut inner = self.inner.lock();
+        inner.connection += 1;
+        inner.open = false;
+        inner.clear();
+        inner.wake();
+    }
+
+    /// Whether there is a connection.
+    pub(super) fn is_open(&self) -> bool {
+        self.inner.lock().open
+    }
+
+    /// Takes an encoded message, unless there is no room or no connection.
+    pub(super) fn push_message(&self, message: Bytes) -> bool {
+        self.push(message, |inner| &mut inner.messages)
+    }
+
+    /// Takes an encoded command, unless there is no room or no connection.
+    pub(super) fn push_command(&self, command: Bytes) -> bool {
+        self.push(command, |inner| &mut inner.commands)
+    }
+
+    fn push(&self, bytes: Bytes, queue: impl FnOnce(&mut Inner) -> &mut VecDeque<Bytes>) -> bool {
+        let mut inner = self.inner.lock();
+        let room = inner.has_room(bytes.len());
+        if room {
+            inner.bytes += bytes.len();
+            queue(&mut inner).push_back(bytes);
+            inner.wake();
+        }
+        room
+    }
+
+    /// Asks the other side for a sign of life, ahead of everything that waits.
+    pub(super) fn ping(&self, number: u64) {
+        let mut inner = self.inner.lock();
+        inner.ping = number;
+        inner.wake();
+    }
+}
+
+/// The frames of one connection. Ends with it.
+#[derive(Debug)]
+pub(super) struct Frames {
+    queue: Arc<Queue>,
+    connection: u64,
+}
+
+impl Stream for Frames {
+    type Item = Frame;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Frame>> {
+        let mut inner = self.queue.inner.lock();
+        if inner.connection != self.connection {
+            return Poll::Ready(None);
+        }
+        let frame = inner.frame();
+        if frame.is_none() {
+            inner.waker = Some(cx.waker().clone());
+        }
+        frame.map_or(Poll::Pending, |frame| Poll::Ready(Some(frame)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::{FutureExt, StreamExt};
+
+    use super::*;
+
+    /// What a poll of the frames gives.
+    fn next(frames: &mut Frames) -> Poll<Option<Frame>> {
+        frames.next().now_or_never().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    fn frame(frames: &mut Frames) -> Option<Frame> {
+        frames.next().now_or_never().flatten()
+    }
+
+    #[test]
+    fn nothing_is_taken_without_a_connection_and_the_introduction_comes_first() {
+        let queue = Arc::new(Queue::default());
+        assert!(!queue.push_message(Bytes::from_static(b"lost")));
+        let mut frames = queue.connect(Hello { from: 1, ..Hello::default() });
+        assert!(!queue.push_message(Bytes::from_static(b"too early")));
+        let hello = frame(&mut frames).unwrap();
+        assert!(hello.hello.is_some() && hello.messages.is_empty());
+        assert_eq!(next(&mut frames), Poll::Pending);
+        queue.open();
+        assert!(queue.push_message(Bytes::from_static(b"m")) && queue.push_command(Bytes::from_static(b"c")));
+        queue.ping(7);
+        let frame = frame(&mut frames).unwrap();
+        assert_eq!((frame.ping, frame.messages.len(), frame.commands.len()), (7, 1, 1));
+    }
+
+    #[test]
+    fn a_frame_takes_what_is_there_but_not_too_much() {
+        let queue = Arc::new(Queue::default());
+        let mut frames = queue.connect(Hello::default());
+        queue.open();
+        for _ in 0..5 {
+            assert!(queue.push_message(Bytes::from(vec![0; FRAME_BYTES / 2])));
+        }
+        let counts: Vec<_> = std::iter::from_fn(|| frame(&mut frames)).map(|frame| frame.messages.len()).collect();
+        assert_eq!(counts, [2, 2, 1]);
+    }
+
+    #[test]
+    fn what_waits_is_bounded_but_one_message_always_fits() {
+        let queue = Arc::new(Queue::default());
+        let _frames = queue.connect(Hello::default());
+        queue.open();
+        assert!(queue.push_message(Bytes::from(vec![0; QUEUE_BYTES_MAX + 1])));
+        assert!(!queue.push_message(Bytes::from_static(b"x")));
+    }
+
+    #[test]
+    fn a_new_connection_ends_the_frames_of_the_old_one_and_begins_empty() {
+        let queue = Arc::new(Queue::default());
+        let mut old = queue.connect(Hello::default());
+        queue.open();
+        queue.push_message(Bytes::from_static(b"stale"));
+        let mut new = queue.connect(Hello { from: 1, ..Hello::default() });
+        assert_eq!(next(&mut old), Poll::Ready(None));
+        queue.open();
+        assert!(frame(&mut new).unwrap().messages.is_empty());
+        queue.close();
+        assert_eq!(next(&mut new), Poll::Ready(None));
+    }
+}

@@ -1,0 +1,232 @@
+//! All other members, and the links to them.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use cairn_proto::{
+    ApiError,
+    peer::{ChangeRequest, Hello},
+};
+use parking_lot::{Mutex, RwLock};
+use prost_raft::Message as _;
+use raft::eraftpb::Message;
+use tokio::runtime;
+
+use super::{
+    PROTOCOL, STRANGERS_MAX, dial::Dialer, frame_bytes_max, inbound::Inbound, link::Link, metrics::PeerMetrics,
+};
+use crate::{
+    config::API_VERSION,
+    node::{NodeHandle, Transport},
+    state::Members,
+};
+
+/// What can be chosen about connections between members.
+#[derive(Debug, Clone)]
+pub struct PeerOptions {
+    /// Where the other members reach this one.
+    pub own_urls: Vec<String>,
+    /// Silence after which a connection counts as dead (`--raft-read-timeout`).
+    pub read_timeout: Duration,
+    /// Bytes of the largest client request.
+    pub request_bytes_max: usize,
+}
+
+/// The replica that the connections belong to.
+#[derive(Debug, Clone)]
+pub(super) struct Local {
+    pub(super) node: NodeHandle,
+    pub(super) member: u64,
+    pub(super) cluster: u64,
+}
+
+/// The connections to all other members. It has none until [`start`](Self::start).
+pub struct Peers {
+    options: PeerOptions,
+    dialer: Arc<Dialer>,
+    metrics: PeerMetrics,
+    /// Where the links run: beside the replica.
+    runtime: runtime::Handle,
+    local: RwLock<Option<Local>>,
+    links: RwLock<BTreeMap<u64, Arc<Link>>>,
+    /// Held while links come and go.
+    changing: Mutex<()>,
+}
+
+impl std::fmt::Debug for Peers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Peers").field("links", &self.links.read().keys()).finish_non_exhaustive()
+    }
+}
+
+impl Peers {
+    /// No connections yet; those to come run on `runtime`, which should be the replica's.
+    pub fn new(options: PeerOptions, dialer: Dialer, runtime: runtime::Handle) -> Arc<Self> {
+        Arc::new(Self {
+            options,
+            dialer: Arc::new(dialer),
+            metrics: PeerMetrics::default(),
+            runtime,
+            local: RwLock::new(None),
+            links: RwLock::default(),
+            changing: Mutex::new(()),
+        })
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &PeerMetrics {
+        &self.metrics
+    }
+
+    /// The replica's way to the other members.
+    pub fn transport(self: &Arc<Self>) -> Arc<dyn Transport> {
+        Arc::new(PeerTransport(Arc::clone(self)))
+    }
+
+    /// Connects to the members that `node` knows, and to those it will hear of.
+    pub fn start(self: &Arc<Self>, node: &NodeHandle) {
+        let status = node.status();
+        *self.local.write() = Some(Local { node: node.clone(), member: status.member_id, cluster: status.cluster_id });
+        self.update(&node.members());
+    }
+
+    /// Ends all connections.
+    pub fn stop(&self) {
+        let _changing = self.changing.lock();
+        *self.local.write() = None;
+        for link in std::mem::take(&mut *self.links.write()).into_values() {
+            link.stop();
+        }
+    }
+
+    /// The highest API version that every member of the cluster serves, as far as it is known: `None` while one was not
+    /// heard of yet.
+    pub fn common_version(&self) -> Option<String> {
+        let local = self.local()?;
+        let links = self.links.read();
+        let parse = |version: &str| {
+            let mut parts = version.split('.').map(|part| part.parse::<u32>().ok());
+            Some((parts.next()??, parts.next()??))
+        };
+        let mut lowest = parse(API_VERSION)?;
+        for &member in local.node.members().members.keys().filter(|&&member| member != local.member) {
+            lowest = lowest.min(parse(&links.get(&member)?.version()?)?);
+        }
+        Some(format!("{}.{}.0", lowest.0, lowest.1))
+    }
+
+    /// Has member `leader` change the membership.
+    ///
+    /// # Errors
+    /// The leader's, or that it could not be asked in time.
+    pub async fn change(&self, leader: u64, change: Bytes) -> Result<(), tonic::Status> {
+        let (local, link) = (self.local(), self.links.read().get(&leader).cloned());
+        let (Some(local), Some(link)) = (local, link) else { return Err(ApiError::NoLeader.into()) };
+        let channel = self.dialer.connect(&link.urls()).await.map_err(|error| {
+            tracing::warn!(leader = format_args!("{leader:x}"), %error, "the leader cannot be asked");
+            tonic::Status::from(ApiError::TimeoutConnectionLost)
+        })?;
+        let mut client = cairn_proto::peer::peer_client::PeerClient::new(channel);
+        client.change(ChangeRequest { cluster_id: local.cluster, change }).await.map(drop)
+    }
+
+    pub(super) fn local(&self) -> Option<Local> {
+        self.local.read().clone()
+    }
+
+    /// What this member says about itself to `to`.
+    pub(super) fn hello(&self, local: &Local, to: u64) -> Hello {
+        Hello {
+            protocol: PROTOCOL,
+            version: API_VERSION.to_owned(),
+            cluster_id: local.cluster,
+            from: local.member,
+            to,
+            peer_urls: self.options.own_urls.clone(),
+        }
+    }
+
+    pub(super) fn read_timeout(&self) -> Duration {
+        self.options.read_timeout
+    }
+
+    pub(super) fn frame_bytes_max(&self) -> usize {
+        frame_bytes_max(self.options.request_bytes_max)
+    }
+
+    pub(super) fn dialer(&self) -> &Dialer {
+        &self.dialer
+    }
+
+    /// What arrives from a member that has introduced itself.
+    pub(super) fn inbound(&self, local: Local, from: u64) -> Inbound {
+        Inbound::new(local, from, self.metrics.inbound(from))
+    }
+
+    /// Notes where a caller says that it is reached, and makes sure that there is a link to one that is not known here to
+    /// be a member.
+    pub(super) fn meet(self: &Arc<Self>, local: &Local, from: u64, urls: &[String]) {
+        let _changing = self.changing.lock();
+        let members = local.node.members();
+        let mut links = self.links.write();
+        if let Some(link) = links.get(&from) {
+            return link.hint(urls);
+        }
+        let strangers = links.keys().filter(|member| !members.members.contains_key(member)).count();
+        if urls.is_empty() || strangers >= STRANGERS_MAX {
+            return;
+        }
+        tracing::info!(member = format_args!("{from:x}"), ?urls, "met a member that is not in the log yet");
+        links.insert(from, self.link(local, from, urls.to_vec()));
+    }
+
+    fn link(self: &Arc<Self>, local: &Local, member: u64, urls: Vec<String>) -> Arc<Link> {
+        let link = Arc::new(Link::new(member, urls, self.metrics.link(local.member, member)));
+        self.runtime.spawn(Arc::clone(&link).run(Arc::downgrade(self)));
+        link
+    }
+
+    /// Lets the links follow the membership.
+    fn update(self: &Arc<Self>, members: &Members) {
+        let _changing = self.changing.lock();
+        let Some(local) = self.local() else { return };
+        let mut links = self.links.write();
+        for (&id, member) in members.members.iter().filter(|&(&id, _)| id != local.member) {
+            match links.get(&id) {
+                Some(link) => link.set_urls(&member.peer_urls),
+                None => drop(links.insert(id, self.link(&local, id, member.peer_urls.clone()))),
+            }
+        }
+        links.retain(|id, link| {
+            let removed = members.removed.contains(id);
+            if removed {
+                link.retire();
+            }
+            !removed
+        });
+    }
+}
+
+/// [`Peers`] as the replica sees them.
+#[derive(Debug, Clone)]
+struct PeerTransport(Arc<Peers>);
+
+impl Transport for PeerTransport {
+    fn send(&self, message: Message) -> bool {
+        let links = self.0.links.read();
+        links.get(&message.to).is_some_and(|link| link.send(|| message.encode_to_vec().into()))
+    }
+
+    fn forward(&self, to: u64, command: Bytes) -> bool {
+        let links = self.0.links.read();
+        links.get(&to).is_some_and(|link| link.forward(command))
+    }
+
+    fn members_changed(&self, members: &Members) {
+        self.0.update(members);
+    }
+
+    fn connected_for(&self, member: u64) -> Option<Duration> {
+        self.0.links.read().get(&member)?.connected_for()
+    }
+}

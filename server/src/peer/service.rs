@@ -1,0 +1,179 @@
+//! The RPCs of `cairn.peer.Peer`, as the other members call them.
+
+use std::{pin::Pin, sync::Arc};
+
+use cairn_proto::{
+    ApiError,
+    peer::{
+        Answer, ChangeRequest, ChangeResponse, Frame, Hello, MembersRequest, MembersResponse, Refusal,
+        peer_server::Peer, refusal::Reason,
+    },
+};
+use futures::{Stream, StreamExt, stream};
+use prost::Message as _;
+use tokio::time::timeout;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{
+    HELLO_TIMEOUT, PROTOCOL,
+    inbound::Inbound,
+    registry::{Local, Peers},
+};
+use crate::{node::ProposeError, state::MemberChange};
+
+/// URLs that a caller may name for itself.
+const URLS_MAX: usize = 16;
+/// Bytes of one of them.
+const URL_BYTES_MAX: usize = 1024;
+
+/// Serves the other members.
+#[derive(Clone)]
+pub(super) struct Service {
+    peers: Arc<Peers>,
+}
+
+impl Service {
+    pub(super) fn new(peers: Arc<Peers>) -> Self {
+        Self { peers }
+    }
+
+    fn local(&self) -> Result<Local, Status> {
+        self.peers.local().ok_or_else(|| ApiError::Stopped.into())
+    }
+}
+
+type Answers = Pin<Box<dyn Stream<Item = Result<Answer, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Peer for Service {
+    type StreamStream = Answers;
+
+    async fn stream(&self, request: Request<Streaming<Frame>>) -> Result<Response<Answers>, Status> {
+        let local = self.local()?;
+        let address = request.remote_addr();
+        let mut frames = request.into_inner();
+        let first = timeout(HELLO_TIMEOUT, frames.message())
+            .await
+            .map_err(|_| Status::deadline_exceeded("no introduction came"))??;
+        let hello = first
+            .and_then(|frame| frame.hello)
+            .ok_or_else(|| Status::invalid_argument("the first frame has to be an introduction"))?;
+        if let Err(refusal) = judge(&local, &hello) {
+            tracing::warn!(
+                member = format_args!("{:x}", hello.from),
+                ?address,
+                reason = refusal.text,
+                "refused a member"
+            );
+            let answer = Answer { refusal: Some(refusal), ..Answer::default() };
+            return Ok(Response::new(stream::once(async { Ok(answer) }).boxed()));
+        }
+        let urls = hello.peer_urls.iter().take(URLS_MAX).filter(|url| url.len() <= URL_BYTES_MAX).cloned();
+        self.peers.meet(&local, hello.from, &urls.collect::<Vec<_>>());
+        let welcome = Answer { welcome: Some(self.peers.hello(&local, hello.from)), ..Answer::default() };
+        tracing::info!(member = format_args!("{:x}", hello.from), version = hello.version, "a member connected");
+        let inbound = self.peers.inbound(local, hello.from);
+        let heard = Heard { inbound, frames, silence_max: self.peers.read_timeout(), ended: false };
+        let answers = stream::once(async { Ok(welcome) }).chain(stream::unfold(heard, Heard::next));
+        Ok(Response::new(answers.boxed()))
+    }
+
+    async fn members(&self, _: Request<MembersRequest>) -> Result<Response<MembersResponse>, Status> {
+        let local = self.local()?;
+        let history = local.node.history();
+        let members = local.node.members();
+        Ok(Response::new(MembersResponse {
+            cluster_id: local.cluster,
+            members: members.members.values().map(|member| member.encode_to_vec().into()).collect(),
+            initial: history.initial.iter().map(|member| member.encode_to_vec().into()).collect(),
+            first_index: history.first_index,
+        }))
+    }
+
+    async fn change(&self, request: Request<ChangeRequest>) -> Result<Response<ChangeResponse>, Status> {
+        let local = self.local()?;
+        let request = request.into_inner();
+        if request.cluster_id != local.cluster {
+            return Err(Status::failed_precondition(other_cluster(request.cluster_id, local.cluster)));
+        }
+        let change = MemberChange::decode(request.change)
+            .map_err(|error| Status::invalid_argument(format!("the change does not decode: {error}")))?
+            .1;
+        match local.node.change_members(change).await {
+            Ok(()) => Ok(Response::new(ChangeResponse {})),
+            Err(error @ ProposeError::NeedsSnapshot) => Err(Status::unimplemented(error.to_string())),
+            Err(error) => Err(ApiError::from(error).into()),
+        }
+    }
+}
+
+fn other_cluster(theirs: u64, ours: u64) -> String {
+    format!(
+        "it is of cluster {theirs:x}, this member of {ours:x}: check --initial-cluster and --initial-cluster-token, or \
+         whose data directory it was started with"
+    )
+}
+
+/// Whether a caller is to be listened to.
+fn judge(local: &Local, hello: &Hello) -> Result<(), Refusal> {
+    let refuse = |text| Err(Refusal { reason: Reason::Other.into(), text });
+    if hello.protocol != PROTOCOL {
+        return refuse(format!("it speaks protocol {}, this member {PROTOCOL}", hello.protocol));
+    }
+    if hello.cluster_id != local.cluster {
+        return refuse(other_cluster(hello.cluster_id, local.cluster));
+    }
+    if hello.to != local.member {
+        return refuse(format!(
+            "it wants member {:x}, this is member {:x}: one of them has the other's peer URL",
+            hello.to, local.member
+        ));
+    }
+    if hello.from == 0 || hello.from == local.member {
+        return refuse("it says that it is this member: two were started with the same identity".to_owned());
+    }
+    if local.node.members().removed.contains(&hello.from) {
+        let text = format!("member {:x} was removed from the cluster", hello.from);
+        return Err(Refusal { reason: Reason::Removed.into(), text });
+    }
+    Ok(())
+}
+
+/// A stream of a member that was let in.
+struct Heard {
+    inbound: Inbound,
+    frames: Streaming<Frame>,
+    silence_max: std::time::Duration,
+    ended: bool,
+}
+
+impl Heard {
+    /// Takes frames until one of them has to be answered.
+    async fn next(mut self) -> Option<(Result<Answer, Status>, Self)> {
+        while !self.ended {
+            let Ok(frame) = timeout(self.silence_max, self.frames.message()).await else {
+                self.ended = true;
+                return Some((Err(Status::deadline_exceeded("nothing was heard for too long")), self));
+            };
+            // How a connection ends is of no interest: the other side connects again, or does not.
+            let frame = frame.ok().flatten()?;
+            if self.inbound.is_removed() {
+                self.ended = true;
+                let text = format!("member {:x} was removed from the cluster", self.inbound.from());
+                let refusal = Refusal { reason: Reason::Removed.into(), text };
+                return Some((Ok(Answer { refusal: Some(refusal), ..Answer::default() }), self));
+            }
+            let ping = frame.ping;
+            if let Err(error) = self.inbound.take(frame).await {
+                let member = format!("{:x}", self.inbound.from());
+                tracing::warn!(member, %error, "a frame of a member makes no sense; closing its stream");
+                self.ended = true;
+                return Some((Err(Status::invalid_argument(error.to_string())), self));
+            }
+            if ping != 0 {
+                return Some((Ok(Answer { pong: ping, ..Answer::default() }), self));
+            }
+        }
+        None
+    }
+}
