@@ -3,10 +3,12 @@
 //! ```text
 //! process       servers as real processes: started on free ports, killed without warning, started again
 //! differential  random requests against a genuine etcd and Cairn: every answer equal
+//! cluster       several members: killed, stopped, restarted, added, removed under load; nothing acknowledged lost
 //! crash         kill -9 under load: nothing acknowledged lost, nothing applied twice, the revision never back
 //! ```
 //! Everything is seeded and bounded. A failure prints the seed and the command that repeats it.
 
+pub mod cluster;
 pub mod crash;
 pub mod differential;
 pub mod process;

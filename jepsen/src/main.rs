@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use cairn_jepsen::{crash, differential, process};
+use cairn_jepsen::{cluster, crash, differential, process};
 use clap::{Parser, Subcommand};
 
 /// Tries to break Cairn. Every run is seeded and bounded.
@@ -49,6 +49,21 @@ enum Run {
         #[arg(long)]
         cut_to_synced: bool,
     },
+    /// Kills, stops and restarts members of a cluster under load and checks what it kept
+    Cluster {
+        /// Seed of the faults
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Members
+        #[arg(long, default_value_t = 3)]
+        members: usize,
+        /// Faults
+        #[arg(long, default_value_t = 50)]
+        rounds: usize,
+        /// Concurrent clients
+        #[arg(long, default_value_t = 32)]
+        clients: usize,
+    },
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -69,6 +84,11 @@ async fn main() -> Result<()> {
         Run::Crash { seed, rounds, clients, cut_to_synced } => {
             let summary = crash::run(&crash::Plan { cairn, seed, rounds, clients, cut_to_synced }).await?;
             println!("{summary:?}");
+        }
+        Run::Cluster { seed, members, rounds, clients } => {
+            let faults = cluster::Fault::drawn(seed, rounds);
+            let summary = cluster::run(&cluster::Plan { cairn, seed, members, clients, faults }).await?;
+            println!("{summary}");
         }
     }
     Ok(())

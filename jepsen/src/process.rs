@@ -41,6 +41,9 @@ pub fn free_port() -> Result<u16> {
 
 /// One member as a process. Dropping it kills the process; the directory belongs to the caller.
 pub struct Member {
+    name: String,
+    /// `--initial-cluster`; this member alone if there is none.
+    initial_cluster: Option<String>,
     binary: PathBuf,
     data_dir: PathBuf,
     client_port: u16,
@@ -53,7 +56,14 @@ pub struct Member {
 impl Member {
     /// A member with its data below `directory` that was not started yet.
     pub fn new(binary: &Path, directory: &Path, arguments: &[&str]) -> Result<Self> {
+        Self::named("n1", binary, directory, arguments)
+    }
+
+    /// A member of this name.
+    pub fn named(name: &str, binary: &Path, directory: &Path, arguments: &[&str]) -> Result<Self> {
         Ok(Self {
+            name: name.to_owned(),
+            initial_cluster: None,
             binary: binary.to_owned(),
             data_dir: directory.join("data"),
             client_port: free_port()?,
@@ -74,6 +84,31 @@ impl Member {
         &self.data_dir
     }
 
+    /// The name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The peer URL.
+    pub fn peer_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.peer_port)
+    }
+
+    /// The member as `--initial-cluster` lists it.
+    pub fn listed(&self) -> String {
+        format!("{}={}", self.name, self.peer_url())
+    }
+
+    /// Makes it a member of a cluster: the value of `--initial-cluster`.
+    pub fn set_initial_cluster(&mut self, listed: &str) {
+        self.initial_cluster = Some(listed.to_owned());
+    }
+
+    /// Adds arguments to the next starts.
+    pub fn add_arguments(&mut self, arguments: &[&str]) {
+        self.arguments.extend(arguments.iter().map(|&argument| argument.to_owned()));
+    }
+
     /// The client URL.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.client_port)
@@ -82,13 +117,14 @@ impl Member {
     /// Starts the process, without waiting for it to serve.
     pub fn spawn(&mut self) -> Result<()> {
         let log = File::options().create(true).append(true).open(self.data_dir.with_extension("log"))?;
-        let (client, peer) = (self.url(), format!("http://127.0.0.1:{}", self.peer_port));
+        let (client, peer) = (self.url(), self.peer_url());
+        let initial_cluster = self.initial_cluster.clone().unwrap_or_else(|| self.listed());
         let child = Command::new(&self.binary)
-            .args(["--name", "n1", "--data-dir"])
+            .args(["--name", &self.name, "--data-dir"])
             .arg(&self.data_dir)
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &format!("n1={peer}")])
+            .args(["--initial-cluster", &initial_cluster])
             .args(&self.arguments)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
@@ -136,6 +172,27 @@ impl Member {
             child.wait().context("wait for the killed member")?;
         }
         Ok(())
+    }
+
+    /// Asks the process to end, as an operator does, and waits for it.
+    pub async fn terminate(&mut self) -> Result<()> {
+        let Some(child) = &mut self.child else { return Ok(()) };
+        let pid = rustix::process::Pid::from_child(child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).context("ask the member to end")?;
+        let deadline = Instant::now() + START_DEADLINE;
+        while child.try_wait().context("wait for the member")?.is_none() {
+            if Instant::now() > deadline {
+                bail!("the member did not end within {START_DEADLINE:?}:\n{}", self.log_tail());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.child = None;
+        Ok(())
+    }
+
+    /// How the process ended, if it did.
+    pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        self.child.as_mut().and_then(|child| child.try_wait().ok()).flatten()
     }
 
     /// Whether the process ended without being killed by us.

@@ -1,7 +1,7 @@
 //! Short runs of the harness against real processes.
 
 use anyhow::{Result, ensure};
-use cairn_jepsen::{crash, differential, process};
+use cairn_jepsen::{cluster, cluster::Fault, crash, differential, process};
 
 #[tokio::test]
 async fn random_requests_get_the_answers_of_a_genuine_etcd() -> Result<()> {
@@ -38,5 +38,24 @@ async fn crash_rounds(cut_to_synced: bool) -> Result<()> {
     let summary = crash::run(&plan).await?;
     println!("{summary:?}");
     ensure!(summary.rounds == 10 && summary.acknowledged > 0, "the run was idle: {summary:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn three_members_lose_nothing_when_some_or_all_of_them_die() -> Result<()> {
+    let faults = vec![
+        Fault::KillLeader,
+        Fault::KillFollower,
+        Fault::StopLeader,
+        Fault::MoveLeader,
+        Fault::KillMajority,
+        Fault::KillLeader,
+        Fault::KillAll,
+    ];
+    let rounds = faults.len();
+    let plan = cluster::Plan { cairn: process::cairn_binary()?, seed: 7, members: 3, clients: 12, faults };
+    let summary = cluster::run(&plan).await?;
+    println!("{summary}");
+    ensure!(summary.faults == rounds, "the run ended early: {summary}");
     Ok(())
 }

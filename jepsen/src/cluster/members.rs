@@ -1,0 +1,220 @@
+//! The members of a cluster under test.
+
+use std::{path::Path, time::Duration};
+
+use anyhow::{Context, Result, bail, ensure};
+use cairn_proto::{
+    ApiError,
+    etcdserverpb::{
+        HashKvRequest, MemberListRequest, MoveLeaderRequest, PutRequest, RangeRequest, StatusRequest,
+        cluster_client::ClusterClient, kv_client::KvClient, maintenance_client::MaintenanceClient,
+    },
+};
+use tempfile::TempDir;
+use tokio::time::{Instant, timeout};
+use tonic::Request;
+
+use super::DEADLINE;
+use crate::process::Member;
+
+/// Pause between two looks at a condition.
+const LOOK: Duration = Duration::from_millis(20);
+/// How long a call may take whose success is not expected.
+const NO_ANSWER: Duration = Duration::from_secs(1);
+
+/// Members that form a cluster. Dropping them kills them.
+pub struct Members {
+    members: Vec<Member>,
+    /// Removed after the processes.
+    directories: Vec<TempDir>,
+}
+
+impl Members {
+    /// `count` members that were not started yet.
+    pub fn new(cairn: &Path, count: usize) -> Result<Self> {
+        Self::with_arguments(cairn, count, &["--log-level", "warn"])
+    }
+
+    /// The same with more arguments.
+    pub fn with_arguments(cairn: &Path, count: usize, arguments: &[&str]) -> Result<Self> {
+        let mut directories = Vec::new();
+        let mut members = Vec::new();
+        for number in 1..=count {
+            let directory = TempDir::new().context("make a directory for a member")?;
+            members.push(Member::named(&format!("n{number}"), cairn, directory.path(), arguments)?);
+            directories.push(directory);
+        }
+        let listed: Vec<_> = members.iter().map(Member::listed).collect();
+        for member in &mut members {
+            member.set_initial_cluster(&listed.join(","));
+        }
+        Ok(Self { members, directories })
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// One of them.
+    pub fn member(&mut self, member: usize) -> &mut Member {
+        &mut self.members[member]
+    }
+
+    /// Adds one that was made elsewhere, with its directory.
+    pub fn push(&mut self, member: Member, directory: TempDir) {
+        self.members.push(member);
+        self.directories.push(directory);
+    }
+
+    /// All client URLs.
+    pub fn urls(&self) -> Vec<String> {
+        self.members.iter().map(Member::url).collect()
+    }
+
+    /// Starts all and waits until each of them serves.
+    pub async fn start_all(&mut self) -> Result<()> {
+        for member in 0..self.len() {
+            self.spawn(member)?;
+        }
+        self.wait_until_serving().await
+    }
+
+    /// Starts one, without waiting for it.
+    pub fn spawn(&mut self, member: usize) -> Result<()> {
+        self.members[member].spawn()
+    }
+
+    /// Starts one and waits until it serves.
+    pub async fn start(&mut self, member: usize) -> Result<()> {
+        self.members[member].start().await.map(drop)
+    }
+
+    /// Kills one without warning.
+    pub fn kill(&mut self, member: usize) -> Result<()> {
+        self.members[member].kill()
+    }
+
+    /// Asks one to end, and waits for it.
+    pub async fn terminate(&mut self, member: usize) -> Result<()> {
+        self.members[member].terminate().await
+    }
+
+    /// Waits until every member answers a linearizable read.
+    pub async fn wait_until_serving(&mut self) -> Result<()> {
+        for number in 0..self.len() {
+            let deadline = Instant::now() + DEADLINE;
+            loop {
+                let member = &mut self.members[number];
+                if read(member).await.is_ok() {
+                    break;
+                }
+                if let Some(status) = member.ended() {
+                    bail!("{} ended with {status}:\n{}", member.name(), member.log_tail());
+                }
+                ensure!(Instant::now() < deadline, "{} does not serve:\n{}", member.name(), member.log_tail());
+                tokio::time::sleep(LOOK).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// The number of the member that leads, as soon as there is one.
+    pub async fn leader(&self) -> Result<usize> {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            for (number, member) in self.members.iter().enumerate() {
+                let Ok(channel) = member.connect().await else { continue };
+                let status = timeout(NO_ANSWER, MaintenanceClient::new(channel).status(StatusRequest {})).await;
+                let Ok(Ok(status)) = status else { continue };
+                let status = status.into_inner();
+                if status.header.is_some_and(|header| header.member_id == status.leader && status.leader != 0) {
+                    return Ok(number);
+                }
+            }
+            ensure!(Instant::now() < deadline, "there is no leader");
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// A member's id.
+    pub async fn id(&self, member: usize) -> Result<u64> {
+        let list = ClusterClient::new(self.members[member].connect().await?);
+        let list = { list }.member_list(MemberListRequest { linearizable: false }).await?.into_inner();
+        Ok(list.header.context("an answer without a header")?.member_id)
+    }
+
+    /// Moves leadership from one member to another.
+    pub async fn move_leader(&self, from: usize, to: usize) -> Result<()> {
+        let target_id = self.id(to).await?;
+        let mut client = MaintenanceClient::new(self.members[from].connect().await?);
+        match client.move_leader(MoveLeaderRequest { target_id }).await {
+            Ok(_) => Ok(()),
+            // It may have lost it meanwhile.
+            Err(status) if ApiError::from_status(&status) == Some(ApiError::NotLeader) => Ok(()),
+            Err(status) => Err(status).context("move the leadership"),
+        }
+    }
+
+    /// Waits until a member says that there is no leader to those who want one.
+    pub async fn expect_no_leader(&self, member: usize) -> Result<()> {
+        let deadline = Instant::now() + DEADLINE;
+        let mut client = KvClient::new(self.members[member].connect().await?);
+        loop {
+            let mut request = Request::new(RangeRequest { key: "x".into(), serializable: true, ..Default::default() });
+            request.metadata_mut().insert("hasleader", "true".parse()?);
+            if let Err(status) = client.range(request).await
+                && ApiError::from_status(&status) == Some(ApiError::NoLeader)
+            {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "a member alone still claims to have a leader");
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Neither a write nor a linearizable read succeeds at a member, but a serializable one does.
+    pub async fn expect_no_acknowledgement(&self, member: usize) -> Result<()> {
+        let mut client = KvClient::new(self.members[member].connect().await?);
+        let put = PutRequest { key: "/registry/without-majority".into(), ..Default::default() };
+        let written = timeout(NO_ANSWER, client.put(put)).await;
+        ensure!(!matches!(written, Ok(Ok(_))), "a write was acknowledged without a majority");
+        let range = RangeRequest { key: "x".into(), ..Default::default() };
+        let seen = timeout(NO_ANSWER, client.range(range.clone())).await;
+        ensure!(!matches!(seen, Ok(Ok(_))), "a linearizable read succeeded without a majority");
+        client.range(RangeRequest { serializable: true, ..range }).await.context("a serializable read")?;
+        Ok(())
+    }
+
+    /// Waits until every member serves, and checks that all hold the same.
+    pub async fn wait_until_equal(&mut self) -> Result<()> {
+        self.wait_until_serving().await?;
+        let mut newest = 0;
+        for member in &self.members {
+            newest = newest.max(read(member).await?);
+        }
+        let mut hashes = Vec::new();
+        for member in &self.members {
+            let seen = read(member).await?;
+            ensure!(seen >= newest, "{} is at revision {seen}, another one at {newest}", member.name());
+            let mut client = MaintenanceClient::new(member.connect().await?);
+            let hash = client.hash_kv(HashKvRequest { revision: newest }).await?.into_inner();
+            hashes.push((hash.hash, hash.compact_revision));
+        }
+        ensure!(hashes.windows(2).all(|pair| pair[0] == pair[1]), "members differ at revision {newest}: {hashes:?}");
+        Ok(())
+    }
+}
+
+/// A linearizable read. Gives the member's revision.
+async fn read(member: &Member) -> Result<i64> {
+    let mut client = KvClient::new(member.connect().await?);
+    let range = RangeRequest { key: "probe".into(), ..Default::default() };
+    let answer = timeout(DEADLINE, client.range(range)).await.context("no answer")??.into_inner();
+    Ok(answer.header.context("an answer without a header")?.revision)
+}

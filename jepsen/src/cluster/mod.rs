@@ -1,0 +1,197 @@
+//! The cluster test: several members as real processes, of which some are killed, stopped and started again while many
+//! clients write.
+//!
+//! Each client owns a few keys and writes rising numbers to them, only where the key still has the revision that it knows
+//! (compare and put). So a write whose outcome is unknown can take effect later, but never over a newer one. Checked:
+//! * no acknowledged write is lost, none is applied twice, and nobody else's appears ([`client`]);
+//! * while no majority runs, nothing is acknowledged, and calls that ask for a leader are told that there is none;
+//! * every member serves the same in the end: same revision, same HashKV ([`members`]);
+//! * the revision that a client is told never goes back.
+
+mod client;
+mod members;
+
+use std::{fmt, path::PathBuf, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use rand::{Rng, SeedableRng, rngs::StdRng};
+
+use self::client::Load;
+pub use self::members::Members;
+
+/// How long anything may take that must come true.
+const DEADLINE: Duration = Duration::from_mins(1);
+/// Writes that have to be acknowledged before a fault and after it.
+const WRITES_BETWEEN: u64 = 50;
+
+/// What is done to the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The leader is killed without warning, and started again.
+    KillLeader,
+    /// A follower is killed without warning, and started again.
+    KillFollower,
+    /// The leader is asked to stop, and started again: leadership is handed over.
+    StopLeader,
+    /// Leadership is moved to another member.
+    MoveLeader,
+    /// All but one are killed, and nothing may be acknowledged until they are back.
+    KillMajority,
+    /// All are killed at once.
+    KillAll,
+}
+
+impl Fault {
+    /// All kinds of faults.
+    pub const ALL: [Self; 6] =
+        [Self::KillLeader, Self::KillFollower, Self::StopLeader, Self::MoveLeader, Self::KillMajority, Self::KillAll];
+
+    /// Random faults, the same for the same seed.
+    pub fn drawn(seed: u64, count: usize) -> Vec<Self> {
+        let mut random = StdRng::seed_from_u64(seed);
+        (0..count).map(|_| Self::ALL[random.random_range(0..Self::ALL.len())]).collect()
+    }
+}
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The server.
+    pub cairn: PathBuf,
+    /// Seed of the clients.
+    pub seed: u64,
+    /// Members.
+    pub members: usize,
+    /// Concurrent clients.
+    pub clients: usize,
+    /// What happens, one after the other.
+    pub faults: Vec<Fault>,
+}
+
+/// What a run saw.
+#[derive(Debug, Default, Clone)]
+pub struct Summary {
+    /// Faults survived.
+    pub faults: usize,
+    /// Acknowledged writes.
+    pub acknowledged: u64,
+    /// Writes that ended without an outcome.
+    pub unknown: u64,
+    /// Of these, those that took effect.
+    pub unknown_applied: u64,
+    /// From each fault to the first write acknowledged after it, in the order of the faults.
+    pub recoveries: Vec<(Fault, Duration)>,
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{} faults, {} writes acknowledged, {} without an outcome of which {} took effect",
+            self.faults, self.acknowledged, self.unknown, self.unknown_applied
+        )?;
+        for kind in Fault::ALL {
+            let mut took: Vec<_> =
+                self.recoveries.iter().filter(|(fault, _)| *fault == kind).map(|(_, took)| took.as_millis()).collect();
+            took.sort_unstable();
+            if let (Some(median), Some(longest)) = (took.get(took.len() / 2), took.last()) {
+                writeln!(
+                    f,
+                    "{kind:?}: {} times, first write after {median} ms (median), {longest} ms (longest)",
+                    took.len()
+                )?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Runs the plan.
+pub async fn run(plan: &Plan) -> Result<Summary> {
+    let mut members = Members::new(&plan.cairn, plan.members)?;
+    members.start_all().await?;
+    let mut random = StdRng::seed_from_u64(plan.seed);
+    let mut summary = Summary::default();
+    let load = Load::start(plan.seed, plan.clients, &members.urls());
+    for (round, &fault) in plan.faults.iter().enumerate() {
+        let context = || format!("seed {}, round {round}, {fault:?}", plan.seed);
+        load.wait_for_writes(WRITES_BETWEEN).await.with_context(context)?;
+        let took = inflict(fault, &mut members, &load, &mut random).await.with_context(context)?;
+        summary.recoveries.push((fault, took));
+        summary.faults += 1;
+    }
+    load.wait_for_writes(WRITES_BETWEEN).await.context("after the last fault")?;
+    let clients = load.stop().await?;
+    members.wait_until_equal().await.context("at the end")?;
+    for url in members.urls() {
+        for client in &clients {
+            client.check(&url).await.with_context(|| format!("seed {}, read from {url}", plan.seed))?;
+        }
+    }
+    for client in &clients {
+        summary.acknowledged += client.acknowledged;
+        summary.unknown += client.unknown;
+        summary.unknown_applied += client.unknown_applied;
+    }
+    ensure!(summary.acknowledged > 0, "nothing was written");
+    Ok(summary)
+}
+
+/// Does it, and undoes it. How long it took until a write was acknowledged again.
+async fn inflict(fault: Fault, members: &mut Members, load: &Load, random: &mut StdRng) -> Result<Duration> {
+    let leader = members.leader().await?;
+    let follower = (leader + 1 + random.random_range(0..members.len() - 1)) % members.len();
+    match fault {
+        Fault::KillLeader => {
+            let recovery = load.recovery();
+            members.kill(leader)?;
+            let took = recovery.await?;
+            members.start(leader).await?;
+            Ok(took)
+        }
+        Fault::KillFollower => {
+            let recovery = load.recovery();
+            members.kill(follower)?;
+            let took = recovery.await?;
+            load.wait_for_writes(WRITES_BETWEEN).await?;
+            members.start(follower).await?;
+            Ok(took)
+        }
+        Fault::StopLeader => {
+            members.terminate(leader).await?;
+            let took = load.recovery().await?;
+            members.start(leader).await?;
+            Ok(took)
+        }
+        Fault::MoveLeader => {
+            members.move_leader(leader, follower).await?;
+            load.recovery().await
+        }
+        Fault::KillMajority => {
+            for member in (0..members.len()).filter(|&member| member != follower) {
+                members.kill(member)?;
+            }
+            members.expect_no_leader(follower).await?;
+            members.expect_no_acknowledgement(follower).await?;
+            let recovery = load.recovery();
+            for member in (0..members.len()).filter(|&member| member != follower) {
+                members.spawn(member)?;
+            }
+            let took = recovery.await?;
+            members.wait_until_serving().await?;
+            Ok(took)
+        }
+        Fault::KillAll => {
+            for member in 0..members.len() {
+                members.kill(member)?;
+            }
+            let recovery = load.recovery();
+            for member in 0..members.len() {
+                members.spawn(member)?;
+            }
+            let took = recovery.await?;
+            members.wait_until_serving().await?;
+            Ok(took)
+        }
+    }
+}
