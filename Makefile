@@ -8,11 +8,16 @@ export CARGO_TARGET_DIR CCACHE_DIR
 export CC  = ccache gcc
 export CXX = ccache g++
 
-.PHONY: run test lint doc deps test-deps lint-deps
+.PHONY: run cluster test lint doc deps test-deps lint-deps
 
 run: deps
 	cargo build --release --locked -p cairn-server -p cairnctl
 	$(CARGO_TARGET_DIR)/release/cairn --data-dir default.cairn
+
+# Three members on 127.0.0.1:2379, :22379 and :32379 with their data in cluster.cairn.
+cluster: deps
+	cargo build --release --locked -p cairn-server -p cairnctl
+	PATH="$(CARGO_TARGET_DIR)/release:$$PATH" scripts/cluster Procfile
 
 test: deps test-deps
 	cargo nextest run --locked --workspace
