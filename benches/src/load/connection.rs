@@ -103,3 +103,14 @@ impl tower::Service<http::Request<Body>> for Connection {
         Box::pin(self.sender.send_request(request))
     }
 }
+
+/// Requests of a stream that stays open: the receiving end of a channel.
+pub struct Requests<T>(pub tokio::sync::mpsc::Receiver<T>);
+
+impl<T> tonic::codegen::tokio_stream::Stream for Requests<T> {
+    type Item = T;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<T>> {
+        self.0.poll_recv(context)
+    }
+}

@@ -3,16 +3,20 @@
 //! ```text
 //! options      the command line
 //! connection   one HTTP/2 connection, plain or TLS, with as little between us and the wire as gRPC allows
-//! work         what a client sends: put, range, txn
+//! work         what a client sends: put, range, txn, leases, a control plane's mixture
+//! lease        the lease calls of a client
+//! watchers     watchers, and what they got and when
 //! run          closed loop (each client waits for its answer) and open loop (requests leave on schedule, late or not)
 //! report       throughput, latency percentiles, the server's CPU time per operation
 //! ```
 //! In the open loop a latency counts from the moment the request should have left, so that a stalled server is charged for the requests it delayed.
 
 mod connection;
+mod lease;
 mod options;
 mod report;
 mod run;
+mod watchers;
 mod work;
 
 use anyhow::{Context, Result};

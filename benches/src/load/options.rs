@@ -63,6 +63,15 @@ pub struct Options {
 }
 
 impl Options {
+    /// Who watches, if anybody does.
+    pub fn watchers(&self) -> Option<Watchers> {
+        match self.work {
+            Work::Watch { watchers, .. } | Work::ControlPlane { watchers, .. } => Some(watchers),
+            Work::WatchLatency => Some(Watchers { count: 1, per_stream: 1, spread: Spread::Prefix, prev_kv: false }),
+            _ => None,
+        }
+    }
+
     /// The time a request may take.
     pub fn timeout(&self) -> Duration {
         Duration::from_secs(self.timeout_seconds)
@@ -105,6 +114,71 @@ pub enum Work {
     },
     /// Compare-and-put transactions as a control plane sends them: create if absent, else update at the revision last seen
     Txn,
+    /// Puts, and watchers that get them as events: how many a second, and how long from the put to the event
+    Watch {
+        #[command(flatten)]
+        watchers: Watchers,
+        /// Write everything first, then measure how long watchers take that start before it
+        #[arg(long)]
+        catch_up: bool,
+    },
+    /// One watcher, and how long from the put to the event: to be used with `--rate`
+    WatchLatency,
+    /// Keep-alives, each client its own lease
+    LeaseKeepalive {
+        /// A stream for every call instead of one that stays open
+        #[arg(long)]
+        stream_a_call: bool,
+        /// Seconds a lease lives
+        #[arg(long, default_value_t = 60)]
+        ttl: i64,
+    },
+    /// Grant a lease, put a key with it, revoke it; or, with `--expire`, puts while many leases end at once
+    LeaseChurn {
+        /// Grant this many leases with a key each, and put while they expire
+        #[arg(long, default_value_t = 0)]
+        expire: u64,
+        /// Seconds a lease lives
+        #[arg(long, default_value_t = 60)]
+        ttl: i64,
+    },
+    /// What a control plane sends: 55 updates at the revision last seen, 20 reads, 5 pages of a list, 15 events with a lease and 5 keep-alives in a hundred,
+    /// while watchers follow
+    ControlPlane {
+        #[command(flatten)]
+        watchers: Watchers,
+        /// Keys of a page
+        #[arg(long, default_value_t = 500)]
+        page: i64,
+    },
+}
+
+/// Who watches what.
+#[derive(Args, Clone, Copy)]
+pub struct Watchers {
+    /// Watchers
+    #[arg(long = "watchers", default_value_t = 1)]
+    pub count: usize,
+    /// Watchers on one stream
+    #[arg(long, default_value_t = 100)]
+    pub per_stream: usize,
+    /// `prefix`: each watches all keys, `own`: each one key, `mixed`: every second one all keys
+    #[arg(long, value_enum, default_value_t = Spread::Prefix)]
+    pub spread: Spread,
+    /// Ask for the previous values
+    #[arg(long)]
+    pub prev_kv: bool,
+}
+
+/// What the watchers watch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Spread {
+    /// All keys.
+    Prefix,
+    /// A key each.
+    Own,
+    /// Every second one all keys, the others a key each.
+    Mixed,
 }
 
 /// How fresh a read has to be.

@@ -1,6 +1,6 @@
 //! What a run measured.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use anyhow::{Context, Result};
 use hdrhistogram::Histogram;
@@ -30,12 +30,56 @@ pub struct Report {
     pub max_us: u64,
     /// CPU time of the servers per answered request, microseconds, where their process ids were given.
     pub server_cpu_us: Option<f64>,
+    /// The same by kind of request, where there is more than one: kind, answered, latency percentiles in microseconds.
+    pub kinds: Vec<(&'static str, u64, Percentiles)>,
+    /// What watchers got, where there are any.
+    pub events: Option<Events>,
+    /// Seconds until all leases that were to expire were gone, counted from the moment the first could go.
+    pub expired_after_seconds: Option<f64>,
+}
+
+/// Percentiles and their values.
+type Percentiles = Vec<(f64, u64)>;
+
+/// What the watchers of a run got.
+#[derive(Debug, Serialize)]
+pub struct Events {
+    /// Events delivered, each watcher's counted.
+    pub delivered: u64,
+    /// Events delivered a second, the time included until the last one came.
+    pub per_second: f64,
+    /// From the moment a put left, or should have, to its event: percentiles in microseconds.
+    pub percentiles_us: Percentiles,
+    /// Longest, microseconds.
+    pub max_us: u64,
+    /// CPU time of the servers per event, microseconds, that of the puts included.
+    pub server_cpu_us: Option<f64>,
+}
+
+impl Events {
+    /// From what the watchers measured; `server_cpu` in seconds.
+    pub fn new(latencies: &Histogram<u64>, seconds: f64, server_cpu: Option<f64>) -> Self {
+        let delivered = latencies.len();
+        Self {
+            delivered,
+            per_second: delivered as f64 / seconds,
+            percentiles_us: percentiles(latencies),
+            max_us: latencies.max(),
+            server_cpu_us: server_cpu.map(|cpu| cpu * 1e6 / delivered.max(1) as f64),
+        }
+    }
+}
+
+/// Those that are reported.
+fn percentiles(latencies: &Histogram<u64>) -> Percentiles {
+    [50.0, 90.0, 99.0, 99.9].map(|p| (p, latencies.value_at_percentile(p))).to_vec()
 }
 
 impl Report {
-    /// From what the clients measured; `server_cpu` in seconds.
+    /// From what the clients measured, in all and by kind of request; `server_cpu` in seconds.
     pub fn new(
         latencies: &Histogram<u64>,
+        kinds: &BTreeMap<&'static str, Histogram<u64>>,
         seconds: f64,
         errors: u64,
         first_error: String,
@@ -49,9 +93,15 @@ impl Report {
             seconds,
             per_second: answered as f64 / seconds,
             mean_us: latencies.mean(),
-            percentiles_us: [50.0, 90.0, 99.0, 99.9].map(|p| (p, latencies.value_at_percentile(p))).to_vec(),
+            percentiles_us: percentiles(latencies),
             max_us: latencies.max(),
             server_cpu_us: server_cpu.map(|cpu| cpu * 1e6 / answered.max(1) as f64),
+            kinds: match kinds.len() {
+                1 => Vec::new(),
+                _ => kinds.iter().map(|(kind, latencies)| (*kind, latencies.len(), percentiles(latencies))).collect(),
+            },
+            events: None,
+            expired_after_seconds: None,
         }
     }
 }
@@ -69,11 +119,35 @@ impl fmt::Display for Report {
         if let Some(cpu) = self.server_cpu_us {
             write!(f, "\nserver CPU  {cpu:>12.1}   us per request")?;
         }
+        for (kind, answered, percentiles) in &self.kinds {
+            write!(f, "\n{kind:<11} {answered:>12}  {}", in_ms(percentiles))?;
+        }
+        if let Some(events) = &self.events {
+            write!(f, "\nevents      {:>12}   {:.0} a second", events.delivered, events.per_second)?;
+            write!(
+                f,
+                "\nput to event              {} max {:.3} ms",
+                in_ms(&events.percentiles_us),
+                events.max_us as f64 / 1000.0
+            )?;
+            if let Some(cpu) = events.server_cpu_us {
+                write!(f, "\nserver CPU  {cpu:>12.2}   us per event")?;
+            }
+        }
+        if let Some(seconds) = self.expired_after_seconds {
+            write!(f, "\nexpired     {seconds:>12.2}   s until the last lease was gone")?;
+        }
         Ok(())
     }
 }
 
+/// One line of percentiles.
+fn in_ms(percentiles: &Percentiles) -> String {
+    percentiles.iter().fold(String::new(), |line, (p, us)| format!("{line} p{p} {:.3} ms", *us as f64 / 1000.0))
+}
+
 /// CPU time used so far by some processes, in ticks.
+#[derive(Clone, Copy)]
 pub struct CpuTime(Option<u64>);
 
 impl CpuTime {

@@ -1,6 +1,7 @@
 //! Closed and open loop.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
@@ -9,14 +10,20 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use cairn_proto::etcdserverpb::{RangeRequest, kv_client::KvClient};
 use hdrhistogram::Histogram;
 
 use super::{
-    connection::Connector,
+    connection::{Connection, Connector},
     options::{Options, Work},
     report::{CpuTime, Report},
-    work::Client,
+    watchers::{self, Audience, Start},
+    work::{Client, leased},
 };
+
+/// How often it is looked whether all leases are gone.
+const EXPIRY_POLL: Duration = Duration::from_millis(20);
 
 /// Latencies up to this many microseconds are told apart.
 const LATENCY_MAX_US: u64 = 600_000_000;
@@ -28,7 +35,7 @@ pub fn histogram() -> Result<Histogram<u64>> {
 
 /// What one client measured.
 struct Measured {
-    latencies: Histogram<u64>,
+    latencies: BTreeMap<&'static str, Histogram<u64>>,
     errors: u64,
     first_error: String,
 }
@@ -44,9 +51,11 @@ pub async fn run(options: &Options) -> Result<Report> {
     for number in 0..options.connections {
         connections.push(connector.connect(number).await?);
     }
+    let audience = options.watchers().map(|spec| Audience::new(options, spec)).transpose()?.map(Arc::new);
     let mut clients = Vec::new();
     for number in 0..options.clients {
-        clients.push(Client::new(options, connections[number % connections.len()].clone(), number as u64)?);
+        let connection = connections[number % connections.len()].clone();
+        clients.push(Client::new(options, connection, number as u64, audience.clone())?);
     }
     if matches!(options.work, Work::Range { fill: true, .. }) {
         clients = fill(options, clients).await?;
@@ -54,24 +63,74 @@ pub async fn run(options: &Options) -> Result<Report> {
     if options.warmup > 0 {
         clients = closed_loop(options, clients, options.warmup).await?.0;
     }
+    let granting = Instant::now();
+    if let Work::LeaseChurn { expire: count @ 1.., .. } = options.work {
+        clients = grant(clients, count).await?;
+    }
+    let is_catch_up = matches!(options.work, Work::Watch { catch_up: true, .. });
+    if let Some(audience) = &audience {
+        audience.forget();
+        if !is_catch_up {
+            watchers::start(options, audience, &connections, Start::Now).await?;
+        }
+    }
+    let before = watchers::revision(&connections[0]).await?;
+
     let cpu = CpuTime::of(&options.server_pid)?;
     let began = Instant::now();
+    let expiry = match options.work {
+        Work::LeaseChurn { expire: 1.., ttl } => {
+            let first = granting + Duration::from_secs(ttl.max(0) as u64);
+            Some(tokio::spawn(expired(connections[0].clone(), leased(options.prefix.as_bytes()), first)))
+        }
+        _ => None,
+    };
     let (_, measured) = match options.rate {
         None => closed_loop(options, clients, options.total).await?,
         Some(rate) => open_loop(options, clients, rate).await?,
     };
     let seconds = began.elapsed().as_secs_f64();
-    let mut latencies = histogram()?;
+    let server_cpu = CpuTime::of(&options.server_pid)?.since(&cpu);
+    let mut report = sum(measured, seconds, server_cpu)?;
+
+    if let Some(audience) = &audience {
+        let (cpu, began) = if is_catch_up {
+            let behind = (CpuTime::of(&options.server_pid)?, Instant::now());
+            watchers::start(options, audience, &connections, Start::Behind(before)).await?;
+            behind
+        } else {
+            (cpu, began)
+        };
+        audience.wait_until_served().await?;
+        let server_cpu = CpuTime::of(&options.server_pid)?.since(&cpu);
+        report.events = Some(audience.report(began.elapsed().as_secs_f64(), server_cpu));
+    }
+    if let Some(expiry) = expiry {
+        report.expired_after_seconds = Some(expiry.await??);
+    }
+    Ok(report)
+}
+
+/// Adds up what the clients measured.
+fn sum(measured: Vec<Measured>, seconds: f64, server_cpu: Option<f64>) -> Result<Report> {
+    let (mut all, mut kinds) = (histogram()?, BTreeMap::new());
     let (mut errors, mut first_error) = (0, String::new());
     for client in measured {
-        latencies.add(&client.latencies).context("add up latencies")?;
+        for (kind, latencies) in client.latencies {
+            all.add(&latencies).context("add up latencies")?;
+            match kinds.entry(kind) {
+                std::collections::btree_map::Entry::Vacant(first) => drop(first.insert(latencies)),
+                std::collections::btree_map::Entry::Occupied(mut sum) => {
+                    sum.get_mut().add(&latencies).context("add up latencies")?;
+                }
+            }
+        }
         errors += client.errors;
         if first_error.is_empty() {
             first_error = client.first_error;
         }
     }
-    let server_cpu = CpuTime::of(&options.server_pid)?.since(&cpu);
-    Ok(Report::new(&latencies, seconds, errors, first_error, server_cpu))
+    Ok(Report::new(&all, &kinds, seconds, errors, first_error, server_cpu))
 }
 
 async fn fill(options: &Options, clients: Vec<Client>) -> Result<Vec<Client>> {
@@ -89,6 +148,40 @@ async fn fill(options: &Options, clients: Vec<Client>) -> Result<Vec<Client>> {
     Ok(clients)
 }
 
+/// Has every client grant its share of the leases.
+async fn grant(clients: Vec<Client>, leases: u64) -> Result<Vec<Client>> {
+    let count = clients.len() as u64;
+    let tasks: Vec<_> = (0..)
+        .zip(clients)
+        .map(|(number, mut client)| {
+            tokio::spawn(async move { client.grant(number, count, leases).await.map(|()| client) })
+        })
+        .collect();
+    let mut clients = Vec::new();
+    for task in tasks {
+        clients.push(task.await?.context("grant the leases")?);
+    }
+    Ok(clients)
+}
+
+/// Waits until no key below a prefix is left; returns how long after `first` that was, in seconds.
+async fn expired(connection: Connection, prefix: Bytes, first: Instant) -> Result<f64> {
+    let mut end = prefix.to_vec();
+    if let Some(last) = end.last_mut() {
+        *last = last.saturating_add(1);
+    }
+    let mut kv = KvClient::new(connection);
+    tokio::time::sleep_until(first.into()).await;
+    loop {
+        let (key, range_end) = (prefix.clone(), end.clone().into());
+        let left = kv.range(RangeRequest { key, range_end, count_only: true, ..Default::default() }).await?;
+        if left.into_inner().count == 0 {
+            return Ok(first.elapsed().as_secs_f64());
+        }
+        tokio::time::sleep(EXPIRY_POLL).await;
+    }
+}
+
 /// Each client sends its next request when the last one was answered.
 async fn closed_loop(options: &Options, clients: Vec<Client>, total: u64) -> Result<(Vec<Client>, Vec<Measured>)> {
     let left = Arc::new(AtomicI64::new(total as i64));
@@ -96,11 +189,11 @@ async fn closed_loop(options: &Options, clients: Vec<Client>, total: u64) -> Res
     let mut tasks = Vec::new();
     for mut client in clients {
         let left = left.clone();
-        let mut measured = Measured { latencies: histogram()?, errors: 0, first_error: String::new() };
+        let mut measured = Measured { latencies: BTreeMap::new(), errors: 0, first_error: String::new() };
         tasks.push(tokio::spawn(async move {
             while left.fetch_sub(1, Ordering::Relaxed) > 0 && Instant::now() < deadline {
                 let sent = Instant::now();
-                let answer = client.send().await;
+                let answer = client.send(sent).await;
                 measured.note(sent.elapsed(), answer);
             }
             (client, measured)
@@ -124,7 +217,7 @@ async fn open_loop(options: &Options, clients: Vec<Client>, rate: u64) -> Result
     let (total, every) = (options.total, 1.0 / rate as f64);
     let mut tasks = Vec::new();
     for (number, mut client) in (0u64..).zip(clients) {
-        let mut measured = Measured { latencies: histogram()?, errors: 0, first_error: String::new() };
+        let mut measured = Measured { latencies: BTreeMap::new(), errors: 0, first_error: String::new() };
         tasks.push(tokio::spawn(async move {
             for request in (number..total).step_by(count as usize) {
                 let due = began + Duration::from_secs_f64(request as f64 * every);
@@ -132,7 +225,7 @@ async fn open_loop(options: &Options, clients: Vec<Client>, rate: u64) -> Result
                 if Instant::now() > deadline {
                     break;
                 }
-                let answer = client.send().await;
+                let answer = client.send(due).await;
                 measured.note(due.elapsed(), answer);
             }
             (client, measured)
@@ -148,9 +241,13 @@ async fn open_loop(options: &Options, clients: Vec<Client>, rate: u64) -> Result
 }
 
 impl Measured {
-    fn note(&mut self, latency: Duration, answer: Result<(), tonic::Status>) {
+    fn note(&mut self, latency: Duration, answer: Result<&'static str, tonic::Status>) {
         match answer {
-            Ok(()) => self.latencies.saturating_record((latency.as_micros() as u64).max(1)),
+            Ok(kind) => {
+                let latencies =
+                    self.latencies.entry(kind).or_insert_with(|| histogram().expect("the bounds are fixed"));
+                latencies.saturating_record((latency.as_micros() as u64).max(1));
+            }
             Err(status) => {
                 if self.errors == 0 {
                     self.first_error = format!("{:?}: {}", status.code(), status.message());
