@@ -19,7 +19,7 @@ use super::{
     options::{Options, Work},
     report::{CpuTime, Report},
     watchers::{self, Audience, Start},
-    work::{Client, leased},
+    work::{Client, expiring},
 };
 
 /// How often it is looked whether all leases are gone.
@@ -81,7 +81,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     let expiry = match options.work {
         Work::LeaseChurn { expire: 1.., ttl } => {
             let first = granting + Duration::from_secs(ttl.max(0) as u64);
-            Some(tokio::spawn(expired(connections[0].clone(), leased(options.prefix.as_bytes()), first)))
+            Some(tokio::spawn(expired(connections[0].clone(), expiring(options.prefix.as_bytes()), first)))
         }
         _ => None,
     };

@@ -168,7 +168,7 @@ impl Client {
     pub async fn grant(&mut self, number: u64, clients: u64, count: u64) -> Result<()> {
         for index in (number..count).step_by(clients as usize) {
             let lease = self.leases.grant().await?;
-            self.leases.attach(leased(&self.keys.key(index)), self.keys.value(), lease).await?;
+            self.leases.attach(expiring(&self.keys.key(index)), self.keys.value(), lease).await?;
         }
         Ok(())
     }
@@ -276,6 +276,11 @@ impl Client {
 }
 
 /// The key beside another one that holds what has a lease: nobody watches it.
-pub fn leased(key: &[u8]) -> Bytes {
+fn leased(key: &[u8]) -> Bytes {
     [b"leased", key].concat().into()
+}
+
+/// The key beside another one that goes with a lease that expires during the run.
+pub fn expiring(key: &[u8]) -> Bytes {
+    [&b"expiring"[..], key].concat().into()
 }
