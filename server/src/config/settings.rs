@@ -114,6 +114,9 @@ pub struct Config {
 
     /// TLS on the client port: `--cert-file` and what belongs to it. Default none.
     pub client_tls: TlsConfig,
+    /// TLS between members: `--peer-cert-file` and what belongs to it; cipher suites, versions and the validity of generated
+    /// certificates are those of `client_tls`, see [`Config::peer_tls`]. Default none.
+    pub peer_tls: TlsConfig,
     /// `--host-whitelist`: host names that plain HTTP requests may be addressed to; empty or `*` is any.
     /// Keeps web pages from reaching the server by DNS rebinding. Default `*`.
     pub host_whitelist: Vec<String>,
@@ -182,6 +185,7 @@ impl Default for Config {
             socket_reuse_port: false,
             socket_reuse_address: false,
             client_tls: TlsConfig::default(),
+            peer_tls: TlsConfig::between_members(),
             host_whitelist: vec!["*".to_owned()],
             cors: vec!["*".to_owned()],
             enable_grpc_gateway: true,
@@ -235,6 +239,22 @@ impl Config {
     /// How long a request may wait for its outcome: 5 s and two elections, as in etcd.
     pub fn request_timeout(&self) -> Duration {
         Duration::from_secs(5) + 2 * self.election_timeout
+    }
+
+    /// TLS between members, with the settings that it has in common with the client port.
+    pub fn peer_tls(&self) -> TlsConfig {
+        TlsConfig {
+            self_signed_cert_validity_years: self.client_tls.self_signed_cert_validity_years,
+            cipher_suites: self.client_tls.cipher_suites.clone(),
+            min_version: self.client_tls.min_version,
+            max_version: self.client_tls.max_version,
+            ..self.peer_tls.clone()
+        }
+    }
+
+    /// Whether members are served with TLS.
+    pub fn serves_peer_tls(&self) -> bool {
+        self.listen_peer_urls.iter().any(|url| url.scheme() == Scheme::Https)
     }
 
     /// The largest gRPC message to receive, in bytes.

@@ -5,7 +5,38 @@ use std::path::PathBuf;
 
 use super::value::{Value, comma_list};
 
-/// TLS on the client port.
+/// The flags that a [`TlsConfig`] is read from, for messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TlsFlags {
+    pub(crate) cert: &'static str,
+    pub(crate) key: &'static str,
+    pub(crate) ca: &'static str,
+    pub(crate) client_cert_auth: &'static str,
+    pub(crate) crl: &'static str,
+    pub(crate) hostname: &'static str,
+    pub(crate) auto: &'static str,
+}
+
+const CLIENT_FLAGS: TlsFlags = TlsFlags {
+    cert: "--cert-file",
+    key: "--key-file",
+    ca: "--trusted-ca-file",
+    client_cert_auth: "--client-cert-auth",
+    crl: "--client-crl-file",
+    hostname: "--client-cert-allowed-hostname",
+    auto: "--auto-tls",
+};
+const PEER_FLAGS: TlsFlags = TlsFlags {
+    cert: "--peer-cert-file",
+    key: "--peer-key-file",
+    ca: "--peer-trusted-ca-file",
+    client_cert_auth: "--peer-client-cert-auth",
+    crl: "--peer-crl-file",
+    hostname: "--peer-cert-allowed-hostname",
+    auto: "--peer-auto-tls",
+};
+
+/// TLS on the client port, or between members.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsConfig {
     /// PEM file of the server's certificate followed by its intermediates. Default none.
@@ -19,6 +50,10 @@ pub struct TlsConfig {
     pub client_cert_auth: bool,
     /// PEM or DER file of revoked client certificates, signed by their authority. Default none.
     pub client_crl_file: Option<PathBuf>,
+    /// Of these common names a certificate of another member must have one. Default empty: any. Not for clients.
+    pub allowed_common_names: Vec<String>,
+    /// Whether this is about connections between members.
+    pub between_members: bool,
     /// Of these host names or addresses a client certificate must carry at least one. Default empty: any.
     pub client_cert_allowed_hostnames: Vec<String>,
     /// Serve TLS with a self-signed certificate made in `<data-dir>/fixtures/client` when none is given. Default false.
@@ -43,6 +78,8 @@ impl Default for TlsConfig {
             client_cert_auth: false,
             client_crl_file: None,
             client_cert_allowed_hostnames: Vec::new(),
+            allowed_common_names: Vec::new(),
+            between_members: false,
             auto_tls: false,
             self_signed_cert_validity_years: 1,
             cipher_suites: Vec::new(),
@@ -53,6 +90,15 @@ impl Default for TlsConfig {
 }
 
 impl TlsConfig {
+    /// The defaults for connections between members.
+    pub fn between_members() -> Self {
+        Self { between_members: true, ..Self::default() }
+    }
+
+    pub(crate) fn flags(&self) -> &'static TlsFlags {
+        if self.between_members { &PEER_FLAGS } else { &CLIENT_FLAGS }
+    }
+
     /// Whether a certificate was given, so that `auto_tls` has nothing to do.
     pub fn has_files(&self) -> bool {
         self.cert_file.is_some() || self.key_file.is_some()

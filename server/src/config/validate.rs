@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::error::{ConfigError, Notice};
 use super::settings::{AutoCompaction, Config};
-use super::tls::TlsVersion;
+use super::tls::{TlsConfig, TlsVersion};
 use super::url::{Scheme, Url, listen_addrs};
 
 /// The longest election time-out: etcd's limit, beyond which a cluster is dead for too long to call it highly available.
@@ -74,9 +74,6 @@ impl Config {
                 }
                 taken.push((flag, addr));
             }
-        }
-        if let Some(url) = self.listen_peer_urls.iter().find(|url| url.scheme() == Scheme::Https) {
-            return invalid(format!("--listen-peer-urls has {url}: TLS between members is not served yet"));
         }
         if self.initial_advertise_peer_urls.is_empty() {
             return invalid("--initial-advertise-peer-urls needs at least one URL");
@@ -153,11 +150,6 @@ impl Config {
 
     fn validate_tls(&self, notices: &mut Vec<Notice>) -> Result<(), ConfigError> {
         let tls = &self.client_tls;
-        if tls.cert_file.is_some() != tls.key_file.is_some() {
-            let (given, missing) =
-                if tls.cert_file.is_some() { ("cert-file", "key-file") } else { ("key-file", "cert-file") };
-            return invalid(format!("--{given} needs --{missing}: both must be present, or neither"));
-        }
         if tls.self_signed_cert_validity_years == 0 {
             return invalid("--self-signed-cert-validity must be >0 years");
         }
@@ -175,23 +167,45 @@ impl Config {
                 return invalid("--cipher-suites names only suites of TLS1.3, which --tls-max-version=TLS1.2 excludes");
             }
         }
-        if tls.client_cert_auth && tls.trusted_ca_file.is_none() && self.serves_tls() {
+        validate_files(tls, self.serves_tls())?;
+        self.validate_schemes(notices)?;
+        validate_files(&self.peer_tls, self.serves_peer_tls())?;
+        self.validate_peer_tls(notices)
+    }
+
+    /// What is only to be said of TLS between members.
+    fn validate_peer_tls(&self, notices: &mut Vec<Notice>) -> Result<(), ConfigError> {
+        let tls = &self.peer_tls;
+        if !tls.allowed_common_names.is_empty() && !tls.client_cert_allowed_hostnames.is_empty() {
+            return invalid("--peer-cert-allowed-cn and --peer-cert-allowed-hostname are mutually exclusive");
+        }
+        if !tls.allowed_common_names.is_empty() && tls.trusted_ca_file.is_none() {
             return invalid(
-                "--client-cert-auth needs --trusted-ca-file: \
-                 without it a certificate of any public authority would do",
+                "--peer-cert-allowed-cn needs --peer-trusted-ca-file: without it no certificate is checked",
             );
         }
-        for (flag, given) in [
-            ("client-crl-file", tls.client_crl_file.is_some()),
-            ("client-cert-allowed-hostname", !tls.client_cert_allowed_hostnames.is_empty()),
-        ] {
-            if given && tls.trusted_ca_file.is_none() {
-                return invalid(format!(
-                    "--{flag} needs --trusted-ca-file: without it no client certificate is checked"
-                ));
-            }
+        let reaches_tls = self.initial_cluster().iter().any(|(_, url)| url.scheme() == Scheme::Https);
+        if (self.serves_peer_tls() || reaches_tls) && !tls.is_configured() {
+            return invalid(
+                "TLS key/cert (--peer-cert-file, --peer-key-file) must be provided for peer URLs with HTTPS scheme, or \
+                 --peer-auto-tls",
+            );
         }
-        self.validate_schemes(notices)
+        if tls.has_files() && tls.trusted_ca_file.is_none() {
+            return invalid(
+                "--peer-cert-file needs --peer-trusted-ca-file: without it this member could not tell whom it reaches",
+            );
+        }
+        if tls.has_files()
+            && let Some(url) = self.listen_peer_urls.iter().find(|url| url.scheme() == Scheme::Http)
+        {
+            let text = "scheme is http while peer key and cert files are present; ignoring key and cert files";
+            notices.push(Notice::new(url.to_string(), text));
+        }
+        if tls.auto_tls && tls.has_files() {
+            notices.push(Notice::new("--peer-auto-tls", "ignoring peer auto TLS since certs given"));
+        }
+        Ok(())
     }
 
     /// URLs against certificates: https without one is an error, http with one is served plain and said so.
@@ -223,10 +237,33 @@ impl Config {
     }
 }
 
+/// Whether the files of one port go together.
+fn validate_files(tls: &TlsConfig, served: bool) -> Result<(), ConfigError> {
+    let flags = tls.flags();
+    if tls.cert_file.is_some() != tls.key_file.is_some() {
+        let (given, missing) = if tls.cert_file.is_some() { (flags.cert, flags.key) } else { (flags.key, flags.cert) };
+        return invalid(format!("{given} needs {missing}: both must be present, or neither"));
+    }
+    if tls.client_cert_auth && tls.trusted_ca_file.is_none() && served {
+        return invalid(format!(
+            "{} needs {}: without it a certificate of any public authority would do",
+            flags.client_cert_auth, flags.ca
+        ));
+    }
+    for (flag, given) in
+        [(flags.crl, tls.client_crl_file.is_some()), (flags.hostname, !tls.client_cert_allowed_hostnames.is_empty())]
+    {
+        if given && tls.trusted_ca_file.is_none() {
+            return invalid(format!("{flag} needs {}: without it no client certificate is checked", flags.ca));
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::tls::{CipherSuite, TlsConfig};
+    use crate::config::tls::CipherSuite;
 
     fn urls(text: &str) -> Vec<Url> {
         crate::config::value::Value::parse(text).unwrap()
@@ -280,7 +317,33 @@ mod tests {
             error(|c| c.listen_metrics_urls = urls("http://127.0.0.1:2379")),
             "--listen-metrics-urls and --listen-client-urls both listen on 127.0.0.1:2379"
         );
-        assert!(error(|c| c.listen_peer_urls = urls("https://127.0.0.1:2380")).contains("not served yet"));
+    }
+
+    #[test]
+    fn tls_between_members_needs_certificates_and_an_authority_or_is_automatic() {
+        let https = |c: &mut Config| c.listen_peer_urls = urls("https://127.0.0.1:2380");
+        assert!(error(https).contains("must be provided for peer URLs"));
+        let files = |c: &mut Config| {
+            https(c);
+            c.peer_tls.cert_file = Some("c".into());
+            c.peer_tls.key_file = Some("k".into());
+        };
+        assert!(error(files).starts_with("--peer-cert-file needs --peer-trusted-ca-file"));
+        assert!(
+            error(|c| c.peer_tls.cert_file = Some("c".into())).starts_with("--peer-cert-file needs --peer-key-file")
+        );
+        let both = |c: &mut Config| {
+            files(c);
+            c.peer_tls.trusted_ca_file = Some("ca".into());
+            c.peer_tls.allowed_common_names = vec!["n".to_owned()];
+            c.peer_tls.client_cert_allowed_hostnames = vec!["h".to_owned()];
+        };
+        assert!(error(both).contains("mutually exclusive"));
+        let automatic = |c: &mut Config| {
+            https(c);
+            c.peer_tls.auto_tls = true;
+        };
+        assert!(notices(automatic).is_empty());
     }
 
     #[test]

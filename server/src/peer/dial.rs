@@ -1,14 +1,22 @@
 //! Connections towards other members.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use rustls::{ClientConfig, pki_types::ServerName};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
 use super::WINDOW_BYTES;
-use crate::config::{Scheme, Url};
+use crate::{
+    config::{Scheme, Url},
+    security::TlsReloader,
+};
 
 /// How long it may take until a connection is there, with TLS and all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -34,12 +42,19 @@ pub enum DialError {
 
 /// Connects to members.
 #[derive(Debug, Clone, Default)]
-pub struct Dialer {}
+pub struct Dialer {
+    tls: Option<Arc<TlsReloader<ClientConfig>>>,
+}
+
+/// A connection, with TLS or without.
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 impl Dialer {
-    /// Without TLS.
-    pub fn plain() -> Self {
-        Self {}
+    /// Connects with TLS where a URL says https, if there is a certificate to show.
+    pub fn new(tls: Option<Arc<TlsReloader<ClientConfig>>>) -> Self {
+        Self { tls }
     }
 
     /// A connection to the member at `urls`: the first of them that answers. Within a tokio runtime.
@@ -73,14 +88,18 @@ impl Dialer {
         }
     }
 
-    async fn open(&self, url: &Url) -> io::Result<TcpStream> {
+    async fn open(&self, url: &Url) -> io::Result<Box<dyn Io>> {
         let stream = TcpStream::connect((url.host(), url.port())).await?;
         // Without this, small frames wait for the other side's delayed acknowledgements (40 ms).
         stream.set_nodelay(true)?;
-        if url.scheme() == Scheme::Https {
-            return Err(io::Error::other("TLS between members is not served yet"));
+        if url.scheme() == Scheme::Http {
+            return Ok(Box::new(stream));
         }
-        Ok(stream)
+        let Some(tls) = &self.tls else {
+            return Err(io::Error::other("its URL is https, but this member has no --peer-cert-file"));
+        };
+        let name = ServerName::try_from(url.host().to_owned()).map_err(io::Error::other)?;
+        Ok(Box::new(TlsConnector::from(tls.current().await).connect(name, stream).await?))
     }
 }
 

@@ -34,12 +34,17 @@ pub enum TlsError {
         /// The key's file.
         key: PathBuf,
     },
-    /// A name of `--client-cert-allowed-hostname` is no name.
-    #[error("{0:?} of --client-cert-allowed-hostname is neither a host name nor an address")]
-    BadHostname(String),
-    /// Neither files nor `--auto-tls`.
-    #[error("TLS needs --cert-file and --key-file, or --auto-tls")]
-    NotConfigured,
+    /// A name that certificates must be for is no name.
+    #[error("{name:?} of {flag} is neither a host name nor an address")]
+    BadHostname {
+        /// The flag that gives it.
+        flag: &'static str,
+        /// What it gives.
+        name: String,
+    },
+    /// Neither files nor a generated certificate; the flag that is missing first.
+    #[error("TLS needs {0} and its key, or a generated certificate")]
+    NotConfigured(&'static str),
     /// The library refuses the settings.
     #[error("TLS settings do not fit together: {0}")]
     Settings(rustls::Error),

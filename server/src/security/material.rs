@@ -25,14 +25,20 @@ pub(super) struct Material {
 impl Material {
     /// Reads every file that `tls` names.
     pub(super) fn read(tls: &TlsConfig) -> Result<Self, TlsError> {
+        let flags = tls.flags();
         let (Some(cert_file), Some(key_file)) = (&tls.cert_file, &tls.key_file) else {
-            return Err(TlsError::NotConfigured);
+            return Err(TlsError::NotConfigured(flags.cert));
         };
         Ok(Self {
-            chain: certificates("--cert-file", cert_file)?,
-            key: private_key("--key-file", key_file)?,
-            roots: tls.trusted_ca_file.as_deref().map(roots).transpose()?,
-            crls: tls.client_crl_file.as_deref().map(revocations).transpose()?.unwrap_or_default(),
+            chain: certificates(flags.cert, cert_file)?,
+            key: private_key(flags.key, key_file)?,
+            roots: tls.trusted_ca_file.as_deref().map(|path| roots(flags.ca, path)).transpose()?,
+            crls: tls
+                .client_crl_file
+                .as_deref()
+                .map(|path| revocations(flags.crl, path))
+                .transpose()?
+                .unwrap_or_default(),
         })
     }
 }
@@ -64,26 +70,24 @@ fn private_key(flag: &'static str, path: &Path) -> Result<PrivateKeyDer<'static>
         .map_err(|_| unusable(flag, path, "holds no unencrypted PEM private key (PKCS#8, PKCS#1 or SEC1)"))
 }
 
-fn roots(path: &Path) -> Result<Arc<RootCertStore>, TlsError> {
-    const FLAG: &str = "--trusted-ca-file";
+fn roots(flag: &'static str, path: &Path) -> Result<Arc<RootCertStore>, TlsError> {
     let mut roots = RootCertStore::empty();
-    for cert in certificates(FLAG, path)? {
-        roots.add(cert).map_err(|error| unusable(FLAG, path, format!("holds an unusable authority: {error}")))?;
+    for cert in certificates(flag, path)? {
+        roots.add(cert).map_err(|error| unusable(flag, path, format!("holds an unusable authority: {error}")))?;
     }
     Ok(Arc::new(roots))
 }
 
 /// The revocation lists of a PEM file, or the one of a DER file.
-fn revocations(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
-    const FLAG: &str = "--client-crl-file";
-    let bytes = read(FLAG, path)?;
+fn revocations(flag: &'static str, path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+    let bytes = read(flag, path)?;
     let crls = CertificateRevocationListDer::pem_slice_iter(&bytes)
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| unusable(FLAG, path, format!("is not valid PEM: {error}")))?;
+        .map_err(|error| unusable(flag, path, format!("is not valid PEM: {error}")))?;
     // Every DER list is an ASN.1 sequence and begins with this byte.
     match bytes.first() {
         Some(0x30) if crls.is_empty() => Ok(vec![CertificateRevocationListDer::from(bytes)]),
-        _ if crls.is_empty() => Err(unusable(FLAG, path, "holds no revocation list, neither PEM nor DER")),
+        _ if crls.is_empty() => Err(unusable(flag, path, "holds no revocation list, neither PEM nor DER")),
         _ => Ok(crls),
     }
 }

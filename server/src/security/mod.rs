@@ -1,4 +1,4 @@
-//! TLS on the client port.
+//! TLS on the client port and between members.
 //!
 //! ```text
 //!   accept loop ──▶ Acceptor::accept(TcpStream) ──▶ MaybeTlsStream ──▶ HTTP
@@ -19,10 +19,13 @@
 //! Knows `config/`. Its one invariant: **a connection that comes out of an acceptor has passed every check of the
 //! configuration current when its handshake began.** A file that cannot be read or used changes nothing but a log line.
 //!
-//! Left out: TLS between members, and the metrics of certificates about to expire.
+//! * Between members both sides show a certificate: [`peer_tls`] makes what either side needs of the same files.
+//!
+//! Left out: the metrics of certificates about to expire.
 
 mod acceptor;
 mod auto;
+mod client_config;
 mod error;
 mod identity;
 mod material;
@@ -31,9 +34,10 @@ mod server_config;
 mod stream;
 mod verifier;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::config::Config;
+use crate::config::{Config, TlsConfig, Url};
 
 pub use acceptor::{AcceptError, AcceptLimits, AcceptStats, Acceptor};
 pub use error::TlsError;
@@ -48,19 +52,52 @@ pub fn client_tls(config: &Config) -> Result<Option<Arc<TlsReloader>>, TlsError>
         return Ok(None);
     }
     let mut tls = config.client_tls.clone();
+    let urls = config.client_urls().chain(&config.advertise_client_urls);
+    ensure_certificate(&mut tls, config, "client", urls)?;
+    TlsReloader::new(tls, RELOAD_INTERVAL).map(|reloader| Some(Arc::new(reloader)))
+}
+
+/// TLS between members, for either side of a connection.
+#[derive(Debug, Clone)]
+pub struct PeerTls {
+    /// For connections of other members.
+    pub serving: Arc<TlsReloader>,
+    /// For connections to other members.
+    pub dialing: Arc<TlsReloader<rustls::ClientConfig>>,
+}
+
+/// Sets up TLS between members, likewise. None if no certificate is configured.
+pub fn peer_tls(config: &Config) -> Result<Option<PeerTls>, TlsError> {
+    let mut tls = config.peer_tls();
     if !tls.is_configured() {
-        return Err(TlsError::NotConfigured);
+        return Ok(None);
+    }
+    let urls = config.listen_peer_urls.iter().chain(&config.initial_advertise_peer_urls);
+    ensure_certificate(&mut tls, config, "peer", urls)?;
+    Ok(Some(PeerTls {
+        serving: Arc::new(TlsReloader::new(tls.clone(), RELOAD_INTERVAL)?),
+        dialing: Arc::new(TlsReloader::for_dialing(tls, RELOAD_INTERVAL)?),
+    }))
+}
+
+/// Makes a certificate for the hosts of `urls` under the data directory, unless files are given.
+fn ensure_certificate<'a>(
+    tls: &mut TlsConfig,
+    config: &Config,
+    port: &str,
+    urls: impl Iterator<Item = &'a Url>,
+) -> Result<(), TlsError> {
+    if !tls.is_configured() {
+        return Err(TlsError::NotConfigured(tls.flags().cert));
     }
     if !tls.has_files() {
-        let directory = config.data_dir().join("fixtures").join("client");
-        let urls = config.client_urls().chain(&config.advertise_client_urls);
-        let hosts: std::collections::BTreeSet<&str> =
-            urls.map(crate::config::Url::host).filter(|host| !host.is_empty()).collect();
+        let directory = config.data_dir().join("fixtures").join(port);
+        let hosts: BTreeSet<&str> = urls.map(Url::host).filter(|host| !host.is_empty()).collect();
         let pair = auto::ensure_self_signed(&directory, &hosts, tls.self_signed_cert_validity_years)?;
         tls.cert_file = Some(pair.cert_file);
         tls.key_file = Some(pair.key_file);
     }
-    TlsReloader::new(tls, RELOAD_INTERVAL).map(|reloader| Some(Arc::new(reloader)))
+    Ok(())
 }
 
 #[cfg(test)]

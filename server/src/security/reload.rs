@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use rustls::ServerConfig;
+use rustls::{ClientConfig, ServerConfig};
 
+use super::client_config::build_client;
 use super::error::TlsError;
 use super::server_config::build;
 use crate::config::TlsConfig;
@@ -21,12 +22,16 @@ use crate::config::TlsConfig;
 /// How often, at most, the files are looked at. They are looked at only when someone connects.
 pub const RELOAD_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Reads the files and makes a configuration of them.
+type Build<C> = fn(&TlsConfig) -> Result<Arc<C>, TlsError>;
+
 /// The TLS configuration made of a set of files, kept up to date.
 #[derive(Debug)]
-pub struct TlsReloader {
+pub struct TlsReloader<C = ServerConfig> {
     tls: TlsConfig,
     interval: Duration,
-    current: ArcSwap<ServerConfig>,
+    build: Build<C>,
+    current: ArcSwap<C>,
     next_look: Mutex<Instant>,
     /// The files as they were when last read, with or without success. Held while reading, so that one thread reads.
     seen: Mutex<Stamps>,
@@ -35,15 +40,30 @@ pub struct TlsReloader {
 }
 
 impl TlsReloader {
-    /// Reads the files of `tls` for the first time, and at most every `interval` again. Blocks on the disk.
-    #[expect(clippy::disallowed_methods, reason = "files are looked at by the clock")]
+    /// What a server needs. Reads the files of `tls` for the first time, and at most every `interval` again. Blocks on the
+    /// disk.
     pub fn new(tls: TlsConfig, interval: Duration) -> Result<Self, TlsError> {
+        Self::of(build, tls, interval)
+    }
+}
+
+impl TlsReloader<ClientConfig> {
+    /// What a member needs that connects to others, kept up to date likewise.
+    pub fn for_dialing(tls: TlsConfig, interval: Duration) -> Result<Self, TlsError> {
+        Self::of(build_client, tls, interval)
+    }
+}
+
+impl<C: Send + Sync + 'static> TlsReloader<C> {
+    #[expect(clippy::disallowed_methods, reason = "files are looked at by the clock")]
+    fn of(build: Build<C>, tls: TlsConfig, interval: Duration) -> Result<Self, TlsError> {
         // Before the files are read: a change in between is then seen at the next look.
         let stamps = Stamps::of(&tls);
         let current = ArcSwap::new(build(&tls)?);
         Ok(Self {
             tls,
             interval,
+            build,
             current,
             next_look: Mutex::new(Instant::now() + interval),
             seen: Mutex::new(stamps),
@@ -54,7 +74,7 @@ impl TlsReloader {
 
     /// The configuration for a new connection, after a look at the files if none was taken lately.
     /// The disk is touched on the blocking pool.
-    pub async fn current(self: &Arc<Self>) -> Arc<ServerConfig> {
+    pub async fn current(self: &Arc<Self>) -> Arc<C> {
         if self.is_due() {
             let this = Arc::clone(self);
             // It fails only if the runtime is shutting down, and then what was loaded last will do.
@@ -93,7 +113,7 @@ impl TlsReloader {
             return;
         }
         *seen = stamps;
-        match build(&self.tls) {
+        match (self.build)(&self.tls) {
             Ok(config) => {
                 self.current.store(config);
                 self.reloads.fetch_add(1, Ordering::Relaxed);

@@ -9,7 +9,7 @@ use rustls::{RootCertStore, ServerConfig, SupportedCipherSuite, SupportedProtoco
 
 use super::error::TlsError;
 use super::material::Material;
-use super::verifier::AllowedHostnames;
+use super::verifier::{AllowedCommonNames, AllowedHostnames};
 use crate::config::{CipherSuite, TlsConfig, TlsVersion};
 
 /// What may be spoken inside TLS, most wanted first: gRPC needs `h2`.
@@ -35,7 +35,7 @@ pub(super) fn build(tls: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
 }
 
 /// The versions from `min` to `max`.
-fn versions(min: TlsVersion, max: TlsVersion) -> Vec<&'static SupportedProtocolVersion> {
+pub(super) fn versions(min: TlsVersion, max: TlsVersion) -> Vec<&'static SupportedProtocolVersion> {
     [(TlsVersion::Tls13, &version::TLS13), (TlsVersion::Tls12, &version::TLS12)]
         .into_iter()
         .filter(|(version, _)| (min..=max).contains(version))
@@ -44,7 +44,7 @@ fn versions(min: TlsVersion, max: TlsVersion) -> Vec<&'static SupportedProtocolV
 }
 
 /// The suites of TLS 1.3, and of TLS 1.2 those that are wanted, in the order given; all, if none is named.
-fn suites(wanted: &[CipherSuite]) -> Vec<SupportedCipherSuite> {
+pub(super) fn suites(wanted: &[CipherSuite]) -> Vec<SupportedCipherSuite> {
     let all = || CipherSuite::ALL.iter().map(|(suite, _)| *suite);
     let older: Vec<CipherSuite> = if wanted.is_empty() { all().collect() } else { wanted.to_vec() };
     let newer = all().filter(|suite| suite.is_tls13());
@@ -82,24 +82,29 @@ fn client_verifier(
         .build()
         .map_err(|error| {
             let (flag, file) = match error {
-                rustls::server::VerifierBuilderError::InvalidCrl(_) => ("--client-crl-file", &tls.client_crl_file),
-                _ => ("--trusted-ca-file", &tls.trusted_ca_file),
+                rustls::server::VerifierBuilderError::InvalidCrl(_) => (tls.flags().crl, &tls.client_crl_file),
+                _ => (tls.flags().ca, &tls.trusted_ca_file),
             };
             TlsError::Unusable { flag, path: file.clone().unwrap_or_default(), reason: format!("is unusable: {error}") }
         })?;
-    if tls.client_cert_allowed_hostnames.is_empty() {
+    let verifier: Arc<dyn ClientCertVerifier> = if tls.client_cert_allowed_hostnames.is_empty() {
+        verifier
+    } else {
+        Arc::new(AllowedHostnames::new(verifier, &tls.client_cert_allowed_hostnames, tls.flags().hostname)?)
+    };
+    if tls.allowed_common_names.is_empty() {
         return Ok(verifier);
     }
-    Ok(Arc::new(AllowedHostnames::new(verifier, &tls.client_cert_allowed_hostnames)?))
+    Ok(Arc::new(AllowedCommonNames::new(verifier, &tls.allowed_common_names)))
 }
 
 /// What is wrong with certificate and key together.
-fn pair_error(tls: &TlsConfig, error: rustls::Error) -> TlsError {
+pub(super) fn pair_error(tls: &TlsConfig, error: rustls::Error) -> TlsError {
     let cert = tls.cert_file.clone().unwrap_or_default();
     match error {
         // This is what the library says of a key that it cannot use.
         rustls::Error::General(_) => TlsError::Unusable {
-            flag: "--key-file",
+            flag: tls.flags().key,
             path: tls.key_file.clone().unwrap_or_default(),
             reason: "is of no supported kind (RSA of 2048 to 4096 bits, ECDSA P-256 or P-384, Ed25519)".to_owned(),
         },
@@ -107,7 +112,7 @@ fn pair_error(tls: &TlsConfig, error: rustls::Error) -> TlsError {
             TlsError::KeyMismatch { cert, key: tls.key_file.clone().unwrap_or_default() }
         }
         rustls::Error::InvalidCertificate(error) => {
-            TlsError::Unusable { flag: "--cert-file", path: cert, reason: format!("is unusable: {error:?}") }
+            TlsError::Unusable { flag: tls.flags().cert, path: cert, reason: format!("is unusable: {error:?}") }
         }
         error => TlsError::Settings(error),
     }

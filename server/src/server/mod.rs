@@ -170,7 +170,8 @@ impl Builder {
         let alone = config.initial_cluster().iter().all(|(name, _)| *name == config.name);
         let peer_listeners =
             if self.in_process_only && alone { Vec::new() } else { listener::listen_for_members(&config)? };
-        let dialer = Dialer::plain();
+        let peer_tls = security::peer_tls(&config)?;
+        let dialer = Dialer::new(peer_tls.as_ref().map(|tls| tls.dialing.clone()));
         let mut node_config = NodeConfig { record_syncs: self.record_syncs, ..node_config(&config) };
         if node::shell::is_new(&config.data_dir()) {
             node_config.origin = match config.initial_cluster_state {
@@ -185,7 +186,8 @@ impl Builder {
         let peer_gate = peer::Gate::new(peers.clone(), peers_stopping.clone());
         for (listen, socket) in peer_listeners {
             tracing::info!(address = %listen.addr, "serving other members");
-            let acceptor = Acceptor::for_listener(&listen, None, AcceptLimits::default());
+            let acceptor =
+                Acceptor::for_listener(&listen, peer_tls.as_ref().map(|tls| &tls.serving), AcceptLimits::default());
             threads.first().spawn(peer_gate.clone().accept(socket, acceptor));
         }
 

@@ -1,6 +1,7 @@
 //! Whole servers, driven from outside as clients drive them: through sockets, TLS and raw bytes. One binary, because each one links the storage engine.
 
 mod bad_input;
+mod cluster;
 mod embedding;
 mod http;
 mod kubernetes;

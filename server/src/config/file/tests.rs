@@ -128,7 +128,7 @@ fn a_wrong_value_names_file_and_key() {
     let text = error("client-transport-security:\n  client-cert-auth: maybe");
     assert!(text.contains("client-transport-security.client-cert-auth in config file x.yml"), "{text}");
     assert!(error("client-transport-security: yes please").contains("must hold keys with values"));
-    assert!(error("peer-transport-security:\n  cert-file: x").contains("is refused: TLS between members"));
+    assert!(error("peer-transport-security:\n  client-cert-file: x").contains("is refused: a member shows"));
 }
 
 #[test]

@@ -23,17 +23,17 @@ pub(super) static SECURITY: &[Flag] = rows! { Security:
     "tls-max-version" Text "", "Maximum TLS version: TLS1.2 or TLS1.3 (empty: TLS1.3).", Effect(|draft, text| put_version(&mut draft.config.client_tls.max_version, TlsVersion::Tls13, text));
     "host-whitelist" List "*", "Acceptable hostnames from HTTP client requests, if server is not secure (empty or * means allow all).", Effect(set!(host_whitelist));
     "cors" List "*", "Comma-separated list of origins whose web pages may use the HTTP endpoints (empty or * means allow all).", Effect(set!(cors));
-    "peer-cert-file" Text "", "TLS between members is not served yet", Refused;
-    "peer-key-file" Text "", "TLS between members is not served yet", Refused;
-    "peer-client-cert-auth" Bool "false", "TLS between members is not served yet", Refused;
-    "peer-trusted-ca-file" Text "", "TLS between members is not served yet", Refused;
-    "peer-cert-allowed-cn" List "", "TLS between members is not served yet", Refused;
-    "peer-cert-allowed-hostname" List "", "TLS between members is not served yet", Refused;
-    "peer-auto-tls" Bool "false", "TLS between members is not served yet", Refused;
-    "peer-client-cert-file" Text "", "TLS between members is not served yet", Refused;
-    "peer-client-key-file" Text "", "TLS between members is not served yet", Refused;
-    "peer-crl-file" Text "", "TLS between members is not served yet", Refused;
-    "peer-skip-client-san-verification" Bool "false", "TLS between members is not served yet", Refused;
+    "peer-cert-file" Text "", "Path to the peer server TLS cert file, which this member also shows to the others. Read again when it changes.", Effect(set!(peer_tls.cert_file));
+    "peer-key-file" Text "", "Path to the peer server TLS key file.", Effect(set!(peer_tls.key_file));
+    "peer-client-cert-auth" Bool "false", "Require certificates of other members signed by --peer-trusted-ca-file.", Effect(set!(peer_tls.client_cert_auth));
+    "peer-trusted-ca-file" Text "", "Path to the peer server TLS trusted CA cert file. Makes certificates of other members required.", Effect(set!(peer_tls.trusted_ca_file));
+    "peer-cert-allowed-cn" List "", "Comma-separated list of common names, one of which the certificate of a connecting member must have.", Effect(set!(peer_tls.allowed_common_names));
+    "peer-cert-allowed-hostname" List "", "Comma-separated list of host names and addresses, one of which the certificate of a connecting member must be for.", Effect(set!(peer_tls.client_cert_allowed_hostnames));
+    "peer-auto-tls" Bool "false", "Peer TLS using a generated certificate, kept in fixtures/peer of the data directory. It encrypts, but proves nothing.", Effect(set!(peer_tls.auto_tls));
+    "peer-client-cert-file" Text "", "a member shows --peer-cert-file whichever side it is on", Refused;
+    "peer-client-key-file" Text "", "a member shows --peer-cert-file whichever side it is on", Refused;
+    "peer-crl-file" Text "", "Path to the revocation list file for certificates of other members.", Effect(set!(peer_tls.client_crl_file));
+    "peer-skip-client-san-verification" Bool "false", "the address that a member comes from is not compared with its certificate", Ignored;
 };
 
 pub(super) static AUTH: &[Flag] = rows! { Auth:

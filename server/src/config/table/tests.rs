@@ -143,6 +143,18 @@ fn security_flags_take_effect() {
     takes_effect("client-cert-allowed-hostname", "a,b", |c| {
         c.client_tls.client_cert_allowed_hostnames = vec!["a".to_owned(), "b".to_owned()];
     });
+    takes_effect("peer-cert-file", "c", |c| c.peer_tls.cert_file = Some("c".into()));
+    takes_effect("peer-key-file", "k", |c| c.peer_tls.key_file = Some("k".into()));
+    takes_effect("peer-trusted-ca-file", "ca", |c| c.peer_tls.trusted_ca_file = Some("ca".into()));
+    takes_effect("peer-client-cert-auth", "true", |c| c.peer_tls.client_cert_auth = true);
+    takes_effect("peer-crl-file", "r", |c| c.peer_tls.client_crl_file = Some("r".into()));
+    takes_effect("peer-auto-tls", "true", |c| c.peer_tls.auto_tls = true);
+    takes_effect("peer-cert-allowed-cn", "a,b", |c| {
+        c.peer_tls.allowed_common_names = vec!["a".to_owned(), "b".to_owned()];
+    });
+    takes_effect("peer-cert-allowed-hostname", "a", |c| {
+        c.peer_tls.client_cert_allowed_hostnames = vec!["a".to_owned()];
+    });
     takes_effect("auto-tls", "true", |c| c.client_tls.auto_tls = true);
     takes_effect("self-signed-cert-validity", "3", |c| c.client_tls.self_signed_cert_validity_years = 3);
     takes_effect("cipher-suites", "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", |c| {

@@ -1,0 +1,219 @@
+//! Several members in one process: TLS between them, and what must not get past the peer port.
+
+use std::net::TcpListener;
+
+use cairn_proto::{
+    etcdserverpb as pb,
+    peer::{Answer, Frame, Hello, peer_client::PeerClient, refusal::Reason},
+};
+use cairn_server::{
+    config::{Config, Url},
+    server::Server,
+};
+use futures::{FutureExt, future::join_all};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+use tonic::{Code, Status, Streaming, transport::Channel};
+
+use super::support::{Certs, DEADLINE, TestServer, builder, certs};
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("it has an address").port()
+}
+
+fn url(scheme: &str, port: u16) -> Url {
+    Url::parse(&format!("{scheme}://127.0.0.1:{port}")).expect("a valid URL")
+}
+
+/// Members of one cluster, and their directories.
+struct Cluster {
+    servers: Vec<Server>,
+    _dirs: Vec<TempDir>,
+}
+
+impl Cluster {
+    /// Three members that reach each other by `scheme`, each with its own changes.
+    async fn of_three(scheme: &str, change: impl Fn(usize, &mut Config)) -> Self {
+        let urls: Vec<Url> = (0..3).map(|_| url(scheme, free_port())).collect();
+        let listed: Vec<_> = urls.iter().enumerate().map(|(at, url)| (format!("n{at}"), url.clone())).collect();
+        let dirs: Vec<_> = (0..3).map(|_| TempDir::new().expect("a temporary directory")).collect();
+        let starts = dirs.iter().enumerate().map(|(at, dir)| {
+            builder(dir)
+                .configure(|config| {
+                    config.name = format!("n{at}");
+                    config.listen_peer_urls = vec![urls[at].clone()];
+                    config.initial_advertise_peer_urls = vec![urls[at].clone()];
+                    config.initial_cluster.clone_from(&listed);
+                    change(at, config);
+                })
+                .start()
+        });
+        let servers = join_all(starts).await.into_iter().map(|server| server.expect("a member starts")).collect();
+        Self { servers, _dirs: dirs }
+    }
+
+    /// What is put at one member is read at another one.
+    async fn put_here_read_there(&self, here: usize, there: usize) {
+        let put = pb::PutRequest { key: "key".into(), value: "value".into(), ..Default::default() };
+        let written = async {
+            // There may be no leader yet.
+            while self.servers[here].client().put(put.clone()).await.is_err() {
+                sleep(std::time::Duration::from_millis(10)).await;
+            }
+        };
+        timeout(DEADLINE, written).await.expect("a write is acknowledged");
+        let range = pb::RangeRequest { key: "key".into(), ..Default::default() };
+        let read = self.servers[there].client().range(range).await.expect("a read is answered");
+        assert_eq!(read.kvs.first().map(|kv| &kv.value[..]), Some(&b"value"[..]));
+    }
+
+    async fn shutdown(self) {
+        join_all(self.servers.into_iter().map(Server::shutdown)).await;
+    }
+}
+
+fn with_certificate(config: &mut Config, certs: &Certs) {
+    config.peer_tls.cert_file = Some(certs.path("server.crt"));
+    config.peer_tls.key_file = Some(certs.path("server.key"));
+    config.peer_tls.trusted_ca_file = Some(certs.path("ca.crt"));
+    config.peer_tls.client_cert_auth = true;
+}
+
+#[tokio::test]
+async fn members_with_certificates_of_one_authority_are_a_cluster() {
+    let cluster = Cluster::of_three("https", |_, config| {
+        with_certificate(config, certs());
+        config.peer_tls.allowed_common_names = vec!["server".to_owned()];
+    })
+    .await;
+    cluster.put_here_read_there(0, 1).await;
+    cluster.put_here_read_there(2, 0).await;
+    cluster.shutdown().await;
+}
+
+#[tokio::test]
+async fn members_may_make_their_certificates_themselves() {
+    let cluster = Cluster::of_three("https", |_, config| config.peer_tls.auto_tls = true).await;
+    cluster.put_here_read_there(1, 2).await;
+    cluster.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_member_with_a_certificate_of_another_authority_stays_outside() {
+    let others = Certs::new();
+    let cluster = Cluster::of_three("https", |at, config| {
+        with_certificate(config, if at == 2 { &others } else { certs() });
+    })
+    .await;
+    cluster.put_here_read_there(0, 1).await;
+    cluster.put_here_read_there(1, 0).await;
+    assert_eq!(cluster.servers[2].node().status().leader, 0, "nobody talks to it");
+    cluster.shutdown().await;
+}
+
+/// A server whose peer port is known.
+async fn with_peer_port() -> (TestServer, u16) {
+    let port = free_port();
+    let server = TestServer::with(|config| config.listen_peer_urls = vec![url("http", port)]).await;
+    (server, port)
+}
+
+async fn still_serves(server: &TestServer) {
+    let put = pb::PutRequest { key: "alive".into(), ..Default::default() };
+    server.server.client().put(put).await.expect("the server goes on");
+}
+
+/// Opens a stream that begins with `frames` and stays open.
+async fn stream(port: u16, frames: Vec<Frame>) -> Result<Streaming<Answer>, Status> {
+    let channel = Channel::from_shared(format!("http://127.0.0.1:{port}")).expect("a valid URL");
+    let mut client = PeerClient::new(channel.connect().await.expect("the peer port accepts"));
+    let frames = futures::stream::iter(frames);
+    let open = futures::StreamExt::chain(frames, futures::stream::pending());
+    client.stream(open).await.map(tonic::Response::into_inner)
+}
+
+async fn answer(answers: &mut Streaming<Answer>) -> Result<Answer, Status> {
+    let answer = timeout(DEADLINE, answers.message()).await.expect("an answer comes in time");
+    answer.map(|answer| answer.expect("the stream goes on"))
+}
+
+fn hello(server: &TestServer, from: u64) -> Hello {
+    let status = server.server.node().status();
+    let version = "3.7.1".to_owned();
+    Hello { protocol: 1, version, cluster_id: status.cluster_id, from, to: status.member_id, peer_urls: vec![] }
+}
+
+fn introduced(hello: Hello) -> Frame {
+    Frame { hello: Some(hello), ..Frame::default() }
+}
+
+#[tokio::test]
+async fn garbage_on_the_peer_port_hurts_nobody() {
+    let (server, port) = with_peer_port().await;
+    for garbage in [&b"\x16\x03\x01\x00\xff nonsense"[..], b"GET / HTTP/9.9\r\n\r\n", &[0xff; 4096]] {
+        let mut socket = TcpStream::connect(("127.0.0.1", port)).await.expect("it accepts");
+        socket.write_all(garbage).await.expect("it takes bytes");
+        socket.shutdown().await.expect("we are done");
+        let mut rest = Vec::new();
+        // However it hangs up is right.
+        let _ = timeout(DEADLINE, socket.read_to_end(&mut rest)).await.expect("it hangs up");
+    }
+    still_serves(&server).await;
+}
+
+#[tokio::test]
+async fn whoever_is_somebody_else_is_told_why_it_is_refused() {
+    let (server, port) = with_peer_port().await;
+    let own = server.server.node().status().member_id;
+    let cases = [
+        (Hello { cluster_id: 5, ..hello(&server, 7) }, "it is of cluster 5"),
+        (Hello { to: 9, ..hello(&server, 7) }, "it wants member 9"),
+        (Hello { protocol: 99, ..hello(&server, 7) }, "it speaks protocol 99"),
+        (hello(&server, own), "it says that it is this member"),
+    ];
+    for (hello, reason) in cases {
+        let mut answers = stream(port, vec![introduced(hello)]).await.expect("the stream opens");
+        let refusal = answer(&mut answers).await.expect("an answer").refusal.expect("a refusal");
+        assert!(refusal.text.contains(reason), "{}", refusal.text);
+        assert_eq!(refusal.reason(), Reason::Other);
+    }
+    let error = stream(port, vec![Frame { ping: 1, ..Frame::default() }]).await.expect_err("no introduction");
+    assert_eq!(error.code(), Code::InvalidArgument);
+    still_serves(&server).await;
+}
+
+#[tokio::test]
+async fn well_formed_nonsense_ends_the_stream_and_nothing_else() {
+    let (server, port) = with_peer_port().await;
+    let own = server.server.node().status().member_id;
+    // Field 1 is the kind of a message of raft, 2 the receiver, 3 the sender: a kind that there is not.
+    let mut unknown_kind = vec![0x08, 99, 0x10];
+    prost::encoding::encode_varint(own, &mut unknown_kind);
+    unknown_kind.extend([0x18, 7]);
+    let frames =
+        vec![introduced(hello(&server, 7)), Frame { messages: vec![unknown_kind.into()], ping: 5, ..Frame::default() }];
+    let mut answers = stream(port, frames).await.expect("the stream opens");
+    assert!(answer(&mut answers).await.expect("an answer").welcome.is_some());
+    assert_eq!(answer(&mut answers).await.expect("an answer").pong, 5);
+    still_serves(&server).await;
+
+    let nonsense = [
+        Frame { messages: vec![vec![0xff; 20].into()], ..Frame::default() },
+        // A message of somebody else.
+        Frame { messages: vec![vec![0x18, 8].into()], ..Frame::default() },
+        Frame { commands: vec![vec![1, 2, 3].into()], ..Frame::default() },
+        introduced(hello(&server, 7)),
+    ];
+    for frame in nonsense {
+        let mut answers = stream(port, vec![introduced(hello(&server, 7)), frame]).await.expect("the stream opens");
+        assert!(answer(&mut answers).await.expect("an answer").welcome.is_some());
+        assert_eq!(answer(&mut answers).await.expect_err("the end").code(), Code::InvalidArgument);
+    }
+    still_serves(&server).await;
+    assert!(server.server.wait().now_or_never().is_none(), "the server did not fail");
+}
