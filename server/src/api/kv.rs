@@ -156,6 +156,9 @@ impl Kv {
     /// The point to read at: not before everything that was acknowledged when the read began, unless it is serializable.
     async fn pin(&self, serializable: bool, revision: i64) -> Result<Pin, Refusal> {
         if !serializable {
+            if self.context.node.status().is_learner {
+                return Err(ApiError::NotSupportedForLearner.into());
+            }
             self.context.node.linearize().await.map_err(ApiError::from)?;
         }
         Ok(self.context.node.reader().pin(revision)?)

@@ -72,9 +72,10 @@ impl Judge<'_> {
     }
 
     fn remove(&self, id: u64) -> Result<ConfChangeV2, ApiError> {
-        let member = self.members.members.get(&id).ok_or(ApiError::MemberNotFound)?;
-        let alone = self.members.members.len() == 1;
-        if self.rules.strict && !member.is_learner {
+        // That there is no such member is said last, as in etcd.
+        let member = self.members.members.get(&id).ok_or(ApiError::MemberNotFound);
+        let is_learner = member.is_ok_and(|member| member.is_learner);
+        if self.rules.strict && !is_learner {
             let others: Vec<&Member> = self.voters().filter(|voter| voter.id != id).collect();
             let started = others.iter().filter(|voter| is_started(voter)).count();
             if started < others.len() / 2 + 1 {
@@ -88,10 +89,10 @@ impl Judge<'_> {
                 }
             }
         }
-        if alone {
+        if self.voters().all(|voter| voter.id == id) {
             return Err(ApiError::MemberNotEnoughStarted);
         }
-        Ok(single(ConfChangeType::RemoveNode, id))
+        member.map(|_| single(ConfChangeType::RemoveNode, id))
     }
 
     /// Raft knows no addresses: it is told what it knows already, so that the change has its place in the log.
@@ -227,6 +228,11 @@ mod tests {
         assert_eq!(judge(&members, &[2], &another), Err(ApiError::TooManyLearners));
     }
 
+    /// A voter that was never started beside one that was.
+    fn not_alone() -> [Member; 2] {
+        [member(1, "a", false), member(2, "", false)]
+    }
+
     #[test]
     fn nobody_leaves_whom_the_quorum_needs() {
         let remove = |id| MemberChange::Remove(id);
@@ -234,6 +240,7 @@ mod tests {
         assert_eq!(judge(&three(), &[2], &remove(2)), Err(ApiError::Unhealthy));
         assert_eq!(judge(&three(), &[2], &remove(3)), Ok(single(ConfChangeType::RemoveNode, 3)), "it is down anyway");
         assert_eq!(judge(&three(), &[2, 3], &remove(9)), Err(ApiError::MemberNotFound));
+        assert_eq!(judge(&not_alone(), &[2], &remove(9)), Err(ApiError::MemberNotEnoughStarted), "quorum comes first");
         assert_eq!(judge(&[member(1, "a", false)], &[], &remove(1)), Err(ApiError::MemberNotEnoughStarted));
         let not_started = [member(1, "a", false), member(2, "", false), member(3, "c", false)];
         assert_eq!(judge(&not_started, &[2, 3], &remove(3)), Err(ApiError::MemberNotEnoughStarted));

@@ -1,6 +1,6 @@
 //! The peer port: from an accepted socket to a stream of frames.
 
-use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use cairn_proto::peer::peer_server::{PeerServer, SERVICE_NAME};
 use http::{Request, Response};
@@ -25,6 +25,10 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 /// Calls that a connection may have open.
 const STREAMS_MAX: u32 = 64;
+
+/// Where a caller comes from, as the system says.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Address(pub(super) Option<SocketAddr>);
 
 /// Serves connections of other members.
 pub struct Gate {
@@ -75,6 +79,7 @@ impl Gate {
     }
 
     async fn serve(self: Arc<Self>, stream: TcpStream, acceptor: Acceptor) {
+        let address = stream.peer_addr().ok();
         let accepted = tokio::select! {
             accepted = acceptor.accept(stream) => accepted,
             () = self.stopping.cancelled() => return,
@@ -82,8 +87,9 @@ impl Gate {
         // Why a handshake failed was logged there.
         let Ok(stream) = accepted else { return };
         let gate = Arc::clone(&self);
-        let service = service_fn(move |request| {
+        let service = service_fn(move |mut request: Request<Incoming>| {
             let gate = Arc::clone(&gate);
+            request.extensions_mut().insert(Address(address));
             async move { Ok::<_, Infallible>(gate.answer(request).await) }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());

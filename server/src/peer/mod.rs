@@ -54,8 +54,6 @@ mod plain;
 mod queue;
 mod registry;
 mod service;
-#[cfg(test)]
-mod tests;
 
 use std::time::Duration;
 

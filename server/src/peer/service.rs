@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     HELLO_TIMEOUT, PROTOCOL,
+    gate::Address,
     inbound::Inbound,
     registry::{Local, Peers},
 };
@@ -50,7 +51,7 @@ impl Peer for Service {
 
     async fn stream(&self, request: Request<Streaming<Frame>>) -> Result<Response<Answers>, Status> {
         let local = self.local()?;
-        let address = request.remote_addr();
+        let address = request.extensions().get::<Address>().and_then(|address| address.0);
         let mut frames = request.into_inner();
         let first = timeout(HELLO_TIMEOUT, frames.message())
             .await
