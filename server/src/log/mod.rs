@@ -107,6 +107,7 @@ pub use spare::{Spare, SpareJob};
 pub use sync_record::{CutBack, Unsynced, cut_back};
 pub use terms::{EntryId, Terms};
 pub use thread::{
-    Batch, LogEvent, LogSender, LogStopped, LogThread, LogThreadOptions, OnEvent, OnSync, SyncReport, TryAppendError,
+    AppendHereError, Batch, LogEvent, LogSender, LogStopped, LogThread, LogThreadOptions, OnEvent, OnSync, SyncReport,
+    TryAppendError,
 };
 pub use writer::{Log, LogOptions, Recovered};

@@ -4,6 +4,9 @@
 //! Batches that queued up meanwhile share one write and one sync. An error is reported once and ends the thread:
 //! nothing is acknowledged after it.
 //!
+//! A hand-over to a thread and back costs more than the sync of a quick disk. Who has a single batch, and may wait, can
+//! therefore write it with [`LogSender::append_here`] while the thread has nothing to do.
+//!
 //! A second, idle thread prepares segment files.
 
 use std::sync::Arc;
@@ -11,6 +14,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
+use parking_lot::Mutex;
 use raft::eraftpb::{Entry, HardState};
 
 use super::error::LogError;
@@ -93,6 +97,17 @@ pub enum TryAppendError {
     Stopped,
 }
 
+/// Why a batch was not written by [`LogSender::append_here`].
+#[derive(Debug)]
+pub enum AppendHereError {
+    /// The thread is at work or has work waiting; the batch is given back.
+    Busy(Batch),
+    /// The thread has ended.
+    Stopped,
+    /// The log has failed; nothing more will be written.
+    Failed(LogError),
+}
+
 enum Request {
     Append(Batch),
     Purge(u64),
@@ -103,6 +118,7 @@ enum Request {
 #[derive(Clone)]
 pub struct LogSender {
     requests: Sender<Request>,
+    worker: Arc<Mutex<Worker>>,
 }
 
 impl LogSender {
@@ -117,6 +133,20 @@ impl LogSender {
             TrySendError::Full(Request::Append(batch)) => TryAppendError::Full(batch),
             TrySendError::Full(_) | TrySendError::Disconnected(_) => TryAppendError::Stopped,
         })
+    }
+
+    /// Writes and syncs a batch on the calling thread, which waits for the disk, if the log's thread has nothing to do.
+    /// The batch is durable when this returns; there is no event.
+    ///
+    /// To be called only when everything that was queued before is known to be durable, so that batches stay in order.
+    pub fn append_here(&self, batch: Batch) -> Result<(), AppendHereError> {
+        let Some(mut worker) = self.worker.try_lock().filter(|_| self.requests.is_empty()) else {
+            return Err(AppendHereError::Busy(batch));
+        };
+        if worker.ended {
+            return Err(AppendHereError::Stopped);
+        }
+        worker.write_one(&batch).map_err(AppendHereError::Failed)
     }
 
     /// Asks for the removal of segments in which no entry after `index` is; see [`LogStore::purge`]. Skipped if the
@@ -155,16 +185,19 @@ impl LogThread {
     ) -> std::io::Result<Self> {
         let (requests, incoming) = crossbeam_channel::bounded(options.queue_len_max);
         let spares = SpareMaker::start()?;
-        let worker = Worker { log, incoming, options, on_sync, spares };
+        let worker = Arc::new(Mutex::new(Worker { log, options, on_sync, spares, ended: false }));
+        let shared = Arc::clone(&worker);
         let handle = thread::Builder::new().name("raft-log".to_owned()).spawn(move || {
             // Should the worker panic, whoever waits for a sync must hear of it.
             let mut last_words = LastWords { on_event, said: false };
-            match worker.run(&last_words.on_event) {
+            let ended = run(&shared, &incoming, &last_words.on_event);
+            shared.lock().end();
+            match ended {
                 Ok(()) => last_words.said = true,
                 Err(error) => last_words.failed(error),
             }
         })?;
-        Ok(Self { sender: LogSender { requests }, handle: Some(handle) })
+        Ok(Self { sender: LogSender { requests, worker }, handle: Some(handle) })
     }
 
     /// A sender to this thread.
@@ -206,10 +239,11 @@ impl Drop for LastWords {
 
 struct Worker {
     log: Box<dyn LogStore>,
-    incoming: Receiver<Request>,
     options: LogThreadOptions,
     on_sync: OnSync,
     spares: SpareMaker,
+    /// The thread has ended, or is about to.
+    ended: bool,
 }
 
 /// What to do after a group of batches was written.
@@ -219,29 +253,67 @@ enum Then {
     Stop,
 }
 
-impl Worker {
-    fn run(mut self, on_event: &OnEvent) -> Result<(), LogError> {
-        loop {
-            // All senders gone is a stop, too.
-            let first = self.incoming.recv().unwrap_or(Request::Stop);
-            self.spares.collect(self.log.as_mut());
-            match self.write_group(first, on_event)? {
-                Then::GoOn => {}
-                Then::Purge(index) => {
-                    let to = self.log.purge(index)?;
-                    on_event(LogEvent::Purged { to, size_bytes: self.log.size_bytes() });
-                }
-                Then::Stop => {
-                    self.log.sync()?;
-                    return Ok(());
-                }
-            }
-            self.spares.order(self.log.as_mut());
+/// The thread's work, until it is told to stop or the log fails.
+fn run(worker: &Mutex<Worker>, incoming: &Receiver<Request>, on_event: &OnEvent) -> Result<(), LogError> {
+    loop {
+        // All senders gone is a stop, too.
+        let first = incoming.recv().unwrap_or(Request::Stop);
+        if !worker.lock().turn(first, incoming, on_event)? {
+            return Ok(());
         }
+    }
+}
+
+impl Worker {
+    /// Does what `first` and the requests waiting behind it ask for; `false` if it was to stop.
+    fn turn(&mut self, first: Request, incoming: &Receiver<Request>, on_event: &OnEvent) -> Result<bool, LogError> {
+        self.spares.collect(self.log.as_mut());
+        match self.write_group(first, incoming, on_event)? {
+            Then::GoOn => {}
+            Then::Purge(index) => {
+                let to = self.log.purge(index)?;
+                on_event(LogEvent::Purged { to, size_bytes: self.log.size_bytes() });
+            }
+            Then::Stop => {
+                self.log.sync()?;
+                return Ok(false);
+            }
+        }
+        self.spares.order(self.log.as_mut());
+        Ok(true)
+    }
+
+    /// Writes and syncs one batch.
+    fn write_one(&mut self, batch: &Batch) -> Result<(), LogError> {
+        self.spares.collect(self.log.as_mut());
+        let Batch { number: _, reset, entries, hard_state, must_sync: _ } = batch;
+        self.log.stage(&Change { reset: *reset, entries, hard_state: hard_state.as_ref() })?;
+        self.sync(1)?;
+        self.spares.order(self.log.as_mut());
+        Ok(())
+    }
+
+    fn sync(&mut self, batches: u64) -> Result<(), LogError> {
+        let bytes = self.log.staged_bytes() as u64;
+        let started = now();
+        self.log.sync()?;
+        (self.on_sync)(SyncReport { duration: started.elapsed(), batches, bytes });
+        Ok(())
+    }
+
+    /// Nobody writes from now on; the thread that prepares segment files is waited for.
+    fn end(&mut self) {
+        self.ended = true;
+        self.spares.stop();
     }
 
     /// Stages `first` and what else is waiting, up to the limit or a request of another kind, and syncs once.
-    fn write_group(&mut self, first: Request, on_event: &OnEvent) -> Result<Then, LogError> {
+    fn write_group(
+        &mut self,
+        first: Request,
+        incoming: &Receiver<Request>,
+        on_event: &OnEvent,
+    ) -> Result<Then, LogError> {
         let mut must_sync = false;
         let mut newest = None;
         let mut batches = 0;
@@ -262,13 +334,10 @@ impl Worker {
             if self.log.staged_bytes() >= self.options.group_bytes_max {
                 break Then::GoOn;
             }
-            next = self.incoming.try_recv().ok();
+            next = incoming.try_recv().ok();
         };
         if must_sync || self.log.needs_sync() {
-            let bytes = self.log.staged_bytes() as u64;
-            let started = now();
-            self.log.sync()?;
-            (self.on_sync)(SyncReport { duration: started.elapsed(), batches, bytes });
+            self.sync(batches)?;
         }
         if let Some(number) = newest {
             on_event(LogEvent::Synced { number });
@@ -292,15 +361,20 @@ struct SpareMaker {
 
 impl Drop for SpareMaker {
     fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl SpareMaker {
+    /// Ends the thread and waits for it.
+    fn stop(&mut self) {
         self.jobs = None;
         if let Some(handle) = self.handle.take() {
             // A panic there leaves a file that the next start removes.
             let _ = handle.join();
         }
     }
-}
 
-impl SpareMaker {
     fn start() -> std::io::Result<Self> {
         let (jobs, incoming) = crossbeam_channel::bounded::<SpareJob>(1);
         let (outgoing, done) = crossbeam_channel::bounded(1);

@@ -76,7 +76,8 @@ impl Grpc {
         let call = Call { grpc: self.clone(), method, began: Instant::now(), ended: false };
         self.metrics.started(method);
         let deadline = timeout_of(request.headers());
-        let served = self.dispatch(method, request);
+        // In a box: the call's task would otherwise hold it twice, with and without a deadline, and is copied when it is spawned.
+        let served = Box::pin(self.dispatch(method, request));
         let served = match deadline {
             None => served.await,
             Some(timeout) => match tokio::time::timeout(timeout, served).await {

@@ -272,6 +272,11 @@ impl<W, R> Core<W, R> {
         }
     }
 
+    /// Writes to the log that are not synced.
+    pub fn unsynced(&self) -> usize {
+        self.group.unsynced()
+    }
+
     /// Whether the store asked to wait: [`Self::apply`] should be called again a little later.
     pub fn is_stalled(&self) -> bool {
         self.stalled.is_some()

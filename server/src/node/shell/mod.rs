@@ -10,7 +10,8 @@
 //! ```
 //!
 //! The replica task may run on a runtime that also serves requests: a request then costs no wake-up of another thread.
-//! It never waits for the disk; long work comes in pieces between which other tasks get their turn.
+//! It does not wait for the disk, with one exception ([`lone`]); long work comes in pieces between which other tasks get
+//! their turn.
 //!
 //! # Directory
 //!
@@ -34,6 +35,7 @@ mod budget;
 mod config;
 mod directory;
 mod handle;
+mod lone;
 mod replica;
 mod start;
 #[cfg(test)]

@@ -10,10 +10,11 @@ use tokio::{
 use super::{
     background::Background,
     handle::{Input, ReadLeave, Shared, Writer},
+    lone::LoneWrites,
     transport::Transport,
 };
 use crate::{
-    log::{Batch, DataDirLock, LogSender, LogThread, TryAppendError},
+    log::{AppendHereError, Batch, DataDirLock, LogSender, LogThread, TryAppendError},
     node::{
         NodeError, ProposeError, ReadIndexError,
         core::{Core, CoreStatus},
@@ -57,6 +58,7 @@ pub(super) struct Replica {
     pub(super) leaving: Option<u32>,
     /// Writes for which the log thread's queue had no room.
     pub(super) held_back: VecDeque<Batch>,
+    pub(super) lone: LoneWrites,
     pub(super) seen: Option<CoreStatus>,
     /// Nothing new is accepted.
     pub(super) stopping: bool,
@@ -165,6 +167,9 @@ impl Replica {
     async fn work(&mut self) -> Result<(), NodeError> {
         loop {
             self.core.advance()?;
+            if self.write_here()? {
+                continue;
+            }
             self.submit()?;
             let more = self.apply()?;
             if !more {
@@ -196,11 +201,35 @@ impl Replica {
         Ok(more)
     }
 
+    /// Writes and syncs the one write there is without the log's thread, if that is the quicker way.
+    fn write_here(&mut self) -> Result<bool, NodeError> {
+        let status = self.core.status();
+        let alone = status.reads_locally && status.pending <= 1 && self.core.unsynced() == 1;
+        if self.core.out.writes.is_empty() || !self.lone.permits(alone && self.held_back.is_empty()) {
+            return Ok(false);
+        }
+        let Some(write) = self.core.out.writes.pop() else { return Ok(false) };
+        let number = write.number;
+        let started = Instant::now();
+        match self.log_sender.append_here(batch_of(write)) {
+            Ok(()) => {
+                self.lone.took(started.elapsed());
+                self.core.synced(number);
+                Ok(true)
+            }
+            Err(AppendHereError::Busy(batch)) => {
+                self.held_back.push_back(batch);
+                Ok(false)
+            }
+            Err(AppendHereError::Stopped) => Err(NodeError::Panicked("the raft log's thread")),
+            Err(AppendHereError::Failed(error)) => Err(NodeError::LogThread(Arc::new(error))),
+        }
+    }
+
     /// Hands on what is to be written, and whatever else does not answer anybody.
     fn submit(&mut self) -> Result<(), NodeError> {
         for write in self.core.out.writes.drain(..) {
-            let InFlight { number, entries, hard_state } = write;
-            self.held_back.push_back(Batch { number, reset: None, entries, hard_state, must_sync: true });
+            self.held_back.push_back(batch_of(write));
         }
         while let Some(batch) = self.held_back.pop_front() {
             match self.log_sender.try_append(batch) {
@@ -406,6 +435,11 @@ impl Replica {
         }
         shared.stopped();
     }
+}
+
+fn batch_of(write: InFlight) -> Batch {
+    let InFlight { number, entries, hard_state } = write;
+    Batch { number, reset: None, entries, hard_state, must_sync: true }
 }
 
 fn refuse_write(shared: &Shared, writer: Writer) {

@@ -11,6 +11,7 @@ use super::{
     budget::Budget,
     directory::Directory,
     handle::{Input, Reports, Shared},
+    lone::LoneWrites,
     replica::Replica,
     transport::{Alone, Transport},
 };
@@ -143,6 +144,7 @@ fn run(
         transfer_ticks: u32::try_from(config.election_ticks()).unwrap_or(u32::MAX),
         leaving: None,
         held_back: VecDeque::new(),
+        lone: LoneWrites::default(),
         seen: None,
         stopping: false,
     };
