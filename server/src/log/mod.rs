@@ -18,10 +18,14 @@
 //! ```
 //!
 //! The modules `segment` and `record` hold the layouts, byte by byte; docs/format.md repeats them. Segments are files
-//! of one size whose blocks are allocated and written before use, because growing a file or writing an allocated block
-//! for the first time costs a journal commit with every sync. When one is full, the next number begins; when all its
-//! entries are purged, its file becomes a spare and later, by rename, another segment. A batch never spans segments;
-//! one that is too large for an ordinary segment gets a segment of its own size.
+//! whose blocks are allocated and written before use, because growing a file or writing an allocated block for the first
+//! time costs a journal commit with every sync. When one is full, the next number begins; when all its entries are
+//! purged, its file becomes a spare and later, by rename, another segment. A batch never spans segments; one that is too
+//! large for an ordinary segment gets a segment of its own size.
+//!
+//! A new log begins with a small segment, and each following one is twice as large as the one before until they have
+//! their full size: writing zeros over 64 MiB before a new member serves would be most of its start, and a log that stays
+//! small takes little room. Only files of the full size are used again.
 //!
 //! Entries are overwritten as raft demands by writing them again: the later record of an index wins, and everything
 //! above it is gone. Purging is a record too; it says from where the log counts (with the term of the entry before),

@@ -1,6 +1,6 @@
 //! Files that wait to become segments.
 //!
-//! A spare is a file of the segments' size, allocated and written all over: with zeros, or with the records of a purged
+//! A spare is a file of a segment's size, allocated and written all over: with zeros, or with the records of a purged
 //! segment, which do not verify any more. So appending to it changes blocks, not metadata, and a sync costs no journal
 //! commit. Zeroing 64 MiB takes a while: [`SpareJob`] can be run by another thread while the log is written.
 
@@ -65,7 +65,7 @@ pub(crate) fn sync_names(disk: &dyn Disk) -> Result<()> {
 /// The spares of a log.
 pub(crate) struct Spares {
     disk: Arc<dyn Disk>,
-    /// Size of an ordinary segment; files of another size are not kept.
+    /// Size of a full-grown segment; used files and those found at start are not kept if they have another one.
     len: u64,
     keep_max: usize,
     ready: VecDeque<Spare>,
@@ -108,16 +108,17 @@ impl Spares {
 
     /// A file of at least `len` bytes to make a segment of: a spare if one fits, otherwise a new one.
     pub(crate) fn take(&mut self, len: u64) -> Result<Spare> {
-        if len <= self.len {
-            if let Some(spare) = self.ready.pop_front() {
-                return Ok(spare);
-            }
-            return self.make(self.len);
+        // Segments only grow: what is too small for an ordinary one now will not be used again.
+        while len <= self.len
+            && let Some(nth) = self.ready.iter().position(|spare| spare.len < len)
+        {
+            let small = self.ready.remove(nth).map(|spare| spare.name);
+            small.map_or(Ok(()), |name| remove(self.disk.as_ref(), name))?;
         }
-        self.make(len)
-    }
-
-    fn make(&mut self, len: u64) -> Result<Spare> {
+        let fits = self.ready.iter().position(|spare| spare.len >= len);
+        if let Some(spare) = fits.and_then(|nth| self.ready.remove(nth)) {
+            return Ok(spare);
+        }
         let number = self.number();
         make(self.disk.as_ref(), number, len)
     }
@@ -140,13 +141,13 @@ impl Spares {
         Ok(())
     }
 
-    /// Work for another thread, if there is no spare and none is being made.
-    pub(crate) fn job(&mut self) -> Option<SpareJob> {
-        if !self.ready.is_empty() || self.job_is_out || self.keep_max == 0 {
+    /// Work for another thread, if there is no spare of `len` bytes and none is being made.
+    pub(crate) fn job(&mut self, len: u64) -> Option<SpareJob> {
+        if self.ready.iter().any(|spare| spare.len >= len) || self.job_is_out || self.keep_max == 0 {
             return None;
         }
         self.job_is_out = true;
-        Some(SpareJob { disk: Arc::clone(&self.disk), number: self.number(), len: self.len })
+        Some(SpareJob { disk: Arc::clone(&self.disk), number: self.number(), len })
     }
 
     /// What came of the job.

@@ -33,6 +33,9 @@ pub struct LogOptions {
     pub identity: Identity,
     /// Size of a segment file; rounded up to whole pages, at least two. Segments there already keep theirs.
     pub segment_bytes: u64,
+    /// Size of a new log's first segment, so that a new member need not fill a whole one with zeros before it serves.
+    /// Each following one is twice as large as the one before, up to `segment_bytes`.
+    pub first_segment_bytes: u64,
     /// Purged segments and prepared files kept for use, at most.
     pub spares_max: usize,
     /// A random number, another one at each start. It makes the checksums of this run's segments unlike all others';
@@ -41,9 +44,25 @@ pub struct LogOptions {
 }
 
 impl LogOptions {
-    /// The defaults: segments of 64 MiB, two spares.
+    /// The defaults: segments of 64 MiB, the first one of 4 MiB, two spares.
     pub fn new(identity: Identity, nonce: u64) -> Self {
-        Self { identity, segment_bytes: 64 << 20, spares_max: 2, nonce }
+        Self { identity, segment_bytes: 64 << 20, first_segment_bytes: 4 << 20, spares_max: 2, nonce }
+    }
+
+    /// The same with sizes that files can have.
+    fn rounded(&self) -> Self {
+        let whole_pages = |bytes: u64| bytes.next_multiple_of(PAGE_BYTES).max(DATA_START + PAGE_BYTES);
+        let segment_bytes = whole_pages(self.segment_bytes);
+        Self {
+            segment_bytes,
+            first_segment_bytes: whole_pages(self.first_segment_bytes).min(segment_bytes),
+            ..self.clone()
+        }
+    }
+
+    /// Size of the segment after one of `len` bytes.
+    fn next_segment_bytes(&self, len: u64) -> u64 {
+        len.saturating_mul(2).min(self.segment_bytes)
     }
 }
 
@@ -114,8 +133,7 @@ impl Log {
     /// the last batch is written again and synced. If anything does not verify that a crash can not explain, this is an
     /// error and nothing is changed.
     pub fn open(disk: Arc<dyn Disk>, options: &LogOptions, after: u64) -> Result<(Self, Recovered)> {
-        let mut options = options.clone();
-        options.segment_bytes = options.segment_bytes.next_multiple_of(PAGE_BYTES).max(DATA_START + PAGE_BYTES);
+        let options = options.rounded();
         let names = disk.list().map_err(|source| LogError::io("list", disk.path(""), source))?;
         let mut files: Vec<FileName> = names.iter().filter_map(|name| FileName::parse(name)).collect();
         files.sort_by_key(ToString::to_string);
@@ -154,7 +172,7 @@ impl Log {
             last: EntryId::default(),
             hard_state: HardState::default(),
         };
-        let active = begin_segment(disk.as_ref(), &mut spares, options.segment_bytes, header)?;
+        let active = begin_segment(disk.as_ref(), &mut spares, options.first_segment_bytes, header)?;
         layout.begin_segment(active.clone());
         let recovered = Recovered {
             created: true,
@@ -366,7 +384,8 @@ impl Log {
             last,
             hard_state: self.written.clone(),
         };
-        let len = self.options.segment_bytes.max((DATA_START + batch_len).next_multiple_of(PAGE_BYTES));
+        let ordinary = self.options.next_segment_bytes(self.active.file_len);
+        let len = ordinary.max((DATA_START + batch_len).next_multiple_of(PAGE_BYTES));
         self.active = begin_segment(self.disk.as_ref(), &mut self.spares, len, header)?;
         self.shared.write().begin_segment(self.active.clone());
         Ok(())
@@ -480,7 +499,7 @@ impl LogStore for Log {
         if self.poison.is_some() || self.active.end < self.active.file_len / 2 {
             return None;
         }
-        self.spares.job()
+        self.spares.job(self.options.next_segment_bytes(self.active.file_len))
     }
 
     fn add_spare(&mut self, spare: Option<Spare>) {

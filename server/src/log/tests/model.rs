@@ -12,6 +12,12 @@ use proptest::prelude::*;
 use super::*;
 use crate::log::{Change, EntryId, Fault};
 
+/// The log, with segments that begin small and grow.
+fn open(disk: &SimDisk, after: u64) -> Result<(Log, Recovered), LogError> {
+    let options = LogOptions { segment_bytes: 24 << 10, first_segment_bytes: 8 << 10, ..options() };
+    Log::open(Arc::new(disk.clone()), &options, after)
+}
+
 #[derive(Clone, Debug)]
 enum Op {
     Append { overwrite: usize, sizes: Vec<usize>, vote: bool, commit: usize },

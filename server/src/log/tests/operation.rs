@@ -302,6 +302,33 @@ fn a_prepared_file_is_used_for_the_next_segment() {
 }
 
 #[test]
+fn a_new_log_begins_small_and_its_segments_double_up_to_their_size() {
+    let disk = SimDisk::new(1);
+    let options = LogOptions { segment_bytes: 24 << 10, first_segment_bytes: 8 << 10, ..options() };
+    let open = || Log::open(Arc::new(disk.clone()), &options, 0).unwrap();
+    let size = |number: u64| disk.open(&format!("log-{number:016x}")).unwrap().size().unwrap();
+    let (mut log, _) = open();
+    fill(&mut log, 1..=10, 1);
+    assert_eq!((size(1), size(2)), (8 << 10, 16 << 10));
+    // What was prepared or found is used only if it is large enough.
+    let spare = log.spare_job().expect("half of the segment is used").run().unwrap();
+    log.add_spare(Some(spare));
+    log.append(&[entry(11, 1, vec![0; 40 << 10])], None).unwrap();
+    fill(&mut log, 12..=50, 1);
+    assert!(size(3) > 40 << 10);
+    assert_eq!((size(4), size(5)), (24 << 10, 24 << 10));
+    log.purge(50).unwrap();
+    drop(log);
+    let (log, recovered) = open();
+    assert_eq!(recovered.terms.last(), EntryId::new(50, 1));
+    assert_eq!(indexes(&recovered.entries).last(), Some(&50));
+    drop(log);
+    let spares = disk.list().unwrap().into_iter().filter(|name| name.starts_with("spare-"));
+    let spares: Vec<u64> = spares.map(|name| disk.open(&name).unwrap().size().unwrap()).collect();
+    assert!(!spares.is_empty() && spares.iter().all(|&len| len == 24 << 10), "{spares:?}");
+}
+
+#[test]
 fn spares_survive_a_restart_and_leftovers_do_not() {
     let disk = SimDisk::new(1);
     let (mut log, _) = open(&disk, 0).unwrap();
