@@ -34,10 +34,10 @@ pub enum LockError {
     },
 }
 
-/// Exclusive use of a data directory, until dropped.
+/// Exclusive use of a data directory, or of several, until dropped.
 #[derive(Debug)]
 pub struct DataDirLock {
-    _file: File,
+    files: Vec<File>,
 }
 
 impl DataDirLock {
@@ -70,7 +70,14 @@ impl DataDirLock {
             writeln!(file, "{}", std::process::id())
         };
         write(&mut file).map_err(failed)?;
-        Ok(Self { _file: file })
+        Ok(Self { files: vec![file] })
+    }
+
+    /// Both locks in one.
+    #[must_use]
+    pub fn with(mut self, other: Self) -> Self {
+        self.files.extend(other.files);
+        self
     }
 }
 

@@ -25,4 +25,4 @@ mod sim_tests;
 pub use error::{NodeError, ProposeError, ReadIndexError, Unfit};
 pub use membership::ChangeRules;
 pub use metrics::NodeMetrics;
-pub use shell::{Alone, History, NodeConfig, NodeHandle, NodeStatus, Transport};
+pub use shell::{Alone, CompactionPace, History, NodeConfig, NodeHandle, NodeStatus, Transport};

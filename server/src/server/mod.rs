@@ -16,6 +16,8 @@
 
 pub mod client;
 pub mod connection;
+#[cfg(test)]
+mod flag_tests;
 mod frames;
 pub mod listener;
 mod pings;
@@ -47,7 +49,7 @@ use crate::{
     api::{Context, Services, compactor, grpc::Grpc, metrics::ApiMetrics},
     config::{ClusterState, Config, ConfigError, InitialCluster, Url},
     http::Http,
-    node::{self, ChangeRules, NodeConfig, NodeError, NodeHandle, identity::InitialMember},
+    node::{self, ChangeRules, CompactionPace, NodeConfig, NodeError, NodeHandle, identity::InitialMember},
     peer::{self, Dialer, PeerOptions, Peers, join::JoinError},
     security::{self, AcceptLimits, Acceptor, TlsError},
     state::command::Request,
@@ -325,6 +327,7 @@ fn node_config(config: &Config) -> NodeConfig {
         }
     }
     let mut node = NodeConfig::new(config.data_dir());
+    node.wal_dir.clone_from(&config.wal_dir);
     node.name.clone_from(&config.name);
     node.initial_cluster = initial_cluster;
     node.token.clone_from(&config.initial_cluster_token);
@@ -335,6 +338,8 @@ fn node_config(config: &Config) -> NodeConfig {
     node.entry_cache_bytes = config.entry_cache_bytes;
     node.retention.snapshot_count = config.snapshot_count;
     node.retention.catchup_commands = config.snapshot_catchup_entries;
+    node.compaction =
+        CompactionPace { revisions: config.compaction_batch_limit, pause: config.compaction_sleep_interval };
     node.store.memtable_bytes = config.memtable_bytes;
     node.store.block_cache_bytes = config.block_cache_bytes;
     node

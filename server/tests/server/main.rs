@@ -3,8 +3,10 @@
 mod bad_input;
 mod cluster;
 mod embedding;
+mod flags;
 mod http;
 mod kubernetes;
 mod maintenance;
+mod process;
 mod support;
 mod wire;

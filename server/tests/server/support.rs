@@ -184,8 +184,16 @@ impl Certs {
         server: &TestServer,
         identity: Option<&Self>,
     ) -> Result<Channel, tonic::transport::Error> {
-        let endpoint =
-            Endpoint::from_shared(format!("https://{}", server.addr()))?.tls_config(self.client_tls(identity))?;
+        self.connect_to(server.addr(), identity).await
+    }
+
+    /// Connects to the server at `addr` as `identity`.
+    pub async fn connect_to(
+        &self,
+        addr: SocketAddr,
+        identity: Option<&Self>,
+    ) -> Result<Channel, tonic::transport::Error> {
+        let endpoint = Endpoint::from_shared(format!("https://{addr}"))?.tls_config(self.client_tls(identity))?;
         endpoint.connect().await
     }
 }

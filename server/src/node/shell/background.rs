@@ -8,7 +8,10 @@ use std::{
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
 
-use super::handle::{Input, Reports, Shared};
+use super::{
+    config::CompactionPace,
+    handle::{Input, Reports, Shared},
+};
 use crate::{
     log::{DataDirLock, EntryReader},
     node::NodeError,
@@ -42,14 +45,12 @@ pub(super) struct Background {
 }
 
 impl Background {
-    /// Starts the threads. `compactions` has a message whenever there may be something to compact. Both keep the data
-    /// directory locked while they run.
+    /// Starts the threads. Both keep the data directory locked while they run.
     pub(super) fn start(
         shared: &Arc<Shared>,
         inbox: &Reports,
         log: Arc<dyn EntryReader>,
-        compactor: Compactor,
-        compactions: Receiver<()>,
+        compacting: Compacting,
         lock: &Arc<DataDirLock>,
     ) -> std::io::Result<Self> {
         let (jobs, incoming) = bounded(JOBS_MAX);
@@ -68,7 +69,7 @@ impl Background {
         let (stop_compacting, stop) = bounded(1);
         let (inbox, held) = (inbox.clone(), Arc::clone(lock));
         let compacting = thread::Builder::new().name("compaction".to_owned()).spawn(move || {
-            if let Err(error) = compact(compactor, &compactions, &stop) {
+            if let Err(error) = compact(compacting, &stop) {
                 inbox.send(Input::Failed(error));
             }
             drop(held);
@@ -157,15 +158,43 @@ impl Flusher {
     }
 }
 
-/// Carries compactions out, a step at a time, until told to stop.
-fn compact(mut compactor: Compactor, compactions: &Receiver<()>, stop: &Receiver<()>) -> Result<(), NodeError> {
-    let started = Instant::now();
-    loop {
-        let pause = match compactor.step(started.elapsed())? {
-            CompactionStep::Worked { .. } => Some(Duration::ZERO),
+/// What the compaction thread works with.
+pub(super) struct Compacting {
+    pub(super) compactor: Compactor,
+    /// Has a message whenever there may be something to compact.
+    pub(super) notices: Receiver<()>,
+    pub(super) pace: CompactionPace,
+}
+
+/// Revisions removed since the last pause.
+#[derive(Debug, Default)]
+struct SincePause(usize);
+
+impl SincePause {
+    /// How long to wait after a step; none is until there is something to do.
+    fn after(&mut self, step: CompactionStep, pace: CompactionPace) -> Option<Duration> {
+        match step {
+            CompactionStep::Worked { removed } => {
+                self.0 += removed;
+                let pause = self.0 >= pace.revisions;
+                if pause {
+                    self.0 = 0;
+                }
+                Some(if pause { pace.pause } else { Duration::ZERO })
+            }
             CompactionStep::Held { .. } => Some(HELD_PAUSE),
             CompactionStep::Idle => None,
-        };
+        }
+    }
+}
+
+/// Carries compactions out, a step at a time, until told to stop.
+fn compact(compacting: Compacting, stop: &Receiver<()>) -> Result<(), NodeError> {
+    let Compacting { mut compactor, notices: compactions, pace } = compacting;
+    let started = Instant::now();
+    let mut since_pause = SincePause::default();
+    loop {
+        let pause = since_pause.after(compactor.step(started.elapsed())?, pace);
         if let Some(pause) = pause {
             match stop.recv_timeout(pause) {
                 Err(RecvTimeoutError::Timeout) => {}
@@ -177,5 +206,21 @@ fn compact(mut compactor: Compactor, compactions: &Receiver<()>, stop: &Receiver
                 recv(compactions) -> notice => if notice.is_err() { return Ok(()) },
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_compaction_pauses_whenever_it_has_removed_so_many_revisions() {
+        let pace = CompactionPace { revisions: 10, pause: Duration::from_secs(7) };
+        let mut since_pause = SincePause::default();
+        let mut after = |removed| since_pause.after(CompactionStep::Worked { removed }, pace).unwrap();
+        assert_eq!([after(4), after(5), after(0)], [Duration::ZERO; 3]);
+        assert_eq!([after(1), after(9), after(30)], [pace.pause, Duration::ZERO, pace.pause]);
+        assert_eq!(since_pause.after(CompactionStep::Held { by: None }, pace), Some(HELD_PAUSE));
+        assert_eq!(since_pause.after(CompactionStep::Idle, pace), None);
     }
 }

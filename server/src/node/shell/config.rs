@@ -18,6 +18,8 @@ use crate::{
 pub struct NodeConfig {
     /// Where everything is kept.
     pub data_dir: PathBuf,
+    /// Where the raft log is kept, if not under `data_dir`.
+    pub wal_dir: Option<PathBuf>,
     /// This member's name among `initial_cluster`. Only looked at when the data directory is empty, like the next two.
     pub name: String,
     /// The initial members.
@@ -50,10 +52,27 @@ pub struct NodeConfig {
     pub store: RocksOptions,
     /// Bounds of the key index.
     pub index: IndexLimits,
+    /// How fast compactions go.
+    pub compaction: CompactionPace,
     /// How long a compaction waits for a running read.
     pub pin_hold_max: Duration,
     /// Notes beside the log what its completed syncs have covered, so that a test can destroy everything else.
     pub record_syncs: bool,
+}
+
+/// How fast compactions go: quickly enough to keep up, slowly enough to leave the disk to requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CompactionPace {
+    /// Revisions removed between pauses, at least 1.
+    pub revisions: usize,
+    /// How long a pause is.
+    pub pause: Duration,
+}
+
+impl Default for CompactionPace {
+    fn default() -> Self {
+        Self { revisions: 1000, pause: Duration::from_millis(10) }
+    }
 }
 
 impl NodeConfig {
@@ -63,6 +82,7 @@ impl NodeConfig {
         let peer_urls = vec!["http://localhost:2380".to_owned()];
         Self {
             data_dir: data_dir.into(),
+            wal_dir: None,
             initial_cluster: vec![InitialMember { name: name.clone(), peer_urls }],
             name,
             token: "etcd-cluster".to_owned(),
@@ -79,6 +99,7 @@ impl NodeConfig {
             writes_in_flight_max: 2,
             store: RocksOptions::default(),
             index: IndexLimits::default(),
+            compaction: CompactionPace::default(),
             pin_hold_max: PIN_HOLD_MAX,
             record_syncs: false,
         }

@@ -19,14 +19,17 @@ pub(super) struct Directory {
 }
 
 impl Directory {
-    /// Creates the directory if it is missing, and locks it.
-    pub(super) fn open(data_dir: &Path) -> Result<Self, NodeError> {
+    /// Creates the directory if it is missing, and locks it; the same with `wal_dir` if the log is to be there.
+    pub(super) fn open(data_dir: &Path, wal_dir: Option<&Path>) -> Result<Self, NodeError> {
         create(data_dir)?;
-        let lock = DataDirLock::acquire(data_dir).map_err(|error| bad(data_dir, error.to_string()))?;
+        let mut lock = lock_directory(data_dir)?;
         let member = data_dir.join("member");
-        let wal = member.join("wal");
         create(&member)?;
+        let wal = wal_dir.map_or_else(|| member.join("wal"), Path::to_owned);
         create(&wal)?;
+        if wal_dir.is_some() {
+            lock = lock.with(lock_directory(&wal)?);
+        }
         Ok(Self { lock, member, wal })
     }
 
@@ -36,6 +39,10 @@ impl Directory {
         open(self.wal.clone())
             .map_err(|source| NodeError::Log(LogError::Io { action: "open", path: self.wal.clone(), source }))
     }
+}
+
+fn lock_directory(dir: &Path) -> Result<DataDirLock, NodeError> {
+    DataDirLock::acquire(dir).map_err(|error| bad(dir, error.to_string()))
 }
 
 /// Creates a directory, if it is missing, so that it survives a crash.
@@ -48,15 +55,32 @@ fn create(dir: &Path) -> Result<(), NodeError> {
                 .map_err(|error| bad(dir, format!("cannot be made durable: {error}")))
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let parent = dir.parent().ok_or_else(|| bad(dir, error.to_string()))?;
-            create(parent)?;
-            create(dir)
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match dir.parent() {
+            Some(parent) if !parent.exists() => {
+                create(parent)?;
+                create(dir)
+            }
+            // Some file systems (`/proc`) say so where nothing can be created.
+            _ => Err(bad(dir, format!("cannot be created: {error}"))),
+        },
         Err(error) => Err(bad(dir, format!("cannot be created: {error}"))),
     }
 }
 
 fn bad(path: &Path, reason: String) -> NodeError {
     NodeError::Directory { path: path.to_owned(), reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_parents_are_created_and_what_cannot_be_created_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        create(&dir.path().join("a/b/c")).unwrap();
+        assert!(dir.path().join("a/b/c").is_dir());
+        let refused = create(Path::new("/proc/nowhere")).unwrap_err().to_string();
+        assert!(refused.contains("/proc/nowhere"), "{refused}");
+    }
 }

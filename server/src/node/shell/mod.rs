@@ -17,7 +17,7 @@
 //!
 //! ```text
 //!   <data-dir>/LOCK                  held while the process runs
-//!   <data-dir>/member/wal/           the raft log
+//!   <data-dir>/member/wal/           the raft log, unless it has a directory of its own, which is locked likewise
 //!   <data-dir>/member/state-<n>/     the store; CURRENT names the one in use
 //! ```
 //! The first start creates the log before the state, and bootstraps the state before anything is written to the log. So
@@ -42,7 +42,7 @@ mod start;
 mod tests;
 mod transport;
 
-pub use config::NodeConfig;
+pub use config::{CompactionPace, NodeConfig};
 pub use handle::{History, NodeHandle, NodeStatus};
 pub use start::{is_new, start, start_member};
 pub use transport::{Alone, Transport};

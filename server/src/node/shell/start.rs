@@ -7,7 +7,7 @@ use tokio::{runtime::Handle, sync::mpsc};
 
 use super::{
     NodeConfig, NodeHandle,
-    background::Background,
+    background::{Background, Compacting},
     budget::Budget,
     directory::Directory,
     handle::{Input, Reports, Shared},
@@ -47,7 +47,7 @@ pub fn start_member(
     runtime: &Handle,
     transport: Arc<dyn Transport>,
 ) -> Result<NodeHandle, NodeError> {
-    let directory = Directory::open(&config.data_dir)?;
+    let directory = Directory::open(&config.data_dir, config.wal_dir.as_deref())?;
     let disk: Arc<dyn Disk> = Arc::new(directory.log_disk(config.record_syncs)?);
     let found = Log::identity(disk.as_ref())?;
     let identity = match found {
@@ -124,8 +124,10 @@ fn run(
         path: config.data_dir.clone(),
         reason: format!("no thread could be started: {error}"),
     };
-    let background = Background::start(&shared, &reports, log.reader(), core.state().compactor(), compactions, &lock)
-        .map_err(no_thread)?;
+    let mut compactor = core.state().compactor();
+    compactor.limit_steps(config.compaction.revisions);
+    let compacting = Compacting { compactor, notices: compactions, pace: config.compaction };
+    let background = Background::start(&shared, &reports, log.reader(), compacting, &lock).map_err(no_thread)?;
     let log = start_log(log, &shared, &reports, &lock).map_err(no_thread)?;
     let handle = NodeHandle::new(sender, Arc::clone(&shared), core.state().views());
     let replica = Replica {

@@ -48,6 +48,7 @@ pub enum CompactionStep {
 pub struct Compactor {
     mvcc: Arc<Mvcc>,
     pin_hold_max: Duration,
+    step_revisions: usize,
     job: Job,
 }
 
@@ -70,7 +71,12 @@ struct Sweep {
 
 impl Compactor {
     pub(in crate::state) fn new(mvcc: Arc<Mvcc>, pin_hold_max: Duration) -> Self {
-        Self { mvcc, pin_hold_max, job: Job::None }
+        Self { mvcc, pin_hold_max, step_revisions: STEP_REVISIONS, job: Job::None }
+    }
+
+    /// Removes at most so many revisions in one step from now on; at least 1, and never more than the usual 512.
+    pub fn limit_steps(&mut self, revisions: usize) {
+        self.step_revisions = revisions.clamp(1, STEP_REVISIONS);
     }
 
     /// Does a little. `now` is any clock that only rises.
@@ -130,7 +136,7 @@ impl Compactor {
                 sweep.target,
                 &from,
                 STEP_KEYS,
-                STEP_REVISIONS,
+                self.step_revisions,
                 &mut sweep.removed,
             );
         }

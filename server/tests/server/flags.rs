@@ -1,0 +1,260 @@
+//! Flags whose effect shows from outside, on the server's binary. What the others come to is tested beside the code.
+
+use std::{fs, path::Path, sync::Arc};
+
+use cairn_proto::{
+    ApiError,
+    etcdserverpb::{self as pb, cluster_client::ClusterClient},
+};
+use rustls::{
+    ClientConfig, RootCertStore, SupportedProtocolVersion,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+    version::{TLS12, TLS13},
+};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_rustls::TlsConnector;
+
+use super::{
+    process::{Process, command, refused},
+    support::{DEADLINE, certs, eventually, http},
+};
+
+fn temporary() -> TempDir {
+    TempDir::new().expect("a temporary directory")
+}
+
+async fn members(server: &Process) -> pb::MemberListResponse {
+    let mut cluster = ClusterClient::new(server.channel().await);
+    cluster.member_list(pb::MemberListRequest::default()).await.expect("the members").into_inner()
+}
+
+#[tokio::test]
+async fn the_log_has_a_directory_of_its_own() {
+    let dir = temporary();
+    let wal = dir.path().join("wal");
+    let wal_dir = format!("--wal-dir={}", wal.display());
+    let server = Process::start(dir.path(), &[&wal_dir]);
+    server.put("a", "1").await;
+    assert!(wal.join("log-0000000000000001").is_file() && !dir.path().join("data/member/wal").exists());
+    let other = temporary();
+    refused(other.path(), &[&wal_dir]).says(&[&format!("{} is in use by process {}", wal.display(), server.id())]);
+    server.kill();
+    let server = Process::start(dir.path(), &[&wal_dir]);
+    assert_eq!(server.get("a").await.as_deref(), Some(&b"1"[..]));
+    assert!(server.stop().success());
+    refused(dir.path(), &[]).says(&["the raft log is missing"]);
+    let server = Process::start(dir.path(), &[&wal_dir]);
+    assert_eq!(server.get("a").await.as_deref(), Some(&b"1"[..]));
+}
+
+#[tokio::test]
+async fn a_member_has_the_name_and_urls_it_was_given() {
+    let (dir, other) = (temporary(), temporary());
+    let flags = [
+        "--name=m1",
+        "--initial-advertise-peer-urls=http://127.0.0.1:12380",
+        "--initial-cluster=m1=http://127.0.0.1:12380",
+        "--initial-cluster-token=one",
+        "--listen-client-urls=http://127.0.0.1:0",
+        "--advertise-client-urls=http://127.0.0.1:12379",
+    ];
+    let server = Process::start(dir.path(), &flags);
+    let list = members(&server).await;
+    let member = &list.members[0];
+    assert_eq!(member.name, "m1");
+    assert_eq!(member.peer_urls, ["http://127.0.0.1:12380"]);
+    assert_eq!(member.client_urls, ["http://127.0.0.1:12379"]);
+    let mut flags = flags;
+    flags[3] = "--initial-cluster-token=two";
+    let elsewhere = members(&Process::start(other.path(), &flags)).await;
+    let ids = |list: &pb::MemberListResponse| list.header.as_ref().map(|header| (header.cluster_id, header.member_id));
+    assert_ne!(ids(&list), ids(&elsewhere), "the token goes into the ids");
+}
+
+#[tokio::test]
+async fn the_data_directory_is_named_after_the_member() {
+    let dir = temporary();
+    let child = command()
+        .current_dir(dir.path())
+        .args(["--name=m1", "--initial-cluster=m1=http://localhost:2380"])
+        .args(["--listen-client-urls=http://127.0.0.1:0", "--advertise-client-urls=http://127.0.0.1:2379"])
+        .args(["--listen-peer-urls=http://127.0.0.1:0"])
+        .stderr(std::process::Stdio::null())
+        .spawn();
+    let mut child = child.expect("the binary runs");
+    eventually("the data directory", async || dir.path().join("m1.cairn/member").is_dir().then_some(())).await;
+    child.kill().and_then(|()| child.wait()).expect("the process runs");
+}
+
+#[tokio::test]
+async fn a_config_file_says_what_flags_say() {
+    let dir = temporary();
+    let file = dir.path().join("cairn.yaml");
+    let data = dir.path().join("elsewhere");
+    let text = format!(
+        "name: m1\ndata-dir: {}\nlisten-client-urls: http://127.0.0.1:0\nadvertise-client-urls: http://127.0.0.1:12379\n\
+         listen-peer-urls: http://127.0.0.1:0\ninitial-cluster: m1=http://localhost:2380\nmax-txn-ops: 1\n",
+        data.display()
+    );
+    fs::write(&file, text).expect("the file is written");
+    let server = Process::start(dir.path(), &[&format!("--config-file={}", file.display())]);
+    assert_eq!(members(&server).await.members[0].name, "m1");
+    assert!(data.join("member").is_dir());
+    let compare = pb::Compare { key: "a".into(), ..Default::default() };
+    let txn = pb::TxnRequest { compare: vec![compare; 2], ..Default::default() };
+    assert_eq!(server.kv().await.txn(txn).await.expect_err("too many").message(), ApiError::TooManyOps.text());
+}
+
+#[tokio::test]
+async fn limits_of_requests_and_size_are_kept() {
+    let dir = temporary();
+    let server =
+        Process::start(dir.path(), &["--max-request-bytes=200000", "--max-txn-ops=1", "--quota-backend-bytes=3000000"]);
+    let mut kv = server.kv().await;
+    let mut put = async |bytes: usize| {
+        let request = pb::PutRequest { key: "k".into(), value: vec![1; bytes].into(), ..Default::default() };
+        kv.put(request).await.map_err(|status| status.message().to_owned())
+    };
+    assert_eq!(put(200_001).await.err().as_deref(), Some(ApiError::RequestTooLarge.text()));
+    let mut refused = None;
+    for _ in 0..100 {
+        refused = put(100_000).await.err();
+        if refused.is_some() {
+            break;
+        }
+    }
+    assert_eq!(refused.as_deref(), Some(ApiError::NoSpace.text()));
+    let status = server.maintenance().await.status(pb::StatusRequest {}).await.expect("a status").into_inner();
+    assert_eq!(status.db_size_quota, 3_000_000);
+}
+
+#[tokio::test]
+async fn metrics_have_a_port_of_their_own() {
+    let dir = temporary();
+    let server = Process::start(dir.path(), &["--listen-metrics-urls=http://127.0.0.1:0", "--metrics=extensive"]);
+    server.put("a", "1").await;
+    let request = "GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let answer = http(server.addrs[1], request).await;
+    assert_eq!(answer.status, 200);
+    assert!(answer.body.contains("grpc_server_handling_seconds_bucket"), "{}", answer.body);
+}
+
+/// Reads HTTP/2 frames until one of `kind` comes without `not_flag`; returns its payload.
+async fn frame(stream: &mut TcpStream, kind: u8, not_flag: u8) -> Vec<u8> {
+    let found = async {
+        loop {
+            let mut head = [0; 9];
+            stream.read_exact(&mut head).await.expect("a frame");
+            let mut payload = vec![0; usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2])];
+            stream.read_exact(&mut payload).await.expect("a frame's payload");
+            if head[3] == kind && head[4] & not_flag == 0 {
+                return payload;
+            }
+        }
+    };
+    tokio::time::timeout(DEADLINE, found).await.expect("the frame comes")
+}
+
+async fn http2(server: &Process) -> TcpStream {
+    let mut stream = TcpStream::connect(server.addrs[0]).await.expect("the server accepts");
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.expect("the preface is sent");
+    stream
+}
+
+#[tokio::test]
+async fn a_connection_may_have_so_many_streams() {
+    let dir = temporary();
+    let server = Process::start(dir.path(), &["--max-concurrent-streams=7"]);
+    let settings = frame(&mut http2(&server).await, 4, 1).await;
+    assert!(settings.chunks(6).any(|setting| setting == [0, 3, 0, 0, 0, 7]), "{settings:?}");
+}
+
+#[tokio::test]
+async fn an_idle_client_is_asked_whether_it_lives_and_left_if_it_does_not_answer() {
+    let dir = temporary();
+    let server = Process::start(dir.path(), &["--grpc-keepalive-interval=100ms", "--grpc-keepalive-timeout=100ms"]);
+    let mut stream = http2(&server).await;
+    frame(&mut stream, 6, 1).await;
+    let ended = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut Vec::new())).await;
+    // A reset is a way of closing.
+    let _ = ended.expect("the connection is closed");
+}
+
+#[tokio::test]
+async fn log_lines_are_of_the_level_and_form_asked_for_and_go_where_they_should() {
+    let dir = temporary();
+    let file = dir.path().join("lines");
+    let outputs = format!("--log-outputs=stderr,{}", file.display());
+    let server = Process::start(dir.path(), &["--log-format=console", &outputs]);
+    let copy = fs::read_to_string(&file).expect("the file");
+    assert!(copy.contains("ready to serve client requests"), "{copy}");
+    assert!(copy.lines().all(|line| line.split('\t').nth(1) == Some("info") && !line.starts_with('{')), "{copy}");
+    drop(server);
+    let silent = refused(dir.path(), &["--log-level=error", "--data-dir=/proc/nowhere"]);
+    assert!(!silent.stderr.contains(r#""level":"info""#), "{}", silent.stderr);
+    assert!(silent.stderr.contains(r#""level":"error""#), "{}", silent.stderr);
+}
+
+fn tls_flags() -> Vec<String> {
+    let file = |name: &str| certs().path(name).display().to_string();
+    vec![
+        "--listen-client-urls=https://127.0.0.1:0".to_owned(),
+        "--advertise-client-urls=https://127.0.0.1:2379".to_owned(),
+        format!("--cert-file={}", file("server.crt")),
+        format!("--key-file={}", file("server.key")),
+    ]
+}
+
+/// What a TLS client that speaks `versions` and trusts the certificate in `ca` agrees on with the server.
+async fn agreed(server: &Process, versions: &[&'static SupportedProtocolVersion], ca: &Path) -> Option<String> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(ca).expect("a certificate")).expect("a certificate to trust");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).expect("versions");
+    let connector = TlsConnector::from(Arc::new(config.with_root_certificates(roots).with_no_client_auth()));
+    let stream = TcpStream::connect(server.addrs[0]).await.expect("the server accepts");
+    let stream = connector.connect(ServerName::try_from("localhost").expect("a name"), stream).await.ok()?;
+    let suite = stream.get_ref().1.negotiated_cipher_suite()?.suite();
+    Some(format!("{:?} {suite:?}", stream.get_ref().1.protocol_version()?))
+}
+
+#[tokio::test]
+async fn tls_versions_and_suites_are_those_asked_for() {
+    let ca = certs().path("ca.crt");
+    let started = |flag: &str| {
+        let dir = temporary();
+        let mut flags = tls_flags();
+        flags.push(flag.to_owned());
+        let server = Process::start(dir.path(), &flags.iter().map(String::as_str).collect::<Vec<_>>());
+        (dir, server)
+    };
+    let (_dir, newest) = started("--tls-min-version=TLS1.3");
+    assert_eq!(agreed(&newest, &[&TLS12], &ca).await, None);
+    assert!(agreed(&newest, &[&TLS12, &TLS13], &ca).await.expect("agreed").starts_with("TLSv1_3"));
+    let (_dir, older) = started("--tls-max-version=TLS1.2");
+    assert_eq!(agreed(&older, &[&TLS13], &ca).await, None);
+    assert!(agreed(&older, &[&TLS12, &TLS13], &ca).await.expect("agreed").starts_with("TLSv1_2"));
+    let (_dir, picky) = started("--cipher-suites=TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256");
+    assert_eq!(
+        agreed(&picky, &[&TLS12], &ca).await.as_deref(),
+        Some("TLSv1_2 TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256")
+    );
+}
+
+#[tokio::test]
+async fn a_certificate_is_made_when_none_is_given() {
+    let dir = temporary();
+    let flags =
+        ["--auto-tls", "--listen-client-urls=https://127.0.0.1:0", "--advertise-client-urls=https://localhost:1"];
+    let server = Process::start(dir.path(), &flags);
+    let made = fs::read_dir(dir.path().join("data/fixtures/client")).expect("where the certificate is kept");
+    let certificate = made
+        .map(|entry| entry.expect("an entry").path())
+        .find(|path| fs::read_to_string(path).is_ok_and(|text| text.contains("BEGIN CERTIFICATE")));
+    let certificate = certificate.expect("a certificate");
+    assert!(agreed(&server, &[&TLS12, &TLS13], &certificate).await.is_some());
+}

@@ -1,0 +1,185 @@
+//! The server's binary as a process, started with flags as an operator starts it.
+
+use std::{
+    fs::{self, File},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use cairn_proto::etcdserverpb::{self as pb, kv_client::KvClient, maintenance_client::MaintenanceClient};
+use tonic::transport::{Channel, Endpoint};
+
+use super::support::DEADLINE;
+
+const POLL: Duration = Duration::from_millis(10);
+
+/// The binary under test.
+pub fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cairn"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("ETCD_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// A running process. Dropping it kills it; the directory belongs to the caller.
+pub struct Process {
+    child: Child,
+    log: PathBuf,
+    /// Where clients are served, in the order of the configuration: client, HTTP, metrics.
+    pub addrs: Vec<SocketAddr>,
+}
+
+impl Process {
+    /// Starts the server with its data in `dir/data` on a free port, with further flags, and waits until it serves.
+    pub fn start(dir: &Path, flags: &[&str]) -> Self {
+        Self::try_start(dir, flags).unwrap_or_else(|refused| panic!("it does not start: {refused:?}"))
+    }
+
+    /// The same for a server that may refuse to start.
+    pub fn try_start(dir: &Path, flags: &[&str]) -> Result<Self, Refused> {
+        let log = dir.join("server.log");
+        let stderr = File::create(&log).expect("a log file");
+        let mut command = command();
+        let given = |name: &str| flags.iter().any(|flag| flag.split('=').next() == Some(name));
+        if !given("--config-file") {
+            if !given("--data-dir") {
+                command.arg("--data-dir").arg(dir.join("data"));
+            }
+            if !given("--listen-client-urls") {
+                command.args(["--listen-client-urls", "http://127.0.0.1:0"]);
+                command.args(["--advertise-client-urls", "http://127.0.0.1:2379"]);
+            }
+            if !given("--listen-peer-urls") {
+                command.args(["--listen-peer-urls", "http://127.0.0.1:0"]);
+            }
+        }
+        let child = command.args(flags).stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn();
+        let mut process = Self { child: child.expect("the binary runs"), log, addrs: Vec::new() };
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            process.addrs = ready_addrs(&process.log());
+            if !process.addrs.is_empty() {
+                return Ok(process);
+            }
+            if let Some(status) = process.child.try_wait().expect("the process's state") {
+                return Err(Refused { status, stderr: process.log() });
+            }
+            assert!(Instant::now() < deadline, "it does not serve in time:\n{}", process.log());
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// What it wrote to stderr.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).expect("the log file")
+    }
+
+    /// The process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub async fn channel(&self) -> Channel {
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.addrs[0])).expect("a valid URL");
+        endpoint.connect().await.expect("the server accepts")
+    }
+
+    pub async fn kv(&self) -> KvClient<Channel> {
+        KvClient::new(self.channel().await)
+    }
+
+    pub async fn maintenance(&self) -> MaintenanceClient<Channel> {
+        MaintenanceClient::new(self.channel().await)
+    }
+
+    /// Writes one key.
+    pub async fn put(&self, key: &str, value: impl Into<Vec<u8>>) {
+        let request = pb::PutRequest { key: key.to_owned().into(), value: value.into().into(), ..Default::default() };
+        self.kv().await.put(request).await.expect("a put");
+    }
+
+    /// Reads one key.
+    pub async fn get(&self, key: &str) -> Option<Vec<u8>> {
+        let request = pb::RangeRequest { key: key.to_owned().into(), ..Default::default() };
+        let answer = self.kv().await.range(request).await.expect("a get").into_inner();
+        answer.kvs.into_iter().next().map(|kv| kv.value.to_vec())
+    }
+
+    /// Ends it as an operator does and waits for it.
+    pub fn stop(mut self) -> ExitStatus {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("the process runs");
+        self.wait()
+    }
+
+    /// Ends it without warning.
+    pub fn kill(mut self) {
+        self.child.kill().expect("the process runs");
+        self.child.wait().expect("the process's state");
+    }
+
+    /// Waits until it has ended by itself.
+    pub fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the process's state") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "it does not end in time:\n{}", self.log());
+            std::thread::sleep(POLL);
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The addresses of the lines that say that it serves, once there are any: they are written together.
+fn ready_addrs(log: &str) -> Vec<SocketAddr> {
+    let complete = log.rfind('\n').map_or("", |end| &log[..end]);
+    let ready = complete.lines().filter(|line| line.contains("ready to serve client requests"));
+    let address = |line: &str| -> Option<SocketAddr> {
+        let (_, rest) = line.split_once("127.0.0.1:")?;
+        let port: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        Some(([127, 0, 0, 1], port.parse().ok()?).into())
+    };
+    ready.filter_map(address).collect()
+}
+
+/// How a server ended that did not start.
+#[derive(Debug)]
+pub struct Refused {
+    pub status: ExitStatus,
+    pub stderr: String,
+}
+
+impl Refused {
+    /// It ended in order, with an error of its own that says all of `words`.
+    #[track_caller]
+    pub fn says(&self, words: &[&str]) {
+        assert_eq!(self.status.code(), Some(1), "{}", self.stderr);
+        assert!(!self.stderr.contains("panicked"), "{}", self.stderr);
+        let message = self.stderr.lines().find(|line| line.starts_with("cairn: ")).unwrap_or_default();
+        for word in words {
+            assert!(message.contains(word), "{word:?} is not said in: {}", self.stderr);
+        }
+    }
+}
+
+/// Starts a server that must refuse.
+#[track_caller]
+pub fn refused(dir: &Path, flags: &[&str]) -> Refused {
+    match Process::try_start(dir, flags) {
+        Ok(process) => panic!("it starts:\n{}", process.log()),
+        Err(refused) => refused,
+    }
+}
