@@ -92,8 +92,9 @@ impl RocksStore {
             }));
         }
         let db_options = options.database();
-        let families = DB::list_cf(&db_options, path)
-            .map_err(|error| unusable(format!("its list of files cannot be read: {error}")))?;
+        let families = DB::list_cf(&db_options, path).map_err(|error| {
+            unusable(format!("its list of files cannot be read, a file may be missing or damaged: {error}"))
+        })?;
         let known =
             |name: &String| name == DEFAULT_COLUMN_FAMILY_NAME || Table::ALL.iter().any(|table| table.name() == name);
         if let Some(unknown) = families.iter().find(|name| !known(name)) {

@@ -8,5 +8,6 @@ mod http;
 mod kubernetes;
 mod maintenance;
 mod process;
+mod refusals;
 mod support;
 mod wire;
