@@ -1,6 +1,6 @@
 //! The server's binary: reads flags, starts a [`Server`], and ends when it is told to or when the server fails.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use cairn_server::{
     config::{self, Invocation, Loaded},
@@ -10,6 +10,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Set by crash tests; see [`Builder::record_syncs`](cairn_server::server::Builder::record_syncs).
 const RECORD_SYNCS: &str = "CAIRN_TEST_RECORD_SYNCED";
+
+/// How long a server that has failed may take to close what it has open.
+const FAILED_END_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -60,6 +63,10 @@ async fn serve(loaded: Loaded) -> anyhow::Result<()> {
     };
     if let Some(error) = failed {
         // Nothing was acknowledged since, and nothing more can be saved: what is on disk is what a restart begins with.
+        // But RocksDB's threads must have ended when the process does, or they meet what its exit has already destroyed.
+        if tokio::time::timeout(FAILED_END_TIMEOUT, server.shutdown()).await.is_err() {
+            tracing::warn!("the server's threads do not end; ending without them");
+        }
         return Err(anyhow::Error::new(error));
     }
     tracing::info!("stopping on a signal");
