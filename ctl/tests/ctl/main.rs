@@ -5,3 +5,4 @@ mod compared;
 mod offline;
 mod referee;
 mod tls;
+mod tour;

@@ -31,6 +31,23 @@ pub fn etcdctl() -> PathBuf {
     path
 }
 
+/// Debian's etcdctl, which is 3.4: `ETCDCTL_34_BIN`, or where the package `etcd-client` puts it.
+pub fn etcdctl_of_debian() -> PathBuf {
+    let path = std::env::var_os("ETCDCTL_34_BIN").map_or_else(|| "/usr/bin/etcdctl".into(), PathBuf::from);
+    let version = Command::new(&path).arg("version").output();
+    let version = version.unwrap_or_else(|error| panic!("no {}: install etcd-client ({error})", path.display())).stdout;
+    let version = String::from_utf8_lossy(&version).into_owned();
+    assert!(version.starts_with("etcdctl version: 3.4."), "{} is not etcdctl 3.4: {version}", path.display());
+    path
+}
+
+/// The `cairn` server built beside the program under test.
+pub fn cairn() -> PathBuf {
+    let path = cairnctl().with_file_name("cairn");
+    assert!(path.is_file(), "no {}: build the whole workspace", path.display());
+    path
+}
+
 fn genuine(variable: &str, name: &str) -> PathBuf {
     if let Some(path) = std::env::var_os(variable) {
         return path.into();
@@ -50,7 +67,7 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("an address").port()
 }
 
-/// A genuine etcd with a directory of its own. Ends when dropped.
+/// A server, usually a genuine etcd, with a directory of its own. Ends when dropped.
 pub struct Server {
     child: Child,
     directory: TempDir,
@@ -61,10 +78,14 @@ pub struct Server {
 impl Server {
     /// Starts a server and waits until it is healthy. `scheme` is that of its client address.
     pub fn start(scheme: &str, arguments: &[&str]) -> Self {
-        let binary = genuine("ETCD_BIN", "etcd");
+        Self::start_binary(&genuine("ETCD_BIN", "etcd"), scheme, arguments)
+    }
+
+    /// The same with another program that takes etcd's flags.
+    pub fn start_binary(binary: &Path, scheme: &str, arguments: &[&str]) -> Self {
         for _ in 0..START_ATTEMPTS {
             // Another process may take a port between looking for it and listening on it; then there is a next attempt.
-            if let Some(server) = Self::attempt(&binary, scheme, arguments) {
+            if let Some(server) = Self::attempt(binary, scheme, arguments) {
                 return server;
             }
         }
@@ -89,7 +110,7 @@ impl Server {
             .stdout(log.try_clone().expect("a log file"))
             .stderr(log)
             .spawn()
-            .expect("start the genuine etcd");
+            .expect("start the server");
         let mut server = Self { child, directory, port, peer_port };
         let deadline = Instant::now() + START_DEADLINE;
         while !healthy(metrics_port) {

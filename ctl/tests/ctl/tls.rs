@@ -7,7 +7,7 @@ use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, 
 
 /// Certificates in a directory: `ca`, `server` and `client` signed by it, `self` that signs itself and says it is a CA,
 /// `other` a CA that has signed nothing.
-fn certificates(directory: &Path) {
+pub fn certificates(directory: &Path) {
     let write = |name: &str, certificate: String, key: String| {
         std::fs::write(directory.join(format!("{name}.pem")), certificate).expect("write a certificate");
         std::fs::write(directory.join(format!("{name}.key")), key).expect("write a key");
