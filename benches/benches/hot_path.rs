@@ -208,6 +208,8 @@ fn log(c: &mut Criterion) {
     for entries in [1u64, 16, 64] {
         let directory = TempDir::new().expect("a directory");
         let options = LogOptions::new(Identity { cluster_id: 1, member_id: 1 }, 42);
+        // Full-grown from the start, or the time goes into the first segments.
+        let options = LogOptions { first_segment_bytes: options.segment_bytes, ..options };
         let (mut log, recovered) = Log::open_dir(directory.path(), &options, 0).expect("a log");
         let mut next = recovered.terms.last().index + 1;
         group.throughput(Throughput::Elements(entries));
@@ -230,6 +232,9 @@ fn codec(c: &mut Criterion) {
     let bytes = Bytes::from(request.encode_to_vec());
     group.bench_function("decode put", |bench| bench.iter(|| PutRequest::decode(black_box(bytes.clone()))));
     group.bench_function("encode put", |bench| bench.iter(|| black_box(&request).encode_to_vec()));
+    let range = RangeRequest { key: key(1), range_end: key(2), limit: 500, ..Default::default() };
+    let range = Bytes::from(range.encode_to_vec());
+    group.bench_function("decode range", |bench| bench.iter(|| RangeRequest::decode(black_box(range.clone()))));
     let command = Command {
         id: RequestId { member: 1, nonce: 2, counter: 3 },
         user: Bytes::new(),

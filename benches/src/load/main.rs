@@ -8,9 +8,11 @@
 //! watchers     watchers, and what they got and when
 //! run          closed loop (each client waits for its answer) and open loop (requests leave on schedule, late or not)
 //! report       throughput, latency percentiles, the server's CPU time per operation
+//! compare      all of it on a genuine etcd and on Cairn, as a table
 //! ```
 //! In the open loop a latency counts from the moment the request should have left, so that a stalled server is charged for the requests it delayed.
 
+mod compare;
 mod connection;
 mod lease;
 mod options;
@@ -28,6 +30,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> Result<()> {
     let options = options::Options::parse();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
+    if let options::Work::Compare(plan) = &options.work {
+        return runtime.block_on(compare::compare(&options, plan));
+    }
     let report = runtime.block_on(run::run(&options))?;
     if options.json {
         println!("{}", serde_json::to_string(&report)?);

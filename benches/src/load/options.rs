@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Load for any etcd endpoint, with honest latencies.
-#[derive(Parser)]
+#[derive(Parser, Clone)]
 #[command(name = "cairn-load", version)]
 pub struct Options {
     #[command(subcommand)]
@@ -79,7 +79,7 @@ impl Options {
 }
 
 /// Where to and how.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub struct Target {
     /// host:port or URL, several separated by commas
     #[arg(long, global = true, value_delimiter = ',', default_value = "127.0.0.1:2379")]
@@ -151,6 +151,8 @@ pub enum Work {
         #[arg(long, default_value_t = 500)]
         page: i64,
     },
+    /// All of these on a genuine etcd and on Cairn, which it starts itself; prints a table
+    Compare(Compare),
 }
 
 /// Who watches what.
@@ -179,6 +181,28 @@ pub enum Spread {
     Own,
     /// Every second one all keys, the others a key each.
     Mixed,
+}
+
+/// What to compare.
+#[derive(Args, Clone)]
+pub struct Compare {
+    /// The genuine server
+    #[arg(long, default_value = "etcd")]
+    pub etcd: PathBuf,
+    /// The server beside it; by default the one built beside this program
+    #[arg(long, default_value_os_t = beside_this("cairn"))]
+    pub cairn: PathBuf,
+    /// Runs of each load on each server
+    #[arg(long, default_value_t = 5)]
+    pub runs: usize,
+    /// Where the servers keep their data
+    #[arg(long, default_value_os_t = std::env::temp_dir())]
+    pub dir: PathBuf,
+}
+
+/// Path of a program in this program's directory.
+fn beside_this(name: &str) -> PathBuf {
+    std::env::current_exe().map_or_else(|_| name.into(), |path| path.with_file_name(name))
 }
 
 /// How fresh a read has to be.

@@ -214,6 +214,7 @@ impl Client {
                     Ok("keep-alive")
                 }
             },
+            Work::Compare(_) => Err(tonic::Status::internal("this is no load of its own")),
         }
     }
 

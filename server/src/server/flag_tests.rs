@@ -45,6 +45,9 @@ fn the_flags_of_the_cluster_reach_the_node() {
         "--initial-cluster-token=t",
         "--heartbeat-interval=50",
         "--election-timeout=700",
+        "--pre-vote=false",
+        "--strict-reconfig-check=false",
+        "--max-learners=3",
     ]);
     let member = |name: &str, urls: &[&str]| InitialMember {
         name: name.to_owned(),
@@ -53,6 +56,8 @@ fn the_flags_of_the_cluster_reach_the_node() {
     assert_eq!(node.initial_cluster, [member("a", &["http://a:1", "http://a:2"]), member("b", &["http://b:1"])]);
     assert_eq!((node.name.as_str(), node.token.as_str()), ("a", "t"));
     assert_eq!((node.heartbeat, node.election), (ms(50), ms(700)));
+    assert!(!node.pre_vote && !node.rules.strict);
+    assert_eq!(node.rules.learners_max, 3);
 }
 
 #[test]
