@@ -37,6 +37,7 @@
 pub mod api;
 pub mod config;
 pub mod http;
+pub mod lease;
 pub mod log;
 pub mod node;
 pub mod peer;

@@ -12,6 +12,7 @@ use tokio::{runtime, sync::Semaphore};
 use super::{Caller, answer::Header, quota, refusal::Refusal};
 use crate::{
     config::Config,
+    lease,
     node::{NodeError, NodeHandle},
     peer::Peers,
     state::{
@@ -39,6 +40,8 @@ pub struct Context {
     pub max_txn_ops: usize,
     /// Size of the store at which it stops growing.
     pub quota_bytes: Option<u64>,
+    /// Shortest time to live of a lease, in seconds.
+    pub lease_ttl_min: i64,
     pool: runtime::Handle,
     turns: Semaphore,
 }
@@ -54,6 +57,7 @@ impl Context {
             max_request_bytes: config.max_request_bytes,
             max_txn_ops: config.max_txn_ops,
             quota_bytes: config.quota_bytes(),
+            lease_ttl_min: lease::ttl_min(config.heartbeat_interval, config.election_timeout),
             pool,
             turns: Semaphore::new(ON_POOL_MAX),
         })

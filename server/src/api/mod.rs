@@ -2,11 +2,12 @@
 //!
 //! ```text
 //!   grpc/ ──┐
-//!   http/ ──┼─▶ Services { kv, maintenance, cluster } ─▶ validate ─▶ node (propose, linearize) and state's reader ─▶ answer
+//!   http/ ──┼─▶ Services { kv, lease, … } ─▶ validate ─▶ node (propose, linearize) and state's reader ─▶ answer
 //!   client ─┘
 //! ```
 //!
-//! What lives here: [`validate`] refuses requests of the wrong shape, [`kv`], [`maintenance`] and [`cluster`] serve them, [`answer`] writes what they
+//! What lives here: [`validate`] refuses requests of the wrong shape, [`kv`], [`lease`], [`maintenance`] and [`cluster`] serve
+//! them, [`answer`] writes what they
 //! say on the wire, [`refusal`] is what they say instead, [`quota`] keeps the store from outgrowing its limit, [`compactor`] drops old history.
 //! What may call it: connections (`server/`), `http/`, and an embedding program through its client.
 //!
@@ -18,6 +19,7 @@ pub mod compactor;
 mod context;
 pub mod grpc;
 pub mod kv;
+pub mod lease;
 pub mod maintenance;
 pub mod metrics;
 pub mod quota;
@@ -29,7 +31,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use self::{cluster::Cluster, kv::Kv, maintenance::Maintenance};
+use self::{cluster::Cluster, kv::Kv, lease::Lease, maintenance::Maintenance};
 use crate::node::NodeHandle;
 pub use context::Context;
 
@@ -47,6 +49,8 @@ pub struct Caller {
 pub struct Services {
     /// Keys.
     pub kv: Kv,
+    /// Leases.
+    pub lease: Lease,
     /// Looking after the member.
     pub maintenance: Maintenance,
     /// Membership.
@@ -60,6 +64,7 @@ impl Services {
     pub fn new(context: &Arc<Context>) -> Self {
         Self {
             kv: Kv::new(context.clone()),
+            lease: Lease::new(context.clone()),
             maintenance: Maintenance::new(context.clone()),
             cluster: Cluster::new(context.clone()),
             node: context.node.clone(),

@@ -35,7 +35,7 @@ use std::{
 
 use bytes::Bytes;
 use prometheus_client::registry::Registry;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
@@ -46,7 +46,14 @@ use self::{
     threads::Threads,
 };
 use crate::{
-    api::{Context, Services, compactor, grpc::Grpc, metrics::ApiMetrics},
+    api::{
+        Context, Services, compactor,
+        grpc::{
+            Grpc,
+            stream::{Ends, watch_leader},
+        },
+        metrics::ApiMetrics,
+    },
     config::{ClusterState, Config, ConfigError, InitialCluster, Url},
     http::Http,
     node::{self, ChangeRules, CompactionPace, NodeConfig, NodeError, NodeHandle, identity::InitialMember},
@@ -199,13 +206,16 @@ impl Builder {
         let metrics =
             Arc::new(ApiMetrics::new(&mut registry, config.metrics == crate::config::MetricsLevel::Extensive));
         let services = Services::new(&Context::new(node.clone(), peers.clone(), &config, threads.first().clone()));
+        let stopping = CancellationToken::new();
+        let (without_leader, leaderless) = watch::channel(());
+        threads.last().spawn(watch_leader(node.clone(), config.election_timeout, without_leader, stopping.clone()));
         let grpc = Grpc::new(
             services.clone(),
             metrics.clone(),
             config.max_receive_bytes(),
             config.warning_unary_request_duration,
+            Ends { stopping: stopping.clone(), leaderless },
         );
-        let stopping = CancellationToken::new();
         let gate = Arc::new(Gate {
             grpc: Arc::new(grpc),
             http: Arc::new(Http::new(services.clone(), config.clone(), metrics, registry)),

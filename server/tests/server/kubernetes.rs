@@ -299,10 +299,8 @@ async fn what_is_missing_says_so_and_leaves_the_connection_usable() {
     let watch = pb::watch_client::WatchClient::new(cluster.channel.clone())
         .watch(tokio_stream::iter([pb::WatchRequest::default()]))
         .await;
-    let grant = pb::lease_client::LeaseClient::new(cluster.channel.clone())
-        .lease_grant(pb::LeaseGrantRequest { ttl: 60, id: 0 })
-        .await;
-    for (error, names) in [(watch.map(drop), "watching"), (grant.map(drop), "leases")] {
+    let enable = pb::auth_client::AuthClient::new(cluster.channel.clone()).auth_enable(pb::AuthEnableRequest {}).await;
+    for (error, names) in [(watch.map(drop), "watching"), (enable.map(drop), "authentication")] {
         let error = error.expect_err("it is missing");
         assert_eq!(error.code(), tonic::Code::Unimplemented);
         assert!(error.message().contains(names), "{}", error.message());

@@ -6,6 +6,7 @@ mod embedding;
 mod flags;
 mod http;
 mod kubernetes;
+mod lease;
 mod maintenance;
 mod process;
 mod refusals;

@@ -3,7 +3,9 @@
 use std::{net::SocketAddr, path::PathBuf, sync::OnceLock, time::Duration};
 
 use bytes::{Buf, BufMut, Bytes};
-use cairn_proto::etcdserverpb::{kv_client::KvClient, maintenance_client::MaintenanceClient};
+use cairn_proto::etcdserverpb::{
+    kv_client::KvClient, lease_client::LeaseClient, maintenance_client::MaintenanceClient,
+};
 use cairn_server::{
     config::{Config, Url},
     server::{Builder, Server},
@@ -76,6 +78,10 @@ impl TestServer {
 
     pub async fn kv(&self) -> KvClient<Channel> {
         KvClient::new(self.channel().await).max_decoding_message_size(usize::MAX)
+    }
+
+    pub async fn lease(&self) -> LeaseClient<Channel> {
+        LeaseClient::new(self.channel().await)
     }
 
     pub async fn maintenance(&self) -> MaintenanceClient<Channel> {

@@ -138,6 +138,13 @@ methods! {
     }
 }
 
+impl Method {
+    /// Whether a call goes on for as long as its client likes: such a one must be ended when the server stops.
+    pub const fn is_endless(self) -> bool {
+        matches!(self.kind(), Kind::BidiStream) || matches!(self, Self::Observe)
+    }
+}
+
 /// What a client is told that asks for something unknown.
 pub fn unknown(path: &str) -> String {
     match path.strip_prefix('/').and_then(|path| path.rsplit_once('/')) {

@@ -4,20 +4,23 @@
 //!   path ─▶ Method ─▶ hasleader, learner? ─▶ Messages ─▶ decode ─▶ a service of api/ ─▶ Framed ─▶ Body
 //! ```
 //!
-//! [`method`] lists the RPCs, [`message`] takes requests' messages out of their frames, [`body`] frames answers. Tonic's own machinery serves health
-//! and reflection only: doing the few steps here spares copies of large answers and gives refusals the texts that clients know.
+//! [`method`] lists the RPCs, [`message`] takes requests' messages out of their frames, [`body`] frames answers, [`stream`] has the calls with many
+//! messages and what ends them. Tonic's own machinery serves health and reflection only: doing the few steps here spares copies of large answers and gives refusals the texts that clients know.
 //!
 //! The one invariant: this folder decides nothing about the store. Whatever it calls can be called without gRPC.
 
 pub mod body;
 pub mod message;
 pub mod method;
+pub mod stream;
 
 use std::{
+    pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use cairn_proto::{ApiError, etcdserverpb as pb};
 use futures::{FutureExt, Stream, StreamExt};
 use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
@@ -30,6 +33,7 @@ use self::{
     body::{Body, Framed, MessageStream},
     message::Messages,
     method::Method,
+    stream::{Ends, Limits},
 };
 use super::{Caller, Services, answer::Answer, metrics::ApiMetrics, refusal::Refusal};
 
@@ -43,14 +47,21 @@ pub struct Grpc {
     max_receive_bytes: usize,
     /// Unary calls that take longer are logged.
     slow_call: Duration,
+    ends: Ends,
     health: TonicService,
     reflection: TonicService,
     reflection_alpha: TonicService,
 }
 
 impl Grpc {
-    /// Serves `services`, receiving messages of at most `max_receive_bytes`.
-    pub fn new(services: Services, metrics: Arc<ApiMetrics>, max_receive_bytes: usize, slow_call: Duration) -> Self {
+    /// Serves `services`, receiving messages of at most `max_receive_bytes`. Unary calls slower than `slow_call` are logged, streams end by `ends`.
+    pub fn new(
+        services: Services,
+        metrics: Arc<ApiMetrics>,
+        max_receive_bytes: usize,
+        slow_call: Duration,
+        ends: Ends,
+    ) -> Self {
         let reflection = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(cairn_proto::FILE_DESCRIPTOR_SET)
@@ -62,6 +73,7 @@ impl Grpc {
             metrics,
             max_receive_bytes,
             slow_call,
+            ends,
             health: BoxCloneSyncService::new(health()),
             reflection: BoxCloneSyncService::new(reflection().build_v1().expect(reason)),
             reflection_alpha: BoxCloneSyncService::new(reflection().build_v1alpha().expect(reason)),
@@ -75,10 +87,15 @@ impl Grpc {
         };
         let call = Call { grpc: self.clone(), method, began: Instant::now(), ended: false };
         self.metrics.started(method);
-        let deadline = timeout_of(request.headers());
+        let timeout = timeout_of(request.headers());
+        let limits = Limits {
+            deadline: timeout.and_then(|timeout| tokio::time::Instant::now().checked_add(timeout)),
+            wants_leader: wants_leader(request.headers()),
+            endless: method.is_endless(),
+        };
         // In a box: the call's task would otherwise hold it twice, with and without a deadline, and is copied when it is spawned.
         let served = Box::pin(self.dispatch(method, request));
-        let served = match deadline {
+        let served = match timeout {
             None => served.await,
             Some(timeout) => match tokio::time::timeout(timeout, served).await {
                 Ok(served) => served,
@@ -91,7 +108,7 @@ impl Grpc {
                 call.end(Code::Ok);
                 answered(Body::Unary(framed))
             }
-            Ok(Served::Stream(stream)) => answered(Body::Stream(call.follow(stream))),
+            Ok(Served::Stream(stream)) => answered(Body::Stream(call.follow(self.ends.guard(limits, stream)))),
             Ok(Served::Tonic(response)) => {
                 call.end(Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code()));
                 response.map(Body::Tonic)
@@ -120,6 +137,13 @@ impl Grpc {
             Method::RangeStream => {
                 request.server_stream(async |message| services.kv.range_stream(&caller, message).await).await
             }
+            Method::LeaseGrant => request.unary(async |message| services.lease.grant(&caller, message).await).await,
+            Method::LeaseRevoke => request.unary(async |message| services.lease.revoke(&caller, message).await).await,
+            Method::LeaseKeepAlive => Ok(request.bidi(|requests| services.lease.keep_alive(&caller, requests))),
+            Method::LeaseTimeToLive => {
+                request.unary(async |message| services.lease.time_to_live(&caller, message).await).await
+            }
+            Method::LeaseLeases => request.unary(async |message| services.lease.leases(&caller, message).await).await,
             Method::MemberList => request.unary(async |message| services.cluster.member_list(message).await).await,
             Method::MemberAdd => request.unary(async |message| services.cluster.member_add(message).await).await,
             Method::MemberRemove => request.unary(async |message| services.cluster.member_remove(message).await).await,
@@ -152,7 +176,7 @@ impl Grpc {
             return Ok(());
         }
         let status = self.services.node.status();
-        if status.leader == 0 && headers.get("hasleader").is_some_and(|value| value == "true") {
+        if status.leader == 0 && wants_leader(headers) {
             return Err(ApiError::NoLeader.into());
         }
         if status.is_learner
@@ -168,7 +192,6 @@ impl Grpc {
 fn what_is_missing(method: Method) -> &'static str {
     match method.service() {
         "etcdserverpb.Watch" => "watching keys",
-        "etcdserverpb.Lease" => "leases",
         "etcdserverpb.Auth" => "authentication",
         "v3lockpb.Lock" => "the lock service",
         "v3electionpb.Election" => "the election service",
@@ -217,7 +240,7 @@ impl Arrived<'_> {
     async fn message<M: Message + Default>(self) -> Result<M, Status> {
         let bytes = Messages::new(self.body, self.grpc.max_receive_bytes).only().await?;
         self.grpc.metrics.received(self.method, bytes.len());
-        M::decode(bytes).map_err(|error| Status::internal(format!("grpc: error unmarshalling request: {error}")))
+        decode(bytes)
     }
 
     async fn unary<M, A>(self, serve: impl AsyncFnOnce(M) -> Result<A, Refusal>) -> Result<Served, Status>
@@ -236,8 +259,32 @@ impl Arrived<'_> {
         S: Stream<Item = Result<A, Refusal>> + Send + 'static,
     {
         let answers = serve(self.message().await?).await?;
-        Ok(Served::Stream(Box::pin(answers.map(|answer| answer.map(Framed::new).map_err(Status::from)))))
+        Ok(Served::Stream(framed(answers)))
     }
+
+    /// Serves a call with many messages each way: `serve` gets the requests and gives the answers.
+    fn bidi<M, A, S>(self, serve: impl FnOnce(Requests<M>) -> S) -> Served
+    where
+        M: Message + Default + 'static,
+        A: Answer,
+        S: Stream<Item = Result<A, Refusal>> + Send + 'static,
+    {
+        let messages = Messages::new(self.body, self.grpc.max_receive_bytes);
+        let (requests, broken) = stream::requests(messages, self.method, self.grpc.metrics.clone());
+        let answers = framed(serve(Box::pin(requests)));
+        Served::Stream(stream::guarded(answers, broken))
+    }
+}
+
+/// The requests of a stream, as a service takes them.
+type Requests<M> = Pin<Box<dyn Stream<Item = M> + Send>>;
+
+fn framed<A: Answer>(answers: impl Stream<Item = Result<A, Refusal>> + Send + 'static) -> MessageStream {
+    Box::pin(answers.map(|answer| answer.map(Framed::new).map_err(Status::from)))
+}
+
+fn decode<M: Message + Default>(bytes: Bytes) -> Result<M, Status> {
+    M::decode(bytes).map_err(|error| Status::internal(format!("grpc: error unmarshalling request: {error}")))
 }
 
 /// A call from its start to its end, counted once. One that is dropped before its end was given up by the client.
@@ -315,6 +362,11 @@ fn refused(status: &Status) -> Response<Body> {
         response.headers_mut().insert("grpc-status", HeaderValue::from(status.code() as i32));
     }
     response
+}
+
+/// Whether a client would rather have its call fail than served without a leader.
+fn wants_leader(headers: &HeaderMap) -> bool {
+    headers.get("hasleader").is_some_and(|value| value == "true")
 }
 
 /// What a client allows its call to take: up to eight digits and a unit.

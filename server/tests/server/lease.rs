@@ -1,0 +1,183 @@
+//! Leases, from outside.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use cairn_proto::{
+    ApiError,
+    etcdserverpb::{self as pb, lease_client::LeaseClient},
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, Status, Streaming, transport::Channel};
+
+use super::support::{DEADLINE, RawCodec, TestServer};
+
+/// A stream of keep-alives.
+struct KeepAlive {
+    requests: mpsc::Sender<pb::LeaseKeepAliveRequest>,
+    answers: Streaming<pb::LeaseKeepAliveResponse>,
+}
+
+impl KeepAlive {
+    async fn open(client: &mut LeaseClient<Channel>) -> Self {
+        let (requests, receiver) = mpsc::channel(16);
+        let answers = client.lease_keep_alive(ReceiverStream::new(receiver)).await.expect("the stream opens");
+        Self { requests, answers: answers.into_inner() }
+    }
+
+    /// Renews a lease; gives the seconds it was renewed for.
+    async fn renew(&mut self, id: i64) -> i64 {
+        self.requests.send(pb::LeaseKeepAliveRequest { id }).await.expect("the stream is open");
+        let answer = self.next().await.expect("an answer").expect("the stream goes on");
+        assert_eq!(answer.id, id);
+        assert!(answer.header.is_some_and(|header| header.revision > 0));
+        answer.ttl
+    }
+
+    async fn next(&mut self) -> Result<Option<pb::LeaseKeepAliveResponse>, Status> {
+        tokio::time::timeout(DEADLINE, self.answers.message()).await.expect("an answer in time")
+    }
+}
+
+fn grant(id: i64, ttl: i64) -> pb::LeaseGrantRequest {
+    pb::LeaseGrantRequest { id, ttl }
+}
+
+fn is(error: &Status, expected: ApiError) -> bool {
+    (error.code(), error.message()) == (expected.code(), expected.text())
+}
+
+#[tokio::test]
+async fn a_lease_gets_the_id_and_the_time_it_asks_for_within_limits() {
+    let server = TestServer::start().await;
+    let mut client = server.lease().await;
+    for (id, asked, given) in [(7, 60, 60), (-7, 0, 2), (i64::MIN, -5, 2), (8, 9_000_000_000, 9_000_000_000)] {
+        let granted = client.lease_grant(grant(id, asked)).await.expect("granted").into_inner();
+        assert_eq!((granted.id, granted.ttl, granted.error.as_str()), (id, given, ""));
+        assert_eq!(granted.header.expect("a header").revision, 1);
+    }
+    let drawn = client.lease_grant(grant(0, 60)).await.expect("granted").into_inner().id;
+    assert!(drawn > 0);
+    let taken = client.lease_grant(grant(7, 60)).await.expect_err("it is taken");
+    assert!(is(&taken, ApiError::LeaseExists), "{taken:?}");
+    for id in [7, 9] {
+        let huge = client.lease_grant(grant(id, 9_000_000_001)).await.expect_err("too long");
+        assert!(is(&huge, ApiError::LeaseTtlTooLarge), "{huge:?}");
+    }
+    let mut ids: Vec<i64> = client
+        .lease_leases(pb::LeaseLeasesRequest {})
+        .await
+        .expect("listed")
+        .into_inner()
+        .leases
+        .into_iter()
+        .map(|lease| lease.id)
+        .collect();
+    ids.sort_unstable();
+    let mut expected = vec![7, -7, i64::MIN, 8, drawn];
+    expected.sort_unstable();
+    assert_eq!(ids, expected);
+}
+
+#[tokio::test]
+async fn a_revoke_deletes_the_keys_that_hang_on_the_lease() {
+    let server = TestServer::start().await;
+    let (mut client, mut kv) = (server.lease().await, server.kv().await);
+    for id in [1, 2] {
+        client.lease_grant(grant(id, 600)).await.expect("granted");
+    }
+    let put = |key: &'static str, lease| pb::PutRequest { key: key.into(), lease, ..Default::default() };
+    for (key, lease) in [("b", 1), ("a", 1), ("moved", 1), ("moved", 2), ("freed", 1), ("freed", 0), ("gone", 1)] {
+        kv.put(put(key, lease)).await.expect("a put");
+    }
+    kv.delete_range(pb::DeleteRangeRequest { key: "gone".into(), ..Default::default() }).await.expect("a delete");
+    let about = |id| pb::LeaseTimeToLiveRequest { id, keys: true };
+    let found = client.lease_time_to_live(about(1)).await.expect("found").into_inner();
+    assert_eq!((found.id, found.granted_ttl, found.keys), (1, 600, vec![Bytes::from("a"), Bytes::from("b")]));
+    assert!((590..=600).contains(&found.ttl), "{}", found.ttl);
+
+    let revoked = client.lease_revoke(pb::LeaseRevokeRequest { id: 1 }).await.expect("revoked").into_inner();
+    assert_eq!(revoked.header.expect("a header").revision, 10, "all keys go in one revision");
+    let all = pb::RangeRequest { key: "\0".into(), range_end: "\0".into(), ..Default::default() };
+    let left = kv.range(all).await.expect("a range").into_inner().kvs;
+    assert_eq!(left.iter().map(|kv| kv.key.clone()).collect::<Vec<_>>(), ["freed", "moved"]);
+
+    let gone = client.lease_time_to_live(about(1)).await.expect("an answer").into_inner();
+    assert_eq!((gone.id, gone.ttl, gone.granted_ttl, gone.keys), (1, -1, 0, vec![]));
+    let again = client.lease_revoke(pb::LeaseRevokeRequest { id: 1 }).await.expect_err("it is gone");
+    assert!(is(&again, ApiError::LeaseNotFound), "{again:?}");
+    let unknown = kv.put(put("a", 1)).await.expect_err("no such lease");
+    assert!(is(&unknown, ApiError::LeaseNotFound), "{unknown:?}");
+}
+
+#[tokio::test]
+async fn a_stream_renews_what_there_is_and_stays_open_for_what_there_is_not() {
+    let server = TestServer::start().await;
+    let mut client = server.lease().await;
+    client.lease_grant(grant(5, 60)).await.expect("granted");
+    let mut stream = KeepAlive::open(&mut client).await;
+    assert_eq!(stream.renew(5).await, 60);
+    for unknown in [0, -1, 6, i64::MIN] {
+        assert_eq!(stream.renew(unknown).await, 0);
+    }
+    assert_eq!(stream.renew(5).await, 60);
+    client.lease_revoke(pb::LeaseRevokeRequest { id: 5 }).await.expect("revoked");
+    assert_eq!(stream.renew(5).await, 0, "a revoked lease is never renewed");
+    let KeepAlive { requests, mut answers } = stream;
+    drop(requests);
+    assert!(answers.message().await.expect("it ends well").is_none());
+}
+
+#[tokio::test]
+async fn a_message_that_cannot_be_read_ends_its_stream_only() {
+    let server = TestServer::start().await;
+    let channel = server.channel().await;
+    let mut grpc = tonic::client::Grpc::new(channel.clone());
+    grpc.ready().await.expect("the server accepts");
+    let path = ::http::uri::PathAndQuery::from_static("/etcdserverpb.Lease/LeaseKeepAlive");
+    let (requests, receiver) = mpsc::channel(2);
+    let sent = Request::new(ReceiverStream::new(receiver));
+    let mut answers = grpc.streaming(sent, path, RawCodec).await.expect("the stream opens").into_inner();
+    requests.send(Bytes::from_static(b"\x08\x05")).await.expect("the stream is open");
+    assert!(answers.message().await.expect("an answer").is_some());
+    requests.send(Bytes::from_static(b"\xff\xff")).await.expect("the stream is open");
+    let error = tokio::time::timeout(DEADLINE, answers.message()).await.expect("in time").expect_err("broken");
+    assert_eq!(error.code(), Code::Internal);
+    LeaseClient::new(channel).lease_grant(grant(1, 60)).await.expect("the connection is usable");
+}
+
+#[tokio::test]
+async fn open_streams_end_with_their_deadline_and_with_the_server() {
+    let server = TestServer::start().await;
+    let mut client = server.lease().await;
+    let (_requests, receiver) = mpsc::channel(1);
+    let mut hasty = Request::new(ReceiverStream::new(receiver));
+    // Longer than any keep-alive takes, shorter than the test waits.
+    hasty.set_timeout(Duration::from_millis(100));
+    let mut hasty = client.lease_keep_alive(hasty).await.expect("the stream opens").into_inner();
+    let late = tokio::time::timeout(DEADLINE, hasty.message()).await.expect("in time").expect_err("it is late");
+    assert!(matches!(late.code(), Code::DeadlineExceeded | Code::Cancelled), "{late:?}");
+
+    let mut stream = KeepAlive::open(&mut client).await;
+    assert_eq!(stream.renew(1).await, 0);
+    let (shutdown, ended) = tokio::join!(server.server.shutdown(), stream.next());
+    let () = shutdown;
+    assert!(is(&ended.expect_err("the server stops"), ApiError::Stopped));
+}
+
+#[tokio::test]
+async fn messages_of_streams_are_counted() {
+    let server = TestServer::start().await;
+    let mut client = server.lease().await;
+    let mut stream = KeepAlive::open(&mut client).await;
+    for id in 1..=3 {
+        stream.renew(id).await;
+    }
+    let labels = r#"{grpc_method="LeaseKeepAlive",grpc_service="etcdserverpb.Lease",grpc_type="bidi_stream"}"#;
+    let metrics = server.http("GET", "/metrics").await.body;
+    for (name, value) in [("started", 1), ("msg_received", 3), ("msg_sent", 3)] {
+        let line = format!("grpc_server_{name}_total{labels} {value}");
+        assert!(metrics.lines().any(|found| found == line), "{line} is missing");
+    }
+}
