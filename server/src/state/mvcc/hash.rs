@@ -91,11 +91,13 @@ impl HashWalk {
             return Ok(Some(self.crc));
         }
         let mut left = STEP_REVISIONS;
+        let mut more = false;
         let mut damaged = None;
         let (mut from, mut crc) = (std::mem::take(&mut self.from), self.crc);
         let until = Revision::new(self.at + 1, 0).put_key();
         mvcc.store.scan(Table::Rev, &from.clone(), Some(&until), &mut |key, stored| {
             if left == 0 {
+                more = true;
                 from = key.to_vec();
                 return ControlFlow::Break(());
             }
@@ -116,7 +118,7 @@ impl HashWalk {
             });
         }
         (self.from, self.crc) = (from, crc);
-        Ok((left > 0).then_some(crc))
+        Ok((!more).then_some(crc))
     }
 
     fn counts(&self, mvcc: &Mvcc, key: &[u8], at: Revision, tombstone: bool) -> bool {

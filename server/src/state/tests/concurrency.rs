@@ -120,3 +120,15 @@ fn a_hash_is_the_same_whenever_compaction_runs_beside_it() {
         }
     });
 }
+
+#[test]
+fn a_hash_ends_however_many_revisions_it_covers() {
+    let mut member = Member::new();
+    let mut hashes = std::collections::BTreeSet::new();
+    for round in 0..600 {
+        let put = pb::PutRequest { key: "k".into(), value: round.to_string().into(), ..Default::default() };
+        member.kv(Request::Put(put)).unwrap();
+        hashes.insert(member.reader().hash_kv(0).unwrap().hash);
+    }
+    assert_eq!(hashes.len(), 600);
+}
