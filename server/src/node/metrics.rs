@@ -1,7 +1,11 @@
 //! What a replica counts and measures, under the names that etcd gave to the same things.
 
 use prometheus_client::{
-    metrics::{counter::Counter, gauge::Gauge, histogram::Histogram},
+    metrics::{
+        counter::Counter,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
     registry::{Registry, Unit},
 };
 
@@ -46,6 +50,16 @@ pub struct NodeMetrics {
     pub db_size: Gauge,
     /// `etcd_mvcc_db_total_size_in_use_in_bytes`: live data in them, estimated.
     pub db_size_in_use: Gauge,
+    /// `etcd_debugging_lease_granted_total`: leases granted.
+    pub leases_granted: Counter,
+    /// `etcd_debugging_lease_revoked_total`: leases revoked, for whatever reason.
+    pub leases_revoked: Counter,
+    /// `etcd_debugging_lease_renewed_total`: keep-alives that this member has answered as leader.
+    pub leases_renewed: Counter,
+    /// `etcd_debugging_server_lease_expired_total`: leases that ran out.
+    pub leases_expired: Counter,
+    /// `etcd_debugging_lease_ttl_total`: seconds that leases were granted for.
+    pub lease_ttl: Histogram,
     /// `cairn_node_apply_stalls_total`: times that applying waited for the store.
     pub apply_stalls: Counter,
     /// `cairn_node_requests_refused_total`: requests refused because too many waited.
@@ -75,6 +89,12 @@ impl Default for NodeMetrics {
             backend_commit: Histogram::new(disk_buckets()),
             db_size: Gauge::default(),
             db_size_in_use: Gauge::default(),
+            leases_granted: Counter::default(),
+            leases_revoked: Counter::default(),
+            leases_renewed: Counter::default(),
+            leases_expired: Counter::default(),
+            // A second to three months.
+            lease_ttl: Histogram::new(exponential_buckets(1.0, 2.0, 24)),
             apply_stalls: Counter::default(),
             requests_refused: Counter::default(),
             entry_cache_bytes: Gauge::default(),
@@ -141,12 +161,21 @@ impl NodeMetrics {
             "The total number of slow apply requests (likely overloaded from slow disk)",
             &self.slow_apply,
         );
+        counter("etcd_debugging_lease_granted", "The total number of granted leases", &self.leases_granted);
+        counter("etcd_debugging_lease_revoked", "The total number of revoked leases", &self.leases_revoked);
+        counter(
+            "etcd_debugging_lease_renewed",
+            "The number of renewed leases seen by the leader",
+            &self.leases_renewed,
+        );
+        counter("etcd_debugging_server_lease_expired", "The total number of expired leases", &self.leases_expired);
         counter("cairn_node_apply_stalls", "Times that applying waited for the store", &self.apply_stalls);
         counter(
             "cairn_node_requests_refused",
             "Requests refused because too many were waiting",
             &self.requests_refused,
         );
+        registry.register("etcd_debugging_lease_ttl_total", "Bucketed histogram of lease TTLs", self.lease_ttl.clone());
         let mut seconds = |name: &str, help: &str, histogram: &Histogram| {
             registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
         };

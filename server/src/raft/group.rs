@@ -164,6 +164,11 @@ impl Group {
         self.node.raft.raft_log.committed
     }
 
+    /// The last entry of the log.
+    pub fn last_index(&self) -> u64 {
+        self.node.raft.raft_log.last_index()
+    }
+
     /// Whether this member decides alone.
     pub fn is_alone(&self) -> bool {
         let raft = &self.node.raft;

@@ -71,6 +71,40 @@ impl LocalClient {
         self.services.kv.compact(&self.caller, request).await
     }
 
+    /// Creates a lease.
+    pub async fn lease_grant(&self, request: pb::LeaseGrantRequest) -> Result<pb::LeaseGrantResponse, Refusal> {
+        self.services.lease.grant(&self.caller, request).await
+    }
+
+    /// Ends a lease and deletes its keys.
+    pub async fn lease_revoke(&self, request: pb::LeaseRevokeRequest) -> Result<pb::LeaseRevokeResponse, Refusal> {
+        self.services.lease.revoke(&self.caller, request).await
+    }
+
+    /// Renews leases, one for each request; the answers come in the same order. A lease that does not exist is answered with a TTL of 0.
+    pub fn lease_keep_alive<S>(
+        &self,
+        requests: S,
+    ) -> impl Stream<Item = Result<pb::LeaseKeepAliveResponse, Refusal>> + Send + use<S>
+    where
+        S: Stream<Item = pb::LeaseKeepAliveRequest> + Send + 'static,
+    {
+        self.services.lease.keep_alive(&self.caller, requests)
+    }
+
+    /// How long a lease lives, and which keys hang on it; of a lease that does not exist the TTL is -1.
+    pub async fn lease_time_to_live(
+        &self,
+        request: pb::LeaseTimeToLiveRequest,
+    ) -> Result<pb::LeaseTimeToLiveResponse, Refusal> {
+        self.services.lease.time_to_live(&self.caller, request).await
+    }
+
+    /// All leases, the one that runs out first first.
+    pub async fn lease_leases(&self, request: pb::LeaseLeasesRequest) -> Result<pb::LeaseLeasesResponse, Refusal> {
+        self.services.lease.leases(&self.caller, request).await
+    }
+
     /// The member's state.
     pub fn status(&self) -> Result<pb::StatusResponse, Refusal> {
         self.services.maintenance.status()

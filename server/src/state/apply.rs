@@ -18,6 +18,7 @@ use raft::eraftpb::{ConfChangeV2, ConfState};
 use super::{
     State, StateError,
     command::{Command, OpReply, Outcome, Reply, Request, RequestId, decode_entry},
+    leases::LeaseChange,
     members::MemberChange,
     mvcc::{HASHED_KEYS_MAX, Pin, Write, puts},
     record::{self, applied::Applied, lease::LeaseRecord, scheduled::Scheduled},
@@ -162,7 +163,7 @@ impl State {
             Request::Compact(compact) => self.compact(compact.revision),
             Request::LeaseGrant(grant) => self.grant(grant),
             Request::LeaseRevoke { expired_in_term: Some(decided), .. } if *decided != term => Ok((Reply::Done, None)),
-            Request::LeaseRevoke { id, .. } => self.revoke(*id),
+            Request::LeaseRevoke { id, expired_in_term } => self.revoke(*id, expired_in_term.is_some()),
             Request::LeaseCheckpoint(request) => Ok(self.checkpoint(request)),
             Request::Alarm(alarm) => Ok(self.alarm(alarm)),
             Request::PublishMember { member, name, client_urls } => Ok(self.publish_member(*member, name, client_urls)),
@@ -230,12 +231,14 @@ impl State {
         }
         let record = LeaseRecord { ttl, remaining: 0 };
         leases.insert(id, record);
+        self.lease_changes.push(LeaseChange::Granted { id, ttl });
         self.open.batch.put(Table::Lease, record::lease::key(id).to_vec(), record.encode().to_vec());
         Ok((Reply::Lease { revision: self.open.revision, id, ttl }, None))
     }
 
-    fn revoke(&mut self, id: i64) -> Evaluated {
+    fn revoke(&mut self, id: i64, expired: bool) -> Evaluated {
         let Some(keys) = self.leases.write().remove(id) else { return Err(ApiError::LeaseNotFound.into()) };
+        self.lease_changes.push(LeaseChange::Revoked { id, expired });
         self.open.batch.delete(Table::Lease, record::lease::key(id).to_vec());
         let mut write = Write::new(&self.mvcc, &mut self.open, &self.leases);
         write.delete_keys(keys);
@@ -247,6 +250,7 @@ impl State {
         let mut leases = self.leases.write();
         for one in &request.checkpoints {
             if let Some(record) = leases.set_remaining(one.id, one.remaining_ttl) {
+                self.lease_changes.push(LeaseChange::Checkpointed { id: one.id, remaining: one.remaining_ttl });
                 self.open.batch.put(Table::Lease, record::lease::key(one.id).to_vec(), record.encode().to_vec());
             }
         }

@@ -12,7 +12,7 @@ use super::mvcc::revision::Revision;
 mod codec;
 mod entry;
 
-pub use codec::{COMMAND_FORMAT, CommandError, TXN_DEPTH_MAX, decode, encode};
+pub use codec::{COMMAND_FORMAT, CommandError, TXN_DEPTH_MAX, decode, encode, granted_lease};
 pub use entry::{ENTRY_BYTES_MAX, ENTRY_COMMANDS_MAX, EntryBuilder, EntryCommands, decode_entry};
 
 /// Names one request of one run of one member, for good.

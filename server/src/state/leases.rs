@@ -26,6 +26,32 @@ pub struct Lease {
     pub remaining: i64,
 }
 
+/// What applying a command did to a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaseChange {
+    /// It was granted.
+    Granted {
+        /// Its id.
+        id: i64,
+        /// Seconds granted.
+        ttl: i64,
+    },
+    /// It was revoked, with all its keys.
+    Revoked {
+        /// Its id.
+        id: i64,
+        /// It had run out.
+        expired: bool,
+    },
+    /// Its remaining time was recorded.
+    Checkpointed {
+        /// Its id.
+        id: i64,
+        /// Seconds; 0: the whole time.
+        remaining: i64,
+    },
+}
+
 /// All leases.
 #[derive(Debug, Default)]
 pub(super) struct LeaseTable(BTreeMap<i64, Entry>);
@@ -39,6 +65,10 @@ struct Entry {
 impl LeaseTable {
     pub(super) fn contains(&self, id: i64) -> bool {
         self.0.contains_key(&id)
+    }
+
+    pub(super) fn key_count(&self, id: i64) -> usize {
+        self.0.get(&id).map_or(0, |entry| entry.keys.len())
     }
 
     pub(super) fn is_empty(&self) -> bool {

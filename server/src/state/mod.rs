@@ -40,7 +40,7 @@ mod tests;
 pub use alarms::Alarms;
 pub use apply::{Answer, Committed, CommittedData};
 pub use error::StateError;
-pub use leases::{Lease, LeaseView};
+pub use leases::{Lease, LeaseChange, LeaseView};
 pub use members::{MemberChange, Members, Membership};
 pub use mvcc::{Compactor, Reader};
 
@@ -90,6 +90,8 @@ pub struct State {
     mvcc: Arc<Mvcc>,
     reader: Reader,
     leases: Arc<RwLock<LeaseTable>>,
+    /// What happened to leases since it was last asked for.
+    lease_changes: Vec<LeaseChange>,
     members: Arc<ArcSwap<Members>>,
     alarms: Arc<ArcSwap<Alarms>>,
     version: Arc<ArcSwap<Option<String>>>,
@@ -212,6 +214,16 @@ impl State {
     /// From now on, only requests of this member and nonce get answers.
     pub fn answer_only(&mut self, member: u64, nonce: u64) {
         self.answers_for = Some((member, nonce));
+    }
+
+    /// How many keys hang on a lease.
+    pub fn lease_keys(&self, id: i64) -> usize {
+        self.leases.read().key_count(id)
+    }
+
+    /// What happened to leases since this was last called, in order. To be called after each [`State::apply`] that went well.
+    pub fn take_lease_changes(&mut self) -> Vec<LeaseChange> {
+        std::mem::take(&mut self.lease_changes)
     }
 
     /// Reads the keys.

@@ -63,6 +63,7 @@ impl State {
             reader: Reader::new(mvcc.clone()),
             mvcc,
             leases: Arc::new(RwLock::new(leases)),
+            lease_changes: Vec::new(),
             members: Arc::new(ArcSwap::from_pointee(members)),
             alarms: Arc::new(ArcSwap::from_pointee(alarms)),
             version: Arc::new(ArcSwap::from_pointee(version)),

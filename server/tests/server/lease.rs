@@ -1,17 +1,19 @@
 //! Leases, from outside.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cairn_proto::{
     ApiError,
     etcdserverpb::{self as pb, lease_client::LeaseClient},
 };
+use futures::StreamExt;
+use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status, Streaming, transport::Channel};
 
-use super::support::{DEADLINE, RawCodec, TestServer};
+use super::support::{DEADLINE, RawCodec, TestServer, builder, eventually};
 
 /// A stream of keep-alives.
 struct KeepAlive {
@@ -87,7 +89,6 @@ async fn a_revoke_deletes_the_keys_that_hang_on_the_lease() {
     for id in [1, 2] {
         client.lease_grant(grant(id, 600)).await.expect("granted");
     }
-    let put = |key: &'static str, lease| pb::PutRequest { key: key.into(), lease, ..Default::default() };
     for (key, lease) in [("b", 1), ("a", 1), ("moved", 1), ("moved", 2), ("freed", 1), ("freed", 0), ("gone", 1)] {
         kv.put(put(key, lease)).await.expect("a put");
     }
@@ -180,4 +181,160 @@ async fn messages_of_streams_are_counted() {
         let line = format!("grpc_server_{name}_total{labels} {value}");
         assert!(metrics.lines().any(|found| found == line), "{line} is missing");
     }
+}
+
+/// A server on which a lease lives for a second at least.
+async fn quick() -> TestServer {
+    TestServer::with(|config| {
+        config.heartbeat_interval = Duration::from_millis(10);
+        config.election_timeout = Duration::from_millis(100);
+    })
+    .await
+}
+
+fn put(key: &'static str, lease: i64) -> pb::PutRequest {
+    pb::PutRequest { key: key.into(), lease, ..Default::default() }
+}
+
+fn everything() -> pb::RangeRequest {
+    pb::RangeRequest { key: "\0".into(), range_end: "\0".into(), ..Default::default() }
+}
+
+#[tokio::test]
+async fn a_lease_that_runs_out_takes_its_keys_with_it_in_one_revision() {
+    let server = quick().await;
+    let (mut client, mut kv) = (server.lease().await, server.kv().await);
+    let granted = client.lease_grant(grant(1, 0)).await.expect("granted").into_inner();
+    assert_eq!(granted.ttl, 1);
+    let begun = Instant::now();
+    for key in ["b", "c", "a"] {
+        kv.put(put(key, 1)).await.expect("a put");
+    }
+    kv.put(put("stays", 0)).await.expect("a put");
+    let left = eventually("the lease runs out", async || {
+        let found = kv.range(everything()).await.expect("a range").into_inner();
+        (found.count != 4).then_some(found)
+    })
+    .await;
+    assert!(begun.elapsed() >= Duration::from_millis(900), "its second was not over");
+    assert_eq!((left.count, left.header.expect("a header").revision), (1, 6), "all at once");
+    let hash = server.maintenance().await.hash_kv(pb::HashKvRequest { revision: 6 }).await.expect("a hash");
+    let same = TestServer::start().await;
+    let mut kv = same.kv().await;
+    same.lease().await.lease_grant(grant(1, 600)).await.expect("granted");
+    for key in ["b", "c", "a"] {
+        kv.put(put(key, 1)).await.expect("a put");
+    }
+    kv.put(put("stays", 0)).await.expect("a put");
+    kv.delete_range(pb::DeleteRangeRequest { key: "a".into(), range_end: "d".into(), ..Default::default() })
+        .await
+        .expect("a delete");
+    let expected = same.maintenance().await.hash_kv(pb::HashKvRequest { revision: 6 }).await.expect("a hash");
+    assert_eq!(hash.into_inner().hash, expected.into_inner().hash, "in the order of the keys");
+}
+
+#[tokio::test]
+async fn a_lease_lives_as_long_as_it_is_kept_alive_and_a_late_keep_alive_is_told_so() {
+    let server = quick().await;
+    let mut client = server.lease().await;
+    client.lease_grant(grant(1, 1)).await.expect("granted");
+    let mut stream = KeepAlive::open(&mut client).await;
+    let until = Instant::now() + Duration::from_millis(2_500);
+    while Instant::now() < until {
+        assert_eq!(stream.renew(1).await, 1);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let about = pb::LeaseTimeToLiveRequest { id: 1, keys: false };
+    eventually("the lease runs out", async || {
+        let found = client.lease_time_to_live(about).await.expect("an answer").into_inner();
+        (found.ttl == -1).then_some(())
+    })
+    .await;
+    assert_eq!(stream.renew(1).await, 0);
+    let metrics = server.http("GET", "/metrics").await.body;
+    for line in [
+        "etcd_debugging_lease_granted_total 1",
+        "etcd_debugging_lease_revoked_total 1",
+        "etcd_debugging_server_lease_expired_total 1",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line} is missing");
+    }
+}
+
+#[tokio::test]
+async fn leases_are_listed_by_when_they_run_out() {
+    let server = TestServer::start().await;
+    let mut client = server.lease().await;
+    for (id, ttl) in [(1, 300), (2, 100), (3, 200)] {
+        client.lease_grant(grant(id, ttl)).await.expect("granted");
+    }
+    let mut ids = async || {
+        let listed = client.lease_leases(pb::LeaseLeasesRequest {}).await.expect("listed").into_inner();
+        listed.leases.iter().map(|lease| lease.id).collect::<Vec<_>>()
+    };
+    assert_eq!(ids().await, [2, 3, 1]);
+    server.server.client().lease_revoke(pb::LeaseRevokeRequest { id: 3 }).await.expect("revoked");
+    assert_eq!(ids().await, [2, 1]);
+}
+
+#[tokio::test]
+async fn a_full_store_grants_no_leases_but_revokes_them() {
+    let server = TestServer::start().await;
+    let mut client = server.lease().await;
+    client.lease_grant(grant(1, 60)).await.expect("granted");
+    let raise = pb::AlarmRequest { action: 1, member_id: 1, alarm: pb::AlarmType::Nospace.into() };
+    server.maintenance().await.alarm(raise).await.expect("raised");
+    for ttl in [60, 9_000_000_001] {
+        let full = client.lease_grant(grant(2, ttl)).await.expect_err("there is no space");
+        assert!(is(&full, ApiError::NoSpace), "{full:?}");
+    }
+    assert_eq!(KeepAlive::open(&mut client).await.renew(1).await, 60);
+    client.lease_revoke(pb::LeaseRevokeRequest { id: 1 }).await.expect("revoked");
+}
+
+#[tokio::test]
+async fn a_client_that_never_reads_its_answers_is_not_read_from_either() {
+    let server = TestServer::start().await;
+    let mut client = server.lease().await;
+    client.lease_grant(grant(1, 60)).await.expect("granted");
+    let (requests, receiver) = mpsc::channel(1);
+    let answers = client.lease_keep_alive(ReceiverStream::new(receiver)).await.expect("the stream opens");
+    // It asks until it is held up, or thrown out.
+    let asking = tokio::spawn(async move { while requests.send(pb::LeaseKeepAliveRequest { id: 1 }).await.is_ok() {} });
+    let mut before = 0;
+    let read = eventually("the server stops reading", async || {
+        let metrics = server.http("GET", "/metrics").await.body;
+        let name = "grpc_server_msg_received_total{grpc_method=\"LeaseKeepAlive\"";
+        let line = metrics.lines().find(|line| line.starts_with(name)).expect("it is counted");
+        let now: u64 = line.rsplit(' ').next().and_then(|count| count.parse().ok()).expect("a count");
+        // Longer than a request takes.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        (std::mem::replace(&mut before, now) == now && now > 0).then_some(now)
+    })
+    .await;
+    assert!(read < 100_000, "{read} requests were read");
+    asking.abort();
+    drop(answers);
+    assert_eq!(KeepAlive::open(&mut server.lease().await).await.renew(1).await, 60);
+}
+
+#[tokio::test]
+async fn leases_and_what_hangs_on_them_are_there_after_a_restart() {
+    let dir = TempDir::new().expect("a temporary directory");
+    let server = builder(&dir).start().await.expect("the server starts");
+    let client = server.client();
+    client.lease_grant(grant(7, 600)).await.expect("granted");
+    client.put(put("a", 7)).await.expect("a put");
+    drop(client);
+    server.shutdown().await;
+    let server = builder(&dir).start().await.expect("the server starts");
+    let client = server.client();
+    let found = client.lease_time_to_live(pb::LeaseTimeToLiveRequest { id: 7, keys: true }).await.expect("found");
+    assert_eq!((found.granted_ttl, found.keys), (600, vec![Bytes::from("a")]));
+    assert!(found.ttl >= 590, "{}", found.ttl);
+    let keep = tokio_stream::iter([7, 8].map(|id| pb::LeaseKeepAliveRequest { id }));
+    let kept: Vec<_> = client.lease_keep_alive(keep).map(|answer| answer.expect("an answer").ttl).collect().await;
+    assert_eq!(kept, [600, 0]);
+    assert_eq!(client.lease_leases(pb::LeaseLeasesRequest {}).await.expect("listed").leases.len(), 1);
+    server.shutdown().await;
 }

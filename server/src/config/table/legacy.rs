@@ -26,8 +26,8 @@ pub(super) static OLDER: &[Flag] = rows! { Older:
     "experimental-warning-unary-request-duration" Duration "300ms", "", Alias("warning-unary-request-duration");
     "experimental-watch-progress-notify-interval" Duration "10m", "", Alias("watch-progress-notify-interval");
     "experimental-compact-hash-check-enabled" Bool "false", "members are not compared with each other yet", Ignored;
-    "experimental-enable-lease-checkpoint" Bool "false", "leases do not expire yet", Ignored;
-    "experimental-enable-lease-checkpoint-persist" Bool "false", "leases do not expire yet", Ignored;
+    "experimental-enable-lease-checkpoint" Bool "false", "the remaining time of leases longer than five minutes is always recorded", Ignored;
+    "experimental-enable-lease-checkpoint-persist" Bool "false", "what is recorded is always kept", Ignored;
     "experimental-initial-corrupt-check" Bool "false", "members are not compared with each other yet", Ignored;
     "experimental-set-member-localaddr" Bool "false", "the system chooses the local address of peer connections", Ignored;
     "experimental-stop-grpc-service-on-defrag" Bool "false", "there is no defragmentation that would stop requests", Ignored;

@@ -97,6 +97,7 @@ impl<W, R> Core<W, R> {
         let term_before = self.applied.1;
         self.applied = piece.last;
         self.group.applied_to(piece.last.0);
+        self.leases_applied();
         for answer in answers {
             if let Some(waiter) = self.waiters.take(answer.id.counter) {
                 self.out.answers.push((waiter, Ok(answer)));

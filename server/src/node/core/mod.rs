@@ -36,6 +36,7 @@
 //! allowed is not decided here, but before they are proposed.
 
 mod applying;
+mod leases;
 mod queue;
 mod reads;
 mod retention;
@@ -43,10 +44,13 @@ mod start;
 #[cfg(test)]
 mod tests;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use raft::eraftpb::{ConfChangeV2, Entry, Message};
 
 use self::{
+    leases::Leases,
     queue::{Queue, Queued, Waiters},
     reads::Reads,
     retention::Retention,
@@ -57,9 +61,10 @@ pub use self::{
 };
 use super::error::{NodeError, ProposeError, ReadIndexError};
 use crate::{
+    lease::{CHECKPOINT_INTERVAL, LeaseClock},
     log::EntryId,
     raft::{Fetch, Group, InFlight, LogStart, RaftOptions, Refused, Role, Standing},
-    state::{Answer, State, command::EntryBuilder},
+    state::{Answer, LeaseChange, State, command::EntryBuilder},
 };
 
 /// Options of a [`Core`].
@@ -92,6 +97,8 @@ pub struct CoreOptions {
     pub piece_entries_max: usize,
     /// What of the log is kept.
     pub retention: RetentionOptions,
+    /// Time without a renewal after which the remaining time of a lease is recorded.
+    pub lease_checkpoint: Duration,
 }
 
 impl CoreOptions {
@@ -111,6 +118,7 @@ impl CoreOptions {
             piece_bytes_max: 128 << 10,
             piece_entries_max: 128,
             retention: RetentionOptions::default(),
+            lease_checkpoint: CHECKPOINT_INTERVAL,
         }
     }
 }
@@ -134,6 +142,8 @@ pub struct Outputs<W, R> {
     pub flush: bool,
     /// The log may be cut up to and with this index.
     pub purge: Option<u64>,
+    /// What happened to leases.
+    pub lease_changes: Vec<LeaseChange>,
 }
 
 impl<W, R> Default for Outputs<W, R> {
@@ -147,6 +157,7 @@ impl<W, R> Default for Outputs<W, R> {
             reads: Vec::new(),
             flush: false,
             purge: None,
+            lease_changes: Vec::new(),
         }
     }
 }
@@ -186,6 +197,7 @@ pub struct Core<W, R> {
     waiters: Waiters<W>,
     reads: Reads<R>,
     retention: Retention,
+    leases: Leases,
     /// What is to be done.
     pub out: Outputs<W, R>,
     builder: EntryBuilder,
@@ -226,6 +238,7 @@ impl<W, R> Core<W, R> {
             waiters: Waiters::new(),
             reads: Reads::new(member, options.nonce),
             retention: Retention::new(options.retention.clone(), before, applied.0),
+            leases: Leases::new(LeaseClock::new(options.lease_checkpoint)),
             out: Outputs::default(),
             builder: EntryBuilder::new(),
             piece: Vec::new(),
@@ -368,6 +381,7 @@ impl<W, R> Core<W, R> {
         self.now += 1;
         self.group.tick();
         self.see_standing();
+        self.leases.tick();
         let timeout = self.timeout();
         for waiter in self.waiters.expired(self.now) {
             self.proposals_failed += 1;
@@ -418,6 +432,7 @@ impl<W, R> Core<W, R> {
         self.leave_joint()?;
         self.begin_read();
         self.pack()?;
+        self.pack_leases()?;
         while let Some(work) = self.group.work() {
             self.out.writes.extend(work.write);
             self.out.messages.extend(work.messages);
@@ -480,11 +495,7 @@ impl<W, R> Core<W, R> {
             }
             return Ok(());
         }
-        if self.stalled.is_some()
-            || self.group.unsynced() >= self.options.writes_in_flight_max
-            || self.group.cache().bytes_not_applied() >= self.options.unapplied_bytes_max
-            || !self.group.takes_proposals()
-        {
+        if !self.may_propose() {
             return Ok(());
         }
         let mut bytes = 0;
@@ -495,11 +506,20 @@ impl<W, R> Core<W, R> {
                 let alone = self.builder.push(&queued.command);
                 debug_assert!(alone, "an empty entry takes any one command");
             }
+            self.see_grant(self.group.last_index() + 1, &queued.command);
         }
         if !self.builder.is_empty() {
             self.close_entry()?;
         }
         Ok(())
+    }
+
+    /// Whether a leader may add to the log now.
+    fn may_propose(&self) -> bool {
+        self.stalled.is_none()
+            && self.group.unsynced() < self.options.writes_in_flight_max
+            && self.group.cache().bytes_not_applied() < self.options.unapplied_bytes_max
+            && self.group.takes_proposals()
     }
 
     /// The next command whose waiter still waits.
@@ -550,6 +570,7 @@ impl<W, R> Core<W, R> {
             self.leader_changes += u64::from(standing.leader != 0);
         }
         self.reads.standing_changed();
+        self.leases_standing();
         tracing::info!(term = standing.term, role = ?standing.role, leader = format_args!("{:x}", standing.leader), "standing changed");
     }
 }

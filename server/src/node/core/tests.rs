@@ -442,3 +442,108 @@ fn log_and_state_that_do_not_fit_together_are_refused() {
     let mut other = log(base, &entries, 5, hard_state(2, 5));
     assert_eq!(check_fit(EntryId::new(5, 1), &mut other), Err(Unfit::Terms { index: 5, in_log: 2, in_state: 1 }));
 }
+
+impl Bench {
+    fn request(&mut self, request: Request) -> u64 {
+        self.counter += 1;
+        let id = RequestId { member: 1, nonce: NONCE, counter: self.counter };
+        let command = encode(&Command { id, user: Bytes::new(), auth_revision: 0, request });
+        self.core.propose(self.counter, command, self.counter);
+        self.counter
+    }
+
+    fn grant(&mut self, id: i64, ttl: i64) -> u64 {
+        self.request(Request::LeaseGrant(pb::LeaseGrantRequest { id, ttl }))
+    }
+
+    /// A tick at this time.
+    fn tick_at(&mut self, now_ms: u64) {
+        self.core.time_is(now_ms);
+        self.core.tick();
+        self.turn();
+    }
+
+    fn leases(&self) -> usize {
+        self.core.state().views().leases.count()
+    }
+}
+
+fn requests_in(write: &InFlight) -> Vec<Request> {
+    let commands = write.entries.iter().flat_map(|entry| decode_entry(entry.data.clone().into()));
+    commands.map(|command| command.unwrap().request).collect()
+}
+
+#[test]
+fn leases_that_run_out_together_are_revoked_in_few_entries_with_writes_between_them() {
+    let mut bench = Bench::leading(options());
+    for id in 1..=1200 {
+        bench.grant(id, 5);
+    }
+    bench.run();
+    bench.tick_at(5_000);
+    assert!(bench.unsynced.is_empty() && bench.leases() == 1200);
+    bench.tick_at(5_001);
+    let (mut revokes, mut waited) = (Vec::new(), 0);
+    while let Some(write) = bench.unsynced.first() {
+        let revoked = requests_in(write)
+            .iter()
+            .filter(|request| matches!(request, Request::LeaseRevoke { expired_in_term: Some(2), .. }))
+            .count();
+        if revoked > 0 {
+            revokes.push(revoked);
+            bench.put();
+        }
+        bench.sync();
+        waited += 1;
+        assert!(waited < 20, "it goes on for ever");
+    }
+    assert_eq!(revokes, [511, 511, 178]);
+    assert_eq!(bench.leases(), 0);
+    assert!(bench.core.lease_clock().lock().is_empty());
+}
+
+#[test]
+fn a_lease_granted_again_is_not_hit_by_the_end_of_the_old_one() {
+    let mut bench = Bench::leading(options());
+    bench.grant(1, 5);
+    bench.run();
+    bench.request(Request::LeaseRevoke { id: 1, expired_in_term: None });
+    bench.grant(1, 5);
+    // Both are in the log, neither is applied, and the clock only knows the old lease.
+    bench.turn();
+    bench.tick_at(5_001);
+    bench.run();
+    assert_eq!(bench.leases(), 1);
+    bench.tick_at(10_001);
+    bench.run();
+    assert_eq!(bench.leases(), 1, "its time began when it was granted");
+    bench.tick_at(10_002);
+    bench.run();
+    assert_eq!(bench.leases(), 0);
+}
+
+#[test]
+fn the_remaining_time_of_a_long_lease_goes_through_the_log_and_outlives_the_leader() {
+    let mut bench = Bench::leading(options());
+    bench.grant(1, 3_600);
+    bench.run();
+    bench.tick_at(300_000);
+    let Some(Request::LeaseCheckpoint(record)) = requests_in(&bench.unsynced[0]).pop() else {
+        panic!("the remaining time is recorded")
+    };
+    assert_eq!(record.checkpoints, [pb::LeaseCheckpoint { id: 1, remaining_ttl: 3_301 }]);
+    bench.run();
+    assert_eq!(bench.core.state().views().leases.get(1).unwrap().remaining, 3_301);
+    let mut clock = LeaseClock::new(CHECKPOINT_INTERVAL);
+    clock.lead(3, bench.core.state().views().leases.all());
+    assert_eq!(clock.time_left(1, 0).unwrap().unwrap().left_ms, 3_301_001);
+}
+
+#[test]
+fn time_is_kept_only_while_leading_and_begins_with_the_first_entry_of_the_term() {
+    let mut bench = Bench::new(&[1], options());
+    bench.turn();
+    assert_eq!(bench.core.lease_clock().lock().leads(), None, "its first entry is not applied");
+    bench.run();
+    assert_eq!(bench.core.lease_clock().lock().leads(), Some(2));
+}

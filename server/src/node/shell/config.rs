@@ -3,6 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use crate::{
+    lease::CHECKPOINT_INTERVAL,
     node::{
         ChangeRules,
         core::RetentionOptions,
@@ -56,6 +57,8 @@ pub struct NodeConfig {
     pub compaction: CompactionPace,
     /// How long a compaction waits for a running read.
     pub pin_hold_max: Duration,
+    /// Time without a renewal after which the remaining time of a lease is recorded.
+    pub lease_checkpoint: Duration,
     /// Notes beside the log what its completed syncs have covered, so that a test can destroy everything else.
     pub record_syncs: bool,
 }
@@ -101,6 +104,7 @@ impl NodeConfig {
             index: IndexLimits::default(),
             compaction: CompactionPace::default(),
             pin_hold_max: PIN_HOLD_MAX,
+            lease_checkpoint: CHECKPOINT_INTERVAL,
             record_syncs: false,
         }
     }

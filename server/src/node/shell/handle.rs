@@ -6,14 +6,17 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Instant,
 };
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use raft::eraftpb::{Entry, Message};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use super::budget::Budget;
 use crate::{
+    lease::{LeaseClock, NotLeading, Renewal, TimeLeft},
     node::{
         NodeError, NodeMetrics, ProposeError, ReadIndexError,
         core::{CoreStatus, FIRST_SNAPSHOT},
@@ -141,7 +144,11 @@ pub(super) struct Shared {
     pub(super) first_index: AtomicU64,
     learner: AtomicBool,
     reads_locally: AtomicBool,
-    size: parking_lot::Mutex<StoreSize>,
+    size: Mutex<StoreSize>,
+    /// Where the time that leases live by begins.
+    started: Instant,
+    /// Leases were revoked, or this member's standing has changed.
+    pub(super) lease_news: watch::Sender<()>,
     failed: AtomicBool,
     /// Room for what other members sent.
     peer_room: Arc<Semaphore>,
@@ -167,7 +174,9 @@ impl Shared {
             first_index: AtomicU64::new(u64::MAX),
             learner: AtomicBool::new(false),
             reads_locally: AtomicBool::new(false),
-            size: parking_lot::Mutex::default(),
+            size: Mutex::default(),
+            started: Instant::now(),
+            lease_news: watch::Sender::new(()),
             failed: AtomicBool::new(false),
             peer_room: Arc::new(Semaphore::new(PEER_KIB_MAX as usize)),
             leader_seen: watch::Sender::new(0),
@@ -185,6 +194,11 @@ impl Shared {
         // Who sees it set also sees what the state machine published before.
         self.reads_locally.store(status.reads_locally && !self.has_failed(), Ordering::Release);
         self.leader_seen.send_if_modified(|leader| std::mem::replace(leader, status.standing.leader) != *leader);
+    }
+
+    /// Milliseconds since the node was started.
+    pub(super) fn uptime_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     pub(super) fn set_size(&self, size: StoreSize) {
@@ -214,6 +228,7 @@ impl Shared {
     pub(super) fn stopped(&self) {
         self.reads_locally.store(false, Ordering::Release);
         self.stopped.send_replace(true);
+        self.lease_news.send_replace(());
     }
 }
 
@@ -223,6 +238,7 @@ pub struct NodeHandle {
     inbox: mpsc::UnboundedSender<Input>,
     shared: Arc<Shared>,
     views: Arc<Views>,
+    lease_clock: Arc<Mutex<LeaseClock>>,
 }
 
 impl fmt::Debug for NodeHandle {
@@ -232,8 +248,13 @@ impl fmt::Debug for NodeHandle {
 }
 
 impl NodeHandle {
-    pub(super) fn new(inbox: mpsc::UnboundedSender<Input>, shared: Arc<Shared>, views: Views) -> Self {
-        Self { inbox, shared, views: Arc::new(views) }
+    pub(super) fn new(
+        inbox: mpsc::UnboundedSender<Input>,
+        shared: Arc<Shared>,
+        views: Views,
+        lease_clock: &Arc<Mutex<LeaseClock>>,
+    ) -> Self {
+        Self { inbox, shared, views: Arc::new(views), lease_clock: Arc::clone(lease_clock) }
     }
 
     /// Puts a request through the log and gives its result, which was validated and authorised before. `user` and
@@ -282,6 +303,26 @@ impl NodeHandle {
     /// Reads the small replicated tables.
     pub fn views(&self) -> &Views {
         &self.views
+    }
+
+    /// Gives a lease its whole time. Only after [`Self::linearize`] has ended, called after the wish to renew it had come.
+    pub fn renew_lease(&self, id: i64) -> Result<Renewal, NotLeading> {
+        self.lease_clock.lock().renew(id, self.shared.uptime_ms())
+    }
+
+    /// How long a lease has left, if it exists. Only after [`Self::linearize`] as well.
+    pub fn lease_time_left(&self, id: i64) -> Result<Option<TimeLeft>, NotLeading> {
+        self.lease_clock.lock().time_left(id, self.shared.uptime_ms())
+    }
+
+    /// All leases and when they run out, in no order. Only after [`Self::linearize`] as well.
+    pub fn lease_expiries(&self) -> Result<Vec<(u64, i64)>, NotLeading> {
+        self.lease_clock.lock().expiries()
+    }
+
+    /// Changes when leases were revoked, when the leader changes, and when the node stops.
+    pub fn lease_news(&self) -> watch::Receiver<()> {
+        self.shared.lease_news.subscribe()
     }
 
     /// How the node is doing.

@@ -21,7 +21,7 @@ use crate::{
         membership::{ChangeRules, Judge},
     },
     raft::{InFlight, Role},
-    state::{MemberChange, Members, command::RequestId},
+    state::{LeaseChange, MemberChange, Members, command::RequestId},
 };
 
 /// Inputs taken from the inbox at once.
@@ -123,6 +123,7 @@ impl Replica {
     }
 
     fn tick(&mut self) -> Option<End> {
+        self.core.time_is(self.shared.uptime_ms());
         self.core.tick();
         let left = self.leaving.as_mut()?;
         *left = left.saturating_sub(1);
@@ -187,6 +188,7 @@ impl Replica {
     fn apply(&mut self) -> Result<bool, NodeError> {
         let stalled = self.core.is_stalled();
         let started = Instant::now();
+        self.core.time_is(self.shared.uptime_ms());
         let more = self.core.apply()?;
         let took = started.elapsed();
         if took > SLOW_APPLY {
@@ -197,6 +199,7 @@ impl Replica {
             self.shared.metrics.apply_stalls.inc();
         }
         self.publish();
+        self.count_leases();
         self.deliver();
         Ok(more)
     }
@@ -324,6 +327,33 @@ impl Replica {
         self.members = members;
     }
 
+    /// Counts what happened to leases, and tells those who wait for it.
+    fn count_leases(&mut self) {
+        let changes = &mut self.core.out.lease_changes;
+        if changes.is_empty() {
+            return;
+        }
+        let metrics = &self.shared.metrics;
+        let mut revoked = 0;
+        for change in changes.drain(..) {
+            match change {
+                LeaseChange::Granted { ttl, .. } => {
+                    metrics.leases_granted.inc();
+                    metrics.lease_ttl.observe(ttl as f64);
+                }
+                LeaseChange::Revoked { expired, .. } => {
+                    revoked += 1;
+                    metrics.leases_expired.inc_by(u64::from(expired));
+                }
+                LeaseChange::Checkpointed { .. } => {}
+            }
+        }
+        metrics.leases_revoked.inc_by(revoked);
+        if revoked > 0 {
+            self.shared.lease_news.send_replace(());
+        }
+    }
+
     /// Answers whoever can be answered.
     fn deliver(&mut self) {
         let failed = self.shared.has_failed();
@@ -361,6 +391,9 @@ impl Replica {
         metrics.proposals_failed.inc_by(counted(status.proposals_failed, |seen| seen.proposals_failed));
         metrics.slow_read_indexes.inc_by(counted(status.slow_reads, |seen| seen.slow_reads));
         metrics.read_indexes_failed.inc_by(counted(status.failed_reads, |seen| seen.failed_reads));
+        if self.seen.is_none_or(|seen| seen.standing != status.standing || seen.reads_locally != status.reads_locally) {
+            self.shared.lease_news.send_replace(());
+        }
         self.seen = Some(status);
     }
 
@@ -386,6 +419,7 @@ impl Replica {
                 () = tokio::time::sleep_until(until) => return,
                 _ = ticks.tick() => {
                     transfer_ticks = transfer_ticks.saturating_sub(1);
+                    self.core.time_is(self.shared.uptime_ms());
                     self.core.tick();
                 }
                 received = self.inbox.recv_many(&mut inputs, INPUTS_MAX) => {

@@ -129,7 +129,7 @@ fn run(
     let compacting = Compacting { compactor, notices: compactions, pace: config.compaction };
     let background = Background::start(&shared, &reports, log.reader(), compacting, &lock).map_err(no_thread)?;
     let log = start_log(log, &shared, &reports, &lock).map_err(no_thread)?;
-    let handle = NodeHandle::new(sender, Arc::clone(&shared), core.state().views());
+    let handle = NodeHandle::new(sender, Arc::clone(&shared), core.state().views(), core.lease_clock());
     let replica = Replica {
         core,
         inbox,
@@ -189,6 +189,7 @@ fn core_options(config: &NodeConfig, identity: Identity, nonce: u64) -> CoreOpti
         queue_bytes_max: config.requests_bytes_max,
         reads_max: config.requests_max,
         retention: config.retention.clone(),
+        lease_checkpoint: config.lease_checkpoint,
         ..CoreOptions::new(raft, nonce)
     }
 }

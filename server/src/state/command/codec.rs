@@ -129,6 +129,17 @@ pub fn decode(mut bytes: Bytes) -> Result<Command, CommandError> {
     Ok(Command { id, user, auth_revision, request })
 }
 
+/// The lease that an encoded command grants, if it is a grant.
+pub fn granted_lease(command: &Bytes) -> Option<i64> {
+    if command.get(1) != Some(&LEASE_GRANT) {
+        return None;
+    }
+    match decode(command.clone()).ok()?.request {
+        Request::LeaseGrant(grant) => Some(grant.id),
+        _ => None,
+    }
+}
+
 fn kind(request: &Request) -> u8 {
     match request {
         Request::Put(_) => PUT,
@@ -377,6 +388,14 @@ pub(super) mod tests {
         bytes[0] = 1;
         bytes[1] = 200;
         assert_eq!(decode(Bytes::from(bytes)), Err(CommandError::UnknownKind { found: 200 }));
+    }
+
+    #[test]
+    fn a_grant_is_told_from_other_commands() {
+        assert_eq!(granted_lease(&encode(&a_command())), None);
+        assert_eq!(granted_lease(&Bytes::from_static(&[COMMAND_FORMAT, LEASE_GRANT])), None);
+        let request = Request::LeaseGrant(pb::LeaseGrantRequest { id: -7, ttl: 5 });
+        assert_eq!(granted_lease(&encode(&Command { request, ..a_command() })), Some(-7));
     }
 
     #[test]
