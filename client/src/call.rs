@@ -4,7 +4,7 @@ use std::{fmt, future::Future, time::Duration};
 
 use prost::Message;
 use tokio::time::{Instant, sleep_until, timeout_at};
-use tonic::{Code, Request, Status, Streaming, client::Grpc, metadata::MetadataValue};
+use tonic::{Code, Request, Status, Streaming, client::Grpc, codegen::tokio_stream, metadata::MetadataValue};
 use tonic_prost::ProstCodec;
 
 use crate::{
@@ -72,6 +72,35 @@ impl Client {
                 Ok(answer) => {
                     peer.is_reachable();
                     return Ok(Answers { endpoint: peer.endpoint.clone(), stream: answer.into_inner() });
+                }
+                Err(status) => attempts.failed(peer, status)?,
+            }
+        }
+    }
+
+    /// Sends one message over a method that takes and answers many, and returns the first answer to it.
+    ///
+    /// For requests that do no harm when they are sent twice.
+    pub(crate) async fn exchange<Q, A>(&self, path: &'static str, request: Q) -> Result<A, Error>
+    where
+        Q: Message + Clone + 'static,
+        A: Message + Default + 'static,
+    {
+        let mut attempts = Attempts::new(self, true);
+        loop {
+            let peer = attempts.next().await?;
+            let mut grpc = self.grpc(peer);
+            let outgoing = self.outgoing(tokio_stream::once(request.clone()));
+            let answer = attempts.in_time(peer, async move {
+                grpc.ready().await.map_err(|error| NotReady(error).into_status())?;
+                let path = http::uri::PathAndQuery::from_static(path);
+                let mut answers = grpc.streaming(outgoing, path, ProstCodec::<Q, A>::default()).await?.into_inner();
+                answers.message().await?.ok_or_else(|| Status::unavailable("the stream ended without an answer"))
+            });
+            match answer.await? {
+                Ok(answer) => {
+                    peer.is_reachable();
+                    return Ok(answer);
                 }
                 Err(status) => attempts.failed(peer, status)?,
             }

@@ -46,13 +46,14 @@
 //! # Layers
 //!
 //! * Builders for people: [`Client::get`], [`Client::put`], [`Client::delete`], [`Client::txn`], [`Client::compact`].
+//! * Leases: [`Client::lease_grant`] and its like; [`Client::keep_alive`] renews one and tells when it is lost.
 //! * Single members: [`Client::at`] and [`Client::each`] give an [`EndpointClient`], whose requests go to one endpoint.
 //! * Everything else: [`Client::call`] sends any request of the API ([`Unary`]) and returns its answer as it came,
 //!   [`Client::stream`] does so for answers in pieces ([`ServerStreaming`]).
 //!
 //! # Left out so far
 //!
-//! Watches, leases kept alive, names changed for tokens ([`Client::with_token`] takes one). No request is hedged: one endpoint at a time works on it.
+//! Watches, names changed for tokens ([`Client::with_token`] takes one). No request is hedged: one endpoint at a time works on it.
 
 mod call;
 mod client;
@@ -61,6 +62,7 @@ mod endpoint;
 mod error;
 mod key;
 mod kv;
+mod lease;
 mod maintenance;
 mod options;
 mod peers;
@@ -78,6 +80,7 @@ pub use endpoint::{DEFAULT_PORT, Endpoint, InvalidEndpoint};
 pub use error::{BuildError, Error};
 pub use key::{IntoBytes, KeyRange};
 pub use kv::{Compact, Compare, Delete, Get, Op, Property, Put, Txn};
+pub use lease::{KeepAlive, LeaseLost};
 pub use maintenance::EndpointClient;
 pub use options::{ClientBuilder, KEEP_ALIVE_INTERVAL_MIN};
 pub use rpc::{ServerStreaming, Unary};

@@ -11,6 +11,7 @@
 
 mod deadline;
 mod failover;
+mod leases;
 mod member;
 mod network;
 mod requests;

@@ -1,19 +1,23 @@
 //! A member: the generated services, behaving as told, remembering what was asked.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
 
 use cairn_client::proto::{
     ApiError,
     etcdserverpb::{
         self as pb,
         kv_server::{Kv, KvServer},
+        lease_server::{Lease, LeaseServer},
         maintenance_server::{Maintenance, MaintenanceServer},
     },
     mvccpb,
 };
 use parking_lot::Mutex;
 use tokio_stream::Iter;
-use tonic::{Request, Response, Status, async_trait, service::Routes};
+use tonic::{Request, Response, Status, Streaming, async_trait, service::Routes};
 
 #[derive(Debug, Clone, Copy)]
 pub enum Behaviour {
@@ -29,6 +33,9 @@ pub struct Member {
     seen: Mutex<Vec<&'static str>>,
     with_leader_required: Mutex<Vec<bool>>,
     tokens: Mutex<Vec<Option<String>>>,
+    /// The time to live of every lease, in seconds.
+    ttl: AtomicI64,
+    renewed: Mutex<Vec<i64>>,
 }
 
 impl Member {
@@ -39,6 +46,8 @@ impl Member {
             seen: Mutex::default(),
             with_leader_required: Mutex::default(),
             tokens: Mutex::default(),
+            ttl: AtomicI64::new(1),
+            renewed: Mutex::default(),
         })
     }
 
@@ -67,10 +76,23 @@ impl Member {
         self.tokens.lock().clone()
     }
 
+    /// From now on no lease is there.
+    pub fn forget_leases(&self) {
+        self.ttl.store(0, Ordering::SeqCst);
+    }
+
+    /// The leases renewed so far.
+    pub fn renewed(&self) -> Vec<i64> {
+        self.renewed.lock().clone()
+    }
+
     pub fn routes(self: &Arc<Self>) -> Routes {
         // The services want to own what implements them, the tests want to look at it.
-        let (kv, maintenance) = (Service(Arc::clone(self)), Service(Arc::clone(self)));
-        Routes::new(KvServer::new(kv)).add_service(MaintenanceServer::new(maintenance)).prepare()
+        let service = || Service(Arc::clone(self));
+        Routes::new(KvServer::new(service()))
+            .add_service(LeaseServer::new(service()))
+            .add_service(MaintenanceServer::new(service()))
+            .prepare()
     }
 
     async fn take<T>(&self, method: &'static str, request: &Request<T>) -> Result<pb::ResponseHeader, Status> {
@@ -137,6 +159,39 @@ impl Kv for Service {
     async fn compact(&self, request: Request<pb::CompactionRequest>) -> Answer<pb::CompactionResponse> {
         let header = Some(self.0.take("compact", &request).await?);
         Ok(Response::new(pb::CompactionResponse { header }))
+    }
+}
+
+#[async_trait]
+impl Lease for Service {
+    type LeaseKeepAliveStream = Iter<std::vec::IntoIter<Result<pb::LeaseKeepAliveResponse, Status>>>;
+
+    /// Answers one renewal for each stream, which is what the client asks for.
+    async fn lease_keep_alive(
+        &self,
+        request: Request<Streaming<pb::LeaseKeepAliveRequest>>,
+    ) -> Answer<Self::LeaseKeepAliveStream> {
+        let header = Some(self.0.take("keep_alive", &request).await?);
+        let id = request.into_inner().message().await?.unwrap_or_default().id;
+        self.0.renewed.lock().push(id);
+        let answer = pb::LeaseKeepAliveResponse { header, id, ttl: self.0.ttl.load(Ordering::SeqCst) };
+        Ok(Response::new(tokio_stream::iter(vec![Ok(answer)])))
+    }
+
+    async fn lease_grant(&self, _: Request<pb::LeaseGrantRequest>) -> Answer<pb::LeaseGrantResponse> {
+        Err(Status::unimplemented("grant"))
+    }
+
+    async fn lease_revoke(&self, _: Request<pb::LeaseRevokeRequest>) -> Answer<pb::LeaseRevokeResponse> {
+        Err(Status::unimplemented("revoke"))
+    }
+
+    async fn lease_time_to_live(&self, _: Request<pb::LeaseTimeToLiveRequest>) -> Answer<pb::LeaseTimeToLiveResponse> {
+        Err(Status::unimplemented("time to live"))
+    }
+
+    async fn lease_leases(&self, _: Request<pb::LeaseLeasesRequest>) -> Answer<pb::LeaseLeasesResponse> {
+        Err(Status::unimplemented("leases"))
     }
 }
 

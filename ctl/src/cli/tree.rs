@@ -36,6 +36,16 @@ pub enum Action {
     Get,
     /// `help`
     Help,
+    /// `lease grant`
+    LeaseGrant,
+    /// `lease keep-alive`
+    LeaseKeepAlive,
+    /// `lease list`
+    LeaseList,
+    /// `lease revoke`
+    LeaseRevoke,
+    /// `lease timetolive`
+    LeaseTimeToLive,
     /// `member list`
     MemberList,
     /// `options`
@@ -214,6 +224,18 @@ static CLUSTER: &[Flag] =
 /// Flags of `endpoint hashkv`.
 static HASHKV: &[Flag] = &[flag("rev", None, Kind::Int, "0", "maximum revision to hash (default: all revisions)")];
 
+/// Flags of `lease timetolive`.
+static TIME_TO_LIVE: &[Flag] = &[flag("keys", None, Kind::Bool, "false", "Get keys attached to this lease")];
+
+/// Flags of `lease keep-alive`.
+static KEEP_ALIVE: &[Flag] = &[flag(
+    "once",
+    None,
+    Kind::Bool,
+    "false",
+    "Resets the keep-alive time to its original value and exits immediately",
+)];
+
 /// Flags of `check perf`.
 static PERF: &[Flag] = &[
     flag("auto-compact", None, Kind::Bool, "false", "Compact storage with last revision after test is finished."),
@@ -317,6 +339,20 @@ static ENDPOINT: &[Command] = &[
     },
 ];
 
+static LEASE: &[Command] = &[
+    command("grant", "grant <ttl>", "Creates leases", Action::LeaseGrant),
+    command("revoke", "revoke <leaseID>", "Revokes leases", Action::LeaseRevoke),
+    Command {
+        flags: TIME_TO_LIVE,
+        ..command("timetolive", "timetolive <leaseID> [options]", "Get lease information", Action::LeaseTimeToLive)
+    },
+    command("list", "list", "List all active leases", Action::LeaseList),
+    Command {
+        flags: KEEP_ALIVE,
+        ..command("keep-alive", "keep-alive [options] <leaseID>", "Keeps leases alive (renew)", Action::LeaseKeepAlive)
+    },
+];
+
 static MEMBER: &[Command] = &[
     later("add", "Adds a member into the cluster"),
     later("remove", "Removes a member from the cluster"),
@@ -384,7 +420,7 @@ static COMMANDS: &[Command] = &[
     later("move-leader", "Transfers leadership to another etcd cluster member."),
     later("watch", "Watches events stream on keys or prefixes"),
     command("version", "version", "Prints the version of etcdctl", Action::Version),
-    later("lease", "Lease related commands"),
+    Command { children: LEASE, ..command("lease", "lease <subcommand>", "Lease related commands", Action::Group) },
     Command {
         children: MEMBER,
         ..command("member", "member <subcommand>", "Membership related commands", Action::Group)

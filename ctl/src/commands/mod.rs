@@ -11,6 +11,7 @@ mod del;
 mod endpoint;
 mod get;
 mod keys;
+mod lease;
 mod member;
 mod put;
 mod txn;
@@ -37,6 +38,11 @@ pub fn run(invocation: &Invocation) -> Result<(), Failure> {
         Action::EndpointHealth => block_on(endpoint::health(invocation)),
         Action::EndpointStatus => block_on(endpoint::status(invocation)),
         Action::Get => block_on(get::run(invocation)),
+        Action::LeaseGrant => block_on(lease::grant(invocation)),
+        Action::LeaseKeepAlive => block_on(lease::keep_alive(invocation)),
+        Action::LeaseList => block_on(lease::list(invocation)),
+        Action::LeaseRevoke => block_on(lease::revoke(invocation)),
+        Action::LeaseTimeToLive => block_on(lease::time_to_live(invocation)),
         Action::MemberList => block_on(member::list(invocation)),
         Action::Options => emit(help_texts::options().as_bytes()),
         Action::Put => block_on(put::run(invocation)),

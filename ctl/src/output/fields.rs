@@ -7,7 +7,7 @@ use cairn_proto::etcdserverpb::response_op::Response;
 use cairn_proto::mvccpb::KeyValue;
 
 use super::simple::alarm_name;
-use super::{EndpointHashKv, EndpointHealth, EndpointStatus};
+use super::{EndpointHashKv, EndpointHealth, EndpointStatus, Watched};
 use crate::golang::quote;
 
 fn field(out: &mut Vec<u8>, name: &str, value: impl Display) {
@@ -77,6 +77,53 @@ pub fn txn(out: &mut Vec<u8>, answer: &pb::TxnResponse, hex: bool) {
             Some(Response::ResponseDeleteRange(answer)) => del(out, answer, hex),
             Some(Response::ResponseTxn(answer)) => txn(out, answer, hex),
             None => {}
+        }
+    }
+}
+
+fn lease_id(out: &mut Vec<u8>, id: i64, hex: bool) {
+    if hex { field(out, "ID", format_args!("{id:016x}")) } else { field(out, "ID", id) }
+}
+
+/// A lease granted or renewed.
+pub fn lease(out: &mut Vec<u8>, head: Option<&pb::ResponseHeader>, id: i64, ttl: i64, hex: bool) {
+    header(out, head, hex);
+    lease_id(out, id, hex);
+    field(out, "TTL", ttl);
+}
+
+/// A lease revoked.
+pub fn lease_revoke(out: &mut Vec<u8>, answer: &pb::LeaseRevokeResponse, hex: bool) {
+    header(out, answer.header.as_ref(), hex);
+}
+
+/// A lease's time to live.
+pub fn lease_time_to_live(out: &mut Vec<u8>, answer: &pb::LeaseTimeToLiveResponse, hex: bool) {
+    lease(out, answer.header.as_ref(), answer.id, answer.ttl, hex);
+    field(out, "GrantedTTL", answer.granted_ttl);
+    for key in &answer.keys {
+        field(out, "Key", quote(key));
+    }
+}
+
+/// Leases.
+pub fn leases(out: &mut Vec<u8>, answer: &pb::LeaseLeasesResponse, hex: bool) {
+    header(out, answer.header.as_ref(), hex);
+    for lease in &answer.leases {
+        lease_id(out, lease.id, hex);
+    }
+}
+
+/// An answer on a watch.
+pub fn watch(out: &mut Vec<u8>, answer: &Watched, hex: bool) {
+    header(out, Some(&answer.header), hex);
+    for event in answer.events.iter().flatten() {
+        field(out, "Type", event.r#type().as_str_name());
+        if let Some(kv) = &event.prev_kv {
+            key_value(out, "Prev", kv, hex);
+        }
+        if let Some(kv) = &event.kv {
+            key_value(out, "", kv, hex);
         }
     }
 }

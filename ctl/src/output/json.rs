@@ -10,9 +10,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cairn_proto::etcdserverpb as pb;
 use cairn_proto::etcdserverpb::response_op::Response;
-use cairn_proto::mvccpb::KeyValue;
+use cairn_proto::mvccpb::{Event, KeyValue};
 
-use super::{EndpointHashKv, EndpointHealth, EndpointStatus};
+use super::{EndpointHashKv, EndpointHealth, EndpointStatus, Watched};
 
 /// An object being written.
 struct Object(String);
@@ -217,6 +217,79 @@ fn member(member: &pb::Member, hex: bool) -> String {
     object.list("peerURLs", member.peer_urls.iter().map(|url| string(url)));
     object.list("clientURLs", member.client_urls.iter().map(|url| string(url)));
     object.flag("isLearner", member.is_learner);
+    object.end()
+}
+
+/// An object that begins with the fields of a header.
+fn under_header(header: Option<&pb::ResponseHeader>) -> Object {
+    let header = header.copied().unwrap_or_default();
+    let mut object = Object::new();
+    object.number("cluster_id", header.cluster_id);
+    object.number("member_id", header.member_id);
+    object.number("revision", header.revision);
+    object.number("raft_term", header.raft_term);
+    object
+}
+
+/// A lease granted.
+pub fn lease_grant(answer: &pb::LeaseGrantResponse) -> String {
+    let mut object = under_header(answer.header.as_ref());
+    object.field("ID", answer.id);
+    object.field("TTL", answer.ttl);
+    object.field("Error", string(&answer.error));
+    object.end()
+}
+
+/// A lease revoked.
+pub fn lease_revoke(answer: &pb::LeaseRevokeResponse) -> String {
+    let mut object = Object::new();
+    object.object("header", header(answer.header.as_ref()));
+    object.end()
+}
+
+/// A lease renewed.
+pub fn lease_keep_alive(answer: &pb::LeaseKeepAliveResponse) -> String {
+    let mut object = under_header(answer.header.as_ref());
+    object.field("ID", answer.id);
+    object.field("TTL", answer.ttl);
+    object.end()
+}
+
+/// A lease's time to live.
+pub fn lease_time_to_live(answer: &pb::LeaseTimeToLiveResponse) -> String {
+    let mut object = under_header(answer.header.as_ref());
+    object.field("id", answer.id);
+    object.field("ttl", answer.ttl);
+    object.field("granted-ttl", answer.granted_ttl);
+    let keys = || array(answer.keys.iter().map(|key| format!("\"{}\"", STANDARD.encode(key))));
+    object.field("keys", if answer.keys.is_empty() { "null".to_owned() } else { keys() });
+    object.end()
+}
+
+/// Leases.
+pub fn leases(answer: &pb::LeaseLeasesResponse) -> String {
+    let mut object = under_header(answer.header.as_ref());
+    object.field("leases", array(answer.leases.iter().map(|lease| format!("{{\"id\":{}}}", lease.id))));
+    object.end()
+}
+
+/// An answer on a watch.
+pub fn watch(answer: &Watched) -> String {
+    let mut object = Object::new();
+    object.field("Header", header(Some(&answer.header)).unwrap_or_default());
+    let events = answer.events.as_ref().map(|events| array(events.iter().map(event)));
+    object.field("Events", events.unwrap_or_else(|| "null".to_owned()));
+    object.field("CompactRevision", answer.compact_revision);
+    object.field("Canceled", answer.canceled);
+    object.field("Created", false);
+    object.end()
+}
+
+fn event(event: &Event) -> String {
+    let mut object = Object::new();
+    object.number("type", event.r#type);
+    object.object("kv", event.kv.as_ref().map(key_value));
+    object.object("prev_kv", event.prev_kv.as_ref().map(key_value));
     object.end()
 }
 

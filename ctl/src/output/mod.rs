@@ -18,6 +18,7 @@ pub mod table;
 use std::io::{self, Write as _};
 
 use cairn_proto::etcdserverpb as pb;
+use cairn_proto::mvccpb::Event;
 use prost::Message;
 
 use crate::exit::{Failure, code};
@@ -75,6 +76,19 @@ pub type EndpointStatus = (String, pb::StatusResponse);
 /// One endpoint's hash.
 pub type EndpointHashKv = (String, pb::HashKvResponse);
 
+/// What a watch has to tell, as the printer sees it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Watched {
+    /// Who tells.
+    pub header: pb::ResponseHeader,
+    /// What happened; none at all if the watch could not even begin.
+    pub events: Option<Vec<Event>>,
+    /// The oldest revision that is left, if the watch ended for want of older ones.
+    pub compact_revision: i64,
+    /// Whether this is the end of the watch.
+    pub canceled: bool,
+}
+
 /// Prints answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Printer {
@@ -90,6 +104,12 @@ impl Printer {
     /// Refuses the format for answers that are neither members nor endpoints.
     pub fn expect_answer(self) -> Result<(), Failure> {
         if self.format == Format::Table { Err(unsupported("table")) } else { Ok(()) }
+    }
+
+    /// Refuses the format for answers that are printed in words and fields only.
+    pub fn expect_message(self) -> Result<(), Failure> {
+        self.expect_answer()?;
+        self.expect_endpoints()
     }
 
     /// Refuses the format for what was put together from several endpoints' answers.
@@ -115,6 +135,79 @@ impl Printer {
     /// The answer of a transaction.
     pub fn txn(self, answer: &pb::TxnResponse) -> Result<(), Failure> {
         self.answer(answer, |out| simple::txn(out, answer, self), |out| fields::txn(out, answer, self.hex), json::txn)
+    }
+
+    /// A lease granted.
+    pub fn lease_grant(self, answer: &pb::LeaseGrantResponse) -> Result<(), Failure> {
+        let (head, id, ttl) = (answer.header.as_ref(), answer.id, answer.ttl);
+        self.headed(
+            head,
+            |out| out.extend(format!("lease {id:016x} granted with TTL({ttl}s)\n").bytes()),
+            |out| fields::lease(out, head, id, ttl, self.hex),
+            || json::lease_grant(answer),
+        )
+    }
+
+    /// A lease revoked.
+    pub fn lease_revoke(self, id: i64, answer: &pb::LeaseRevokeResponse) -> Result<(), Failure> {
+        self.answer(
+            answer,
+            |out| out.extend(format!("lease {id:016x} revoked\n").bytes()),
+            |out| fields::lease_revoke(out, answer, self.hex),
+            json::lease_revoke,
+        )
+    }
+
+    /// A lease renewed.
+    pub fn lease_keep_alive(self, answer: &pb::LeaseKeepAliveResponse) -> Result<(), Failure> {
+        let (head, id, ttl) = (answer.header.as_ref(), answer.id, answer.ttl);
+        self.headed(
+            head,
+            |out| out.extend(format!("lease {id:016x} keepalived with TTL({ttl})\n").bytes()),
+            |out| fields::lease(out, head, id, ttl, self.hex),
+            || json::lease_keep_alive(answer),
+        )
+    }
+
+    /// A lease's time to live; its keys only if they were asked for.
+    pub fn lease_time_to_live(self, answer: &pb::LeaseTimeToLiveResponse, keys: bool) -> Result<(), Failure> {
+        self.headed(
+            answer.header.as_ref(),
+            |out| simple::lease_time_to_live(out, answer, keys),
+            |out| fields::lease_time_to_live(out, answer, self.hex),
+            || json::lease_time_to_live(answer),
+        )
+    }
+
+    /// Leases.
+    pub fn leases(self, answer: &pb::LeaseLeasesResponse) -> Result<(), Failure> {
+        self.headed(
+            answer.header.as_ref(),
+            |out| simple::leases(out, answer),
+            |out| fields::leases(out, answer, self.hex),
+            || json::leases(answer),
+        )
+    }
+
+    /// An answer on a watch.
+    pub fn watch(self, answer: &Watched) -> Result<(), Failure> {
+        let message = pb::WatchResponse {
+            header: Some(answer.header),
+            canceled: answer.canceled,
+            compact_revision: answer.compact_revision,
+            events: if self.format == Format::Protobuf {
+                answer.events.clone().unwrap_or_default()
+            } else {
+                Vec::new()
+            },
+            ..Default::default()
+        };
+        self.answer(
+            &message,
+            |out| simple::watch(out, answer, self),
+            |out| fields::watch(out, answer, self.hex),
+            |_| json::watch(answer),
+        )
     }
 
     /// Alarms.
@@ -184,6 +277,17 @@ impl Printer {
             Format::Protobuf => return Err(unsupported("protobuf")),
         }
         emit(&out)
+    }
+
+    /// An answer of which etcdctl's protobuf format shows the header and nothing else.
+    fn headed(
+        self,
+        header: Option<&pb::ResponseHeader>,
+        simple: impl FnOnce(&mut Vec<u8>),
+        fields: impl FnOnce(&mut Vec<u8>),
+        json: impl FnOnce() -> String,
+    ) -> Result<(), Failure> {
+        self.answer(&header.copied().unwrap_or_default(), simple, fields, |_| json())
     }
 
     fn answer<A: Message>(

@@ -6,7 +6,7 @@ use cairn_proto::etcdserverpb as pb;
 use cairn_proto::etcdserverpb::response_op::Response;
 use cairn_proto::mvccpb::KeyValue;
 
-use super::{EndpointHealth, Printer};
+use super::{EndpointHealth, Printer, Watched};
 
 fn line(out: &mut Vec<u8>, bytes: &[u8], hex: bool) {
     if hex {
@@ -60,6 +60,39 @@ pub fn txn(out: &mut Vec<u8>, answer: &pb::TxnResponse, printer: Printer) {
             Some(Response::ResponseDeleteRange(answer)) => del(out, answer, printer),
             Some(Response::ResponseTxn(answer)) => txn(out, answer, printer),
             None => {}
+        }
+    }
+}
+
+/// A lease's time to live, and its keys if they were asked for.
+pub fn lease_time_to_live(out: &mut Vec<u8>, answer: &pb::LeaseTimeToLiveResponse, keys: bool) {
+    let (id, ttl, granted) = (answer.id, answer.ttl, answer.granted_ttl);
+    if granted == 0 && ttl == -1 {
+        return line(out, format!("lease {id:016x} already expired").as_bytes(), false);
+    }
+    out.extend(format!("lease {id:016x} granted with TTL({granted}s), remaining({ttl}s)").bytes());
+    if keys {
+        out.extend_from_slice(b", attached keys([");
+        out.extend_from_slice(&answer.keys.join(&b' '));
+        out.extend_from_slice(b"])");
+    }
+    out.push(b'\n');
+}
+
+/// Leases: how many, and the id of each.
+pub fn leases(out: &mut Vec<u8>, answer: &pb::LeaseLeasesResponse) {
+    line(out, format!("found {} leases", answer.leases.len()).as_bytes(), false);
+    for lease in &answer.leases {
+        line(out, format!("{:016x}", lease.id).as_bytes(), false);
+    }
+}
+
+/// An answer on a watch: each event's type, previous key if there is one, and key.
+pub fn watch(out: &mut Vec<u8>, answer: &Watched, printer: Printer) {
+    for event in answer.events.iter().flatten() {
+        line(out, event.r#type().as_str_name().as_bytes(), false);
+        for kv in event.prev_kv.iter().chain(&event.kv) {
+            key_value(out, kv, printer);
         }
     }
 }

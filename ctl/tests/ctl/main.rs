@@ -2,6 +2,7 @@
 
 mod check_perf;
 mod compared;
+mod leases;
 mod offline;
 mod referee;
 mod tls;

@@ -244,14 +244,24 @@ impl Side {
         ];
     }
 
-    /// The arguments for a line: its words with `@` as the endpoint; a line without `--endpoints` begins with the endpoint.
+    /// The arguments for a line: its words with `@` as the endpoint and names for what is its own; a line without `--endpoints` begins with the endpoint.
     pub fn words(&self, line: &str) -> Vec<String> {
         let endpoint = self.server.endpoint();
-        let mut words: Vec<_> = words(line).into_iter().map(|word| word.replace('@', &endpoint)).collect();
+        let named = |word: String| self.own.iter().fold(word, |word, (own, name)| word.replace(name, own));
+        let mut words: Vec<_> = words(line).into_iter().map(|word| named(word.replace('@', &endpoint))).collect();
         if !line.contains("--endpoints") {
             words.splice(0..0, ["--endpoints".to_owned(), endpoint]);
         }
         words
+    }
+
+    /// Grants a lease, which lines then call by `<lease>` (in hexadecimal) and outputs by that or `<lease number>`.
+    pub fn learn_lease(&mut self, ttl: u32) {
+        let granted = self.run(&format!("lease grant {ttl}"), Given::default()).stdout;
+        let id = granted.split(' ').nth(1).unwrap_or_else(|| panic!("no lease in {granted}")).to_owned();
+        let number = i64::from_str_radix(&id, 16).expect("an id").to_string();
+        self.own.retain(|(_, name)| !name.starts_with("<lease"));
+        self.own.extend([(id, "<lease>"), (number, "<lease number>")]);
     }
 
     fn run(&self, line: &str, given: Given<'_>) -> Output {
