@@ -113,13 +113,17 @@ impl Client {
         if bytes > bytes_max { Err(Error::TooLarge { bytes, bytes_max }) } else { Ok(()) }
     }
 
-    fn grpc(&self, peer: &Peer) -> Grpc<Transport> {
+    pub(crate) fn grpc(&self, peer: &Peer) -> Grpc<Transport> {
         Grpc::new(peer.transport.clone()).max_decoding_message_size(self.options().answer_bytes_max)
     }
 
     fn outgoing<Q>(&self, message: Q) -> Request<Q> {
+        self.outgoing_with(message, self.options().require_leader)
+    }
+
+    pub(crate) fn outgoing_with<Q>(&self, message: Q, require_leader: bool) -> Request<Q> {
         let mut request = Request::new(message);
-        if self.options().require_leader {
+        if require_leader {
             request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
         }
         if let Some(token) = self.token() {
@@ -163,7 +167,7 @@ fn as_error(endpoint: &Endpoint, status: Status) -> Error {
 }
 
 /// The attempts at one request.
-struct Attempts<'c> {
+pub(crate) struct Attempts<'c> {
     client: &'c Client,
     /// The request changes nothing, so that sending it twice does no harm.
     repeatable: bool,
@@ -178,7 +182,7 @@ struct Attempts<'c> {
 }
 
 impl<'c> Attempts<'c> {
-    fn new(client: &'c Client, repeatable: bool) -> Self {
+    pub(crate) fn new(client: &'c Client, repeatable: bool) -> Self {
         let timeout = client.timeout();
         Self {
             client,
@@ -193,7 +197,7 @@ impl<'c> Attempts<'c> {
     }
 
     /// The endpoint to try now, after waiting until one may be tried.
-    async fn next(&mut self) -> Result<&'c Peer, Error> {
+    pub(crate) async fn next(&mut self) -> Result<&'c Peer, Error> {
         let (peers, candidates) = (self.client.peers(), self.client.used());
         // Whoever asks for one endpoint wants to know how it is, and does not wait for it to be rested.
         let at_once = self.client.options().fail_fast || candidates.len() == 1 && self.tried.is_empty();
@@ -254,7 +258,7 @@ impl<'c> Attempts<'c> {
     }
 
     /// Decides what follows from a failed attempt: another one, or the error.
-    fn failed(&mut self, peer: &Peer, status: Status) -> Result<(), Error> {
+    pub(crate) fn failed(&mut self, peer: &Peer, status: Status) -> Result<(), Error> {
         let verdict = judge(&status);
         match verdict {
             Verdict::Unsent | Verdict::TimedOut => peer.is_unreachable(&status, Instant::now()),

@@ -16,6 +16,7 @@ use crate::{
     peers::Peers,
     tls::TlsOptions,
     transport::{BoxError, Dialer, Link, Transport},
+    watch::Hubs,
 };
 
 /// A client of one cluster.
@@ -34,6 +35,7 @@ pub struct Client {
 struct Shared {
     peers: Peers,
     options: Options,
+    watches: Hubs,
 }
 
 impl Client {
@@ -99,7 +101,7 @@ impl Client {
 
     fn with(peers: Peers, options: Options) -> Self {
         let timeout = options.command_timeout;
-        Self { shared: Arc::new(Shared { peers, options }), only: None, timeout, token: None }
+        Self { shared: Arc::new(Shared { peers, options, watches: Hubs::default() }), only: None, timeout, token: None }
     }
 
     /// A client with the same options for other endpoints, such as those a member list names.
@@ -140,6 +142,15 @@ impl Client {
 
     pub(crate) fn peers(&self) -> &Peers {
         &self.shared.peers
+    }
+
+    /// The one endpoint in use, if there is only one by choice.
+    pub(crate) fn only(&self) -> Option<usize> {
+        self.only
+    }
+
+    pub(crate) fn watches(&self) -> &Hubs {
+        &self.shared.watches
     }
 
     pub(crate) fn options(&self) -> &Options {

@@ -32,7 +32,7 @@ pub enum BuildError {
 }
 
 /// A request failed.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Error {
     /// A server answered with an error.

@@ -47,13 +47,15 @@
 //!
 //! * Builders for people: [`Client::get`], [`Client::put`], [`Client::delete`], [`Client::txn`], [`Client::compact`].
 //! * Leases: [`Client::lease_grant`] and its like; [`Client::keep_alive`] renews one and tells when it is lost.
+//! * Watches: [`Client::watch`] goes on over lost connections without gap or repeat, or says that it cannot.
+//! * Recipes: [`recipe`] has sessions, locks and elections.
 //! * Single members: [`Client::at`] and [`Client::each`] give an [`EndpointClient`], whose requests go to one endpoint.
 //! * Everything else: [`Client::call`] sends any request of the API ([`Unary`]) and returns its answer as it came,
 //!   [`Client::stream`] does so for answers in pieces ([`ServerStreaming`]).
 //!
 //! # Left out so far
 //!
-//! Watches, names changed for tokens ([`Client::with_token`] takes one). No request is hedged: one endpoint at a time works on it.
+//! Names changed for tokens ([`Client::with_token`] takes one). No request is hedged: one endpoint at a time works on it.
 
 mod call;
 mod client;
@@ -66,11 +68,13 @@ mod lease;
 mod maintenance;
 mod options;
 mod peers;
+pub mod recipe;
 mod rpc;
 mod tls;
 mod transport;
 mod trust;
 mod verdict;
+mod watch;
 
 pub use cairn_proto as proto;
 
@@ -85,3 +89,4 @@ pub use maintenance::EndpointClient;
 pub use options::{ClientBuilder, KEEP_ALIVE_INTERVAL_MIN};
 pub use rpc::{ServerStreaming, Unary};
 pub use tls::{TlsError, TlsOptions};
+pub use watch::{Watch, WatchAnswer, WatchError, Watcher};

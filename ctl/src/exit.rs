@@ -12,6 +12,8 @@ pub mod code {
     pub const INVALID_INPUT: u8 = 3;
     /// A known flag with a value that is not supported.
     pub const BAD_FEATURE: u8 = 4;
+    /// A watch was ended by the server.
+    pub const INTERRUPTED: u8 = 5;
     /// At least one endpoint is not healthy.
     pub const CLUSTER_NOT_HEALTHY: u8 = 5;
     /// Wrong number of arguments, or arguments that exclude each other.

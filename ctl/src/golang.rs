@@ -173,6 +173,12 @@ pub fn quote(bytes: &[u8]) -> String {
     quoted
 }
 
+/// Quotes a list as Go's `%q` does.
+pub fn quote_list(words: &[Vec<u8>]) -> String {
+    let words: Vec<_> = words.iter().map(|word| quote(word)).collect();
+    format!("[{}]", words.join(" "))
+}
+
 fn push_quoted(quoted: &mut String, character: char) {
     match character {
         '"' => quoted.push_str("\\\""),

@@ -89,7 +89,14 @@ fn execute(words: &[Vec<u8>], environment: &Environment) -> Result<(), Failure> 
     for warning in env::apply(&mut flags, environment)? {
         eprintln!("Warning: {warning}");
     }
-    commands::run(&Invocation { command: resolved.command, action, flags, args })
+    commands::run(&Invocation {
+        command: resolved.command,
+        action,
+        flags,
+        args,
+        words: resolved.words,
+        environment: environment.clone(),
+    })
 }
 
 fn unknown_command(unknown: UnknownCommand) -> Failure {

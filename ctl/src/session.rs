@@ -47,9 +47,9 @@ impl Session {
             command_timeout: flags.duration("command-timeout"),
             keepalive_time: flags.duration("keepalive-time"),
             keepalive_timeout: flags.duration("keepalive-timeout"),
-            tls: tls_files(flags)?,
+            tls: tls_files(flags, "")?,
             insecure_transport: flags.bool("insecure-transport"),
-            credentials: credentials(flags)?,
+            credentials: credentials(flags, "")?,
             max_request_bytes: limit(flags, "max-request-bytes", MAX_REQUEST_BYTES),
             max_recv_bytes: limit(flags, "max-recv-bytes", MAX_RECV_BYTES),
         };
@@ -70,6 +70,21 @@ impl Session {
     pub async fn connect(&self) -> Result<Client, Failure> {
         let client = self.options.client(&self.endpoints)?;
         self.options.authenticated(client).await.map_err(|error| {
+            explain(&error);
+            Failure::new(code::BAD_CONNECTION, error_text(&error))
+        })
+    }
+
+    /// A client of the endpoint to copy to, with the certificates and the user of the flags that begin with `dest-`.
+    pub async fn connect_to_destination(&self, flags: &Flags, endpoint: &str) -> Result<Client, Failure> {
+        let options = Options {
+            tls: tls_files(flags, "dest-")?,
+            insecure_transport: flags.bool("dest-insecure-transport"),
+            credentials: credentials(flags, "dest-")?,
+            ..self.options.clone()
+        };
+        let client = options.client(&[endpoint.to_owned()])?;
+        options.authenticated(client).await.map_err(|error| {
             explain(&error);
             Failure::new(code::BAD_CONNECTION, error_text(&error))
         })
@@ -130,22 +145,25 @@ fn limit(flags: &Flags, name: &str, default: usize) -> usize {
     }
 }
 
-fn tls_files(flags: &Flags) -> Result<TlsFiles, Failure> {
+/// The files of the flags whose names begin with `prefix`.
+fn tls_files(flags: &Flags, prefix: &str) -> Result<TlsFiles, Failure> {
     let path = |name: &str| match flags.bytes(name) {
         [] if flags.given(name) => Err(Failure::bad_args(format!("empty string is passed to --{name} option"))),
         [] => Ok(None),
         bytes => Ok(Some(PathBuf::from(crate::os_string(bytes.to_vec())))),
     };
     Ok(TlsFiles {
-        cert: path("cert")?,
-        key: path("key")?,
-        cacert: path("cacert")?,
-        skip_verify: flags.bool("insecure-skip-tls-verify"),
+        cert: path(&format!("{prefix}cert"))?,
+        key: path(&format!("{prefix}key"))?,
+        cacert: path(&format!("{prefix}cacert"))?,
+        skip_verify: flags.bool(&format!("{prefix}insecure-skip-tls-verify")),
     })
 }
 
-fn credentials(flags: &Flags) -> Result<Option<Credentials>, Failure> {
-    let (user, password, token) = (flags.text("user"), flags.text("password"), flags.text("auth-jwt-token"));
+/// The user of the flags whose names begin with `prefix`.
+fn credentials(flags: &Flags, prefix: &str) -> Result<Option<Credentials>, Failure> {
+    let text = |name: &str| flags.text(&format!("{prefix}{name}"));
+    let (user, password, token) = (text("user"), text("password"), text("auth-jwt-token"));
     if !token.is_empty() {
         if !user.is_empty() || !password.is_empty() {
             return Err(Failure::bad_args("--auth-jwt-token cannot be used together with --user or --password"));

@@ -58,7 +58,8 @@ pub fn apply(flags: &mut Flags, environment: &Environment) -> Result<Vec<String>
     Ok(unknown.map(|name| format!("unrecognized environment variable {name}")).collect())
 }
 
-fn lookup<'e>(environment: &'e Environment, name: &str) -> Option<&'e [u8]> {
+/// The value of a variable.
+pub fn lookup<'e>(environment: &'e Environment, name: &str) -> Option<&'e [u8]> {
     let found = environment.iter().find(|(known, _)| known == name.as_bytes())?;
     Some(&found.1)
 }

@@ -150,7 +150,7 @@ mod tests {
         let later = text.find("\nNOT AVAILABLE YET:\n").expect("later commands");
         let options = text.find("\nOPTIONS:\n").expect("options");
         assert!(text[there..later].contains("\n\tmember list\t"));
-        assert!(text[later..options].contains("\n\twatch\t"));
+        assert!(text[later..options].contains("\n\tsnapshot\t"));
         assert!(text[later..options].contains("\n\tmember add\t"));
     }
 }

@@ -39,4 +39,8 @@ pub struct Invocation {
     pub flags: Flags,
     /// The arguments, as bytes: keys and values need not be text.
     pub args: Vec<Vec<u8>>,
+    /// Flags and arguments as they were given.
+    pub words: Vec<Vec<u8>>,
+    /// The variables the program was started with.
+    pub environment: env::Environment,
 }

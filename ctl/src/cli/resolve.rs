@@ -129,9 +129,9 @@ mod tests {
 
     #[test]
     fn a_command_that_is_not_there_yet_is_found_without_reading_on() {
-        let (path, words) = resolved("lease grant 10 --bogus");
-        assert_eq!(path, ["lease"]);
-        assert_eq!(words.join(" "), "grant 10 --bogus");
+        let (path, words) = resolved("role add 10 --bogus");
+        assert_eq!(path, ["role"]);
+        assert_eq!(words.join(" "), "add 10 --bogus");
     }
 
     #[test]

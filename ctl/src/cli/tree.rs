@@ -26,6 +26,8 @@ pub enum Action {
     Defrag,
     /// `del`
     Del,
+    /// `elect`
+    Elect,
     /// `endpoint hashkv`
     EndpointHashKv,
     /// `endpoint health`
@@ -46,6 +48,10 @@ pub enum Action {
     LeaseRevoke,
     /// `lease timetolive`
     LeaseTimeToLive,
+    /// `lock`
+    Lock,
+    /// `make-mirror`
+    MakeMirror,
     /// `member list`
     MemberList,
     /// `options`
@@ -56,6 +62,8 @@ pub enum Action {
     Txn,
     /// `version`
     Version,
+    /// `watch`
+    Watch,
 }
 
 /// A command or a group of commands.
@@ -235,6 +243,66 @@ static KEEP_ALIVE: &[Flag] = &[flag(
     "false",
     "Resets the keep-alive time to its original value and exits immediately",
 )];
+
+/// Flags of `watch`, also of one in the interactive mode.
+pub static WATCH: &[Flag] = &[
+    flag("interactive", Some('i'), Kind::Bool, "false", "Interactive mode"),
+    flag("prefix", None, Kind::Bool, "false", "Watch on a prefix if prefix is set"),
+    flag("prev-kv", None, Kind::Bool, "false", "get the previous key-value pair before the event happens"),
+    flag("progress-notify", None, Kind::Bool, "false", "get periodic watch progress notification from server"),
+    flag("rev", None, Kind::Int, "0", "Revision to start watching"),
+];
+
+/// Flags of `lock`.
+static LOCK: &[Flag] = &[flag("ttl", None, Kind::Int, "10", "timeout for session")];
+
+/// Flags of `elect`.
+static ELECT: &[Flag] = &[flag("listen", Some('l'), Kind::Bool, "false", "observation mode")];
+
+/// Flags of `make-mirror`.
+static MIRROR: &[Flag] = &[
+    flag("dest-cacert", None, Kind::Text, "", "Verify certificates of TLS enabled secure servers using this CA bundle"),
+    flag(
+        "dest-cert",
+        None,
+        Kind::Text,
+        "",
+        "Identify secure client using this TLS certificate file for the destination cluster",
+    ),
+    flag("dest-insecure-transport", None, Kind::Bool, "true", "Disable transport security for client connections"),
+    flag("dest-key", None, Kind::Text, "", "Identify secure client using this TLS key file"),
+    flag(
+        "dest-password",
+        None,
+        Kind::Text,
+        "",
+        "Destination password for authentication (if this option is used, --user option shouldn't include password)",
+    ),
+    flag(
+        "dest-prefix",
+        None,
+        Kind::Text,
+        "",
+        "destination prefix to mirror a prefix to a different prefix in the destination cluster",
+    ),
+    flag(
+        "dest-user",
+        None,
+        Kind::Text,
+        "",
+        "Destination username[:password] for authentication (prompt if password is not supplied)",
+    ),
+    flag(
+        "max-txn-ops",
+        None,
+        Kind::Int,
+        "128",
+        "Maximum number of operations permitted in a transaction during syncing updates.",
+    ),
+    flag("no-dest-prefix", None, Kind::Bool, "false", "mirror key-values to the root of the destination cluster"),
+    flag("prefix", None, Kind::Text, "", "Key-value prefix to mirror"),
+    flag("rev", None, Kind::Int, "0", "Specify the kv revision to start to mirror"),
+];
 
 /// Flags of `check perf`.
 static PERF: &[Flag] = &[
@@ -418,7 +486,15 @@ static COMMANDS: &[Command] = &[
         ..command("endpoint", "endpoint <subcommand>", "Endpoint related commands", Action::Group)
     },
     later("move-leader", "Transfers leadership to another etcd cluster member."),
-    later("watch", "Watches events stream on keys or prefixes"),
+    Command {
+        flags: WATCH,
+        ..command(
+            "watch",
+            "watch [options] [key or prefix] [range_end] [--] [exec-command arg1 arg2 ...]",
+            "Watches events stream on keys or prefixes",
+            Action::Watch,
+        )
+    },
     command("version", "version", "Prints the version of etcdctl", Action::Version),
     Command { children: LEASE, ..command("lease", "lease <subcommand>", "Lease related commands", Action::Group) },
     Command {
@@ -426,9 +502,28 @@ static COMMANDS: &[Command] = &[
         ..command("member", "member <subcommand>", "Membership related commands", Action::Group)
     },
     later("snapshot", "Manages etcd node snapshots"),
-    later("make-mirror", "Makes a mirror at the destination etcd cluster"),
-    later("lock", "Acquires a named lock"),
-    later("elect", "Observes and participates in leader election"),
+    Command {
+        flags: MIRROR,
+        ..command(
+            "make-mirror",
+            "make-mirror [options] <destination>",
+            "Makes a mirror at the destination etcd cluster",
+            Action::MakeMirror,
+        )
+    },
+    Command {
+        flags: LOCK,
+        ..command("lock", "lock <lockname> [exec-command arg1 arg2 ...]", "Acquires a named lock", Action::Lock)
+    },
+    Command {
+        flags: ELECT,
+        ..command(
+            "elect",
+            "elect <election-name> [proposal]",
+            "Observes and participates in leader election",
+            Action::Elect,
+        )
+    },
     later("auth", "Enable or disable authentication"),
     later("user", "User related commands"),
     later("role", "Role related commands"),

@@ -8,15 +8,22 @@ pub mod check;
 mod compaction;
 mod defrag;
 mod del;
+mod elect;
 mod endpoint;
+mod execute;
 mod get;
 mod keys;
 mod lease;
+mod lock;
+mod make_mirror;
 mod member;
 mod put;
 mod txn;
+mod watch;
 
 use std::future::Future;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::resolve::resolve;
 use crate::cli::{Action, Invocation, PROGRAM, completion, help as help_texts};
@@ -34,6 +41,7 @@ pub fn run(invocation: &Invocation) -> Result<(), Failure> {
         Action::Completion => emit(&completion::script(&invocation.args)?),
         Action::Defrag => block_on(defrag::run(invocation)),
         Action::Del => block_on(del::run(invocation)),
+        Action::Elect => block_on(elect::run(invocation)),
         Action::EndpointHashKv => block_on(endpoint::hash_kv(invocation)),
         Action::EndpointHealth => block_on(endpoint::health(invocation)),
         Action::EndpointStatus => block_on(endpoint::status(invocation)),
@@ -43,11 +51,14 @@ pub fn run(invocation: &Invocation) -> Result<(), Failure> {
         Action::LeaseList => block_on(lease::list(invocation)),
         Action::LeaseRevoke => block_on(lease::revoke(invocation)),
         Action::LeaseTimeToLive => block_on(lease::time_to_live(invocation)),
+        Action::Lock => block_on(lock::run(invocation)),
+        Action::MakeMirror => block_on(make_mirror::run(invocation)),
         Action::MemberList => block_on(member::list(invocation)),
         Action::Options => emit(help_texts::options().as_bytes()),
         Action::Put => block_on(put::run(invocation)),
         Action::Txn => block_on(txn::run(invocation)),
         Action::Version => version(),
+        Action::Watch => block_on(watch::run(invocation)),
         Action::Group | Action::Help | Action::Later => Ok(()),
     }
 }
@@ -72,7 +83,32 @@ fn version() -> Result<(), Failure> {
     emit(format!("etcdctl version: {API_LEVEL}\nAPI version: {API_VERSION}\n{PROGRAM} version: {own}\n").as_bytes())
 }
 
+/// Somebody wants the program to end.
+struct Interrupt {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+/// From now on an interrupt and a request to terminate are told here instead of ending the program.
+fn interrupted() -> Result<Interrupt, Failure> {
+    let listen = |kind| signal(kind).map_err(|error| Failure::error(format!("listening for signals: {error}")));
+    Ok(Interrupt { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+}
+
+impl Interrupt {
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
 fn block_on(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|error| Failure::error(format!("starting up: {error}")))?.block_on(command)
+    let runtime = runtime.map_err(|error| Failure::error(format!("starting up: {error}")))?;
+    let ended = runtime.block_on(command);
+    // A command that still runs, or a look-up of a name, must not hold the program up.
+    runtime.shutdown_background();
+    ended
 }

@@ -3,7 +3,11 @@
 mod check_perf;
 mod compared;
 mod leases;
+mod locks;
+mod mirrors;
 mod offline;
 mod referee;
+mod running;
 mod tls;
 mod tour;
+mod watches;

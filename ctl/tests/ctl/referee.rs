@@ -269,7 +269,30 @@ impl Side {
             given.env.iter().map(|(name, value)| (*name, value.replace('@', &self.server.endpoint()))).collect();
         let env: Vec<_> = env.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let output = run(&self.program, &self.words(line), Given { env: &env, ..given });
-        let mut output = Output { stderr: essential(&output.stderr), ..output };
+        self.anonymous(Output { stderr: essential(&output.stderr), ..output })
+    }
+
+    /// The output of a line, names set aside.
+    pub fn output(&self, line: &str, given: Given<'_>) -> Output {
+        self.run(line, given)
+    }
+
+    /// Runs the line until its output is as wanted.
+    #[track_caller]
+    pub fn eventually(&self, line: &str, wanted: impl Fn(&Output) -> bool) {
+        let deadline = Instant::now() + START_DEADLINE;
+        loop {
+            let output = self.run(line, Given::default());
+            if wanted(&output) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "`{line}` never was as wanted: {output:?}");
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// An output with names for what is this side's own.
+    pub fn anonymous(&self, mut output: Output) -> Output {
         for (own, name) in &self.own {
             output.stdout = output.stdout.replace(own, name);
             output.stderr = output.stderr.replace(own, name);
@@ -280,7 +303,7 @@ impl Side {
 
 /// Standard error without what the differences list says about it: log lines of the genuine client, notes and warnings of
 /// ours, errors said twice, the program's name.
-fn essential(stderr: &str) -> String {
+pub fn essential(stderr: &str) -> String {
     let mut lines: Vec<_> = stderr
         .lines()
         .filter(|line| {

@@ -1,7 +1,7 @@
 //! `txn`: conditions and operations from standard input, an empty line behind each of the three lists.
 
 mod compare;
-mod words;
+pub mod words;
 
 use std::io::{self, BufRead};
 
