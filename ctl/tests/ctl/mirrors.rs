@@ -1,12 +1,12 @@
 //! `make-mirror`: what a genuine etcdctl copies, this program copies.
 
-use crate::referee::{Pair, Server, Side};
+use crate::referee::{Given, Pair, Server, Side};
 use crate::running::Running;
 
 /// Copies from a side's server to another one, with changes before and behind the start. What the copy then holds.
 fn mirrored(side: &Side, flags: &str, shown: &str) -> String {
     let put = |line: &str| {
-        let done = side.output(line, Default::default());
+        let done = side.output(line, Given::default());
         assert_eq!(done.code, 0, "`{line}`: {done:?}");
     };
     let destination = Server::start("http", &[]);
@@ -26,7 +26,7 @@ fn mirrored(side: &Side, flags: &str, shown: &str) -> String {
     there(&format!("{shown}5"));
     let ended = program.signal_and_end("KILL");
     assert_eq!((ended.stdout.as_str(), ended.stderr.as_str()), ("", ""));
-    side.output(&format!("--endpoints {target} get '' --from-key"), Default::default()).stdout
+    side.output(&format!("--endpoints {target} get '' --from-key"), Given::default()).stdout
 }
 
 #[test]
@@ -58,13 +58,13 @@ fn a_mirror_may_begin_at_a_revision() {
     let destination = Server::start("http", &[]);
     let target = destination.endpoint();
     for line in ["put /a/1 one", "put /a/2 two", "put /a/3 three"] {
-        assert_eq!(pair.ours.output(line, Default::default()).code, 0);
+        assert_eq!(pair.ours.output(line, Given::default()).code, 0);
     }
     let program = Running::start(&pair.ours, &format!("make-mirror --rev 3 {target}"));
     let copied = format!("--endpoints {target} get '' --from-key --keys-only");
     pair.ours.eventually(&copied, |output| output.stdout == "/a/2\n\n/a/3\n\n");
     drop(program);
-    assert_eq!(pair.ours.output("compaction 4", Default::default()).code, 0);
+    assert_eq!(pair.ours.output("compaction 4", Given::default()).code, 0);
     let ended = Running::start(&pair.ours, &format!("make-mirror --rev 3 {target}")).end();
     assert_eq!(
         (ended.code, ended.stderr.as_str()),

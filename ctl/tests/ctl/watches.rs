@@ -116,9 +116,7 @@ fn watches_are_asked_for_line_by_line() {
         program.write("watch k --rev 2\n").lines(12);
         program.write("watch \"l\" --rev 2 --prev-kv -- echo seen\n").lines(4);
         program.write("progress\n");
-        if !program.line_is_soon("progress notify: 7\n") {
-            panic!("no progress");
-        }
+        assert!(program.line_is_soon("progress notify: 7\n"), "no progress");
         side.anonymous(program.end())
     };
     let (genuine, ours) = (dialogue(&pair.genuine), dialogue(&pair.ours));
