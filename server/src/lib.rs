@@ -18,7 +18,8 @@
 //! server         threads, sockets, connections; starting and stopping everything
 //! peer           the connections between members
 //! api, http      gRPC services, health, metrics         node         the running replica: core (decides) and shell (threads, sockets)
-//! state          the replicated state machine, MVCC     raft         raft-rs without I/O
+//! watch          who hears of which change              state        the replicated state machine, MVCC
+//! raft           raft-rs without I/O
 //! log            the durable raft log                   store        RocksDB behind a trait
 //! security       TLS and certificates                   config       flags, environment, YAML
 //! ```
@@ -46,3 +47,4 @@ pub mod security;
 pub mod server;
 pub mod state;
 pub mod store;
+pub mod watch;

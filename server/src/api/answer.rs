@@ -91,12 +91,12 @@ impl Header {
             + wire::integer_len(self.raft_term)
     }
 
-    fn field_len(&self) -> usize {
+    pub(super) fn field_len(&self) -> usize {
         wire::delimited_len(self.len())
     }
 
     /// Writes the header as field 1, where every answer has it.
-    fn put_field(&self, out: &mut BytesMut) {
+    pub(super) fn put_field(&self, out: &mut BytesMut) {
         wire::put_delimiter(out, 1, self.len());
         wire::put_integer(out, 1, self.cluster_id);
         wire::put_integer(out, 2, self.member_id);

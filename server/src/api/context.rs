@@ -42,6 +42,8 @@ pub struct Context {
     pub quota_bytes: Option<u64>,
     /// Shortest time to live of a lease, in seconds.
     pub lease_ttl_min: i64,
+    /// Silence after which watchers that asked for it are told the revision.
+    pub watch_progress_notify_interval: Duration,
     pool: runtime::Handle,
     turns: Semaphore,
 }
@@ -58,6 +60,7 @@ impl Context {
             max_txn_ops: config.max_txn_ops,
             quota_bytes: config.quota_bytes(),
             lease_ttl_min: lease::ttl_min(config.heartbeat_interval, config.election_timeout),
+            watch_progress_notify_interval: config.watch_progress_notify_interval,
             pool,
             turns: Semaphore::new(ON_POOL_MAX),
         })

@@ -6,7 +6,7 @@
 //!   client ─┘
 //! ```
 //!
-//! What lives here: [`validate`] refuses requests of the wrong shape, [`kv`], [`lease`], [`maintenance`] and [`cluster`] serve
+//! What lives here: [`validate`] refuses requests of the wrong shape, [`kv`], [`lease`], [`watch`], [`maintenance`] and [`cluster`] serve
 //! them, [`answer`] writes what they
 //! say on the wire, [`refusal`] is what they say instead, [`quota`] keeps the store from outgrowing its limit, [`compactor`] drops old history.
 //! What may call it: connections (`server/`), `http/`, and an embedding program through its client.
@@ -25,13 +25,14 @@ pub mod metrics;
 pub mod quota;
 pub mod refusal;
 pub mod validate;
+pub mod watch;
 mod wire;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use self::{cluster::Cluster, kv::Kv, lease::Lease, maintenance::Maintenance};
+use self::{cluster::Cluster, kv::Kv, lease::Lease, maintenance::Maintenance, watch::Watches};
 use crate::node::NodeHandle;
 pub use context::Context;
 
@@ -51,6 +52,8 @@ pub struct Services {
     pub kv: Kv,
     /// Leases.
     pub lease: Lease,
+    /// Who hears of which change.
+    pub watch: Watches,
     /// Looking after the member.
     pub maintenance: Maintenance,
     /// Membership.
@@ -65,6 +68,7 @@ impl Services {
         Self {
             kv: Kv::new(context.clone()),
             lease: Lease::new(context.clone()),
+            watch: Watches::new(context.clone()),
             maintenance: Maintenance::new(context.clone()),
             cluster: Cluster::new(context.clone()),
             node: context.node.clone(),

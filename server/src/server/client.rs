@@ -105,6 +105,14 @@ impl LocalClient {
         self.services.lease.leases(&self.caller, request).await
     }
 
+    /// Watches keys: requests in, what they lead to out. Ends when the answers are dropped, or the server stops.
+    pub fn watch(
+        &self,
+        requests: impl Stream<Item = pb::WatchRequest> + Send + 'static,
+    ) -> impl Stream<Item = Result<pb::WatchResponse, Refusal>> + Send + 'static {
+        self.services.watch.watch(&self.caller, requests).map(|reply| message(&reply?))
+    }
+
     /// The member's state.
     pub fn status(&self) -> Result<pb::StatusResponse, Refusal> {
         self.services.maintenance.status()

@@ -203,6 +203,7 @@ impl Builder {
         let mut registry = Registry::default();
         node.metrics().register(&mut registry);
         peers.metrics().register(&mut registry);
+        node.hub().metrics().register(&mut registry);
         let metrics =
             Arc::new(ApiMetrics::new(&mut registry, config.metrics == crate::config::MetricsLevel::Extensive));
         let services = Services::new(&Context::new(node.clone(), peers.clone(), &config, threads.first().clone()));
@@ -350,6 +351,7 @@ fn node_config(config: &Config) -> NodeConfig {
     node.retention.catchup_commands = config.snapshot_catchup_entries;
     node.compaction =
         CompactionPace { revisions: config.compaction_batch_limit, pause: config.compaction_sleep_interval };
+    node.watch_window_bytes = config.watch_window_bytes;
     node.store.memtable_bytes = config.memtable_bytes;
     node.store.block_cache_bytes = config.block_cache_bytes;
     node

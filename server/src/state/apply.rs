@@ -20,7 +20,7 @@ use super::{
     command::{Command, OpReply, Outcome, Reply, Request, RequestId, decode_entry},
     leases::LeaseChange,
     members::MemberChange,
-    mvcc::{HASHED_KEYS_MAX, Pin, Write, puts},
+    mvcc::{Changes, HASHED_KEYS_MAX, Pin, Write, puts},
     record::{self, applied::Applied, lease::LeaseRecord, scheduled::Scheduled},
 };
 use crate::store::Table;
@@ -364,7 +364,16 @@ impl State {
         self.stalled = false;
         self.written = self.applied;
         let planned = std::mem::take(&mut self.planned);
-        let pins = self.mvcc.publish(self.open.revision, &self.open.scheduled, planned.iter().map(|one| one.pin));
+        let changes = self.open.take_changes();
+        // Whoever is told of changes may want to know what was there before them.
+        let before = self.changes.as_ref().filter(|sink| !changes.is_empty() && sink.needs_previous());
+        let before = before.map(|_| self.reader.revision());
+        let wanted = planned.iter().map(|one| one.pin).chain(before.map(Some));
+        let mut pins = self.mvcc.publish(self.open.revision, &self.open.scheduled, wanted);
+        if let Some(sink) = self.changes.as_ref().filter(|_| !changes.is_empty()) {
+            let pin = before.and_then(|_| pins.pop().flatten());
+            sink.changed(Changes { list: changes, pin });
+        }
         let compacts = !self.open.scheduled.is_empty();
         self.open.clear();
         if compacts && let Some(call) = &self.on_compaction {

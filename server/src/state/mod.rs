@@ -46,7 +46,7 @@ pub use mvcc::{Compactor, Reader};
 
 use apply::Planned;
 use leases::LeaseTable;
-use mvcc::{Mvcc, Open};
+use mvcc::{ChangeSink, Mvcc, Open};
 use record::{applied::Applied, scheduled::Scheduled};
 
 /// How long a compaction waits for pinned reads, unless told otherwise.
@@ -111,6 +111,7 @@ pub struct State {
     answers_for: Option<(u64, u64)>,
     on_compaction: Option<Arc<dyn Fn() + Send + Sync>>,
     pin_hold_max: Duration,
+    changes: Option<Arc<dyn ChangeSink>>,
 }
 
 impl std::fmt::Debug for State {
@@ -224,6 +225,11 @@ impl State {
     /// What happened to leases since this was last called, in order. To be called after each [`State::apply`] that went well.
     pub fn take_lease_changes(&mut self) -> Vec<LeaseChange> {
         std::mem::take(&mut self.lease_changes)
+    }
+
+    /// From now on, `sink` is told of every published change.
+    pub fn report_to(&mut self, sink: Arc<dyn ChangeSink>) {
+        self.changes = Some(sink);
     }
 
     /// Reads the keys.

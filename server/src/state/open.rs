@@ -79,6 +79,7 @@ impl State {
             answers_for: options.answers_for,
             on_compaction: options.on_compaction,
             pin_hold_max: options.pin_hold_max,
+            changes: None,
         })
     }
 }

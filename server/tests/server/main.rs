@@ -11,4 +11,5 @@ mod maintenance;
 mod process;
 mod refusals;
 mod support;
+mod watch;
 mod wire;

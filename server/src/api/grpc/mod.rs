@@ -144,6 +144,7 @@ impl Grpc {
                 request.unary(async |message| services.lease.time_to_live(&caller, message).await).await
             }
             Method::LeaseLeases => request.unary(async |message| services.lease.leases(&caller, message).await).await,
+            Method::Watch => Ok(request.bidi(|requests| services.watch.watch(&caller, requests))),
             Method::MemberList => request.unary(async |message| services.cluster.member_list(message).await).await,
             Method::MemberAdd => request.unary(async |message| services.cluster.member_add(message).await).await,
             Method::MemberRemove => request.unary(async |message| services.cluster.member_remove(message).await).await,
@@ -191,7 +192,6 @@ impl Grpc {
 /// What a method that is not served yet belongs to.
 fn what_is_missing(method: Method) -> &'static str {
     match method.service() {
-        "etcdserverpb.Watch" => "watching keys",
         "etcdserverpb.Auth" => "authentication",
         "v3lockpb.Lock" => "the lock service",
         "v3electionpb.Election" => "the election service",

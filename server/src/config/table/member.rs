@@ -38,7 +38,7 @@ pub(super) static MEMBER: &[Flag] = rows! { Member:
     "raft-write-timeout" Duration "5s", "a connection that takes nothing shows in answers that do not come: see --raft-read-timeout", Ignored;
     "compaction-batch-limit" Uint "1000", "Maximum revisions removed in each step of a compaction.", Effect(set!(compaction_batch_limit));
     "compaction-sleep-interval" Duration "10ms", "Pause between the steps of a compaction.", Effect(set!(compaction_sleep_interval));
-    "watch-progress-notify-interval" Duration "10m", "Duration of periodic watch progress notifications.", Pending(set!(watch_progress_notify_interval), "watches are not served yet");
+    "watch-progress-notify-interval" Duration "10m", "Duration of periodic watch progress notifications.", Effect(set!(watch_progress_notify_interval));
     "bootstrap-defrag-threshold-megabytes" Uint "0", "there is no defragmentation to do", Ignored;
     "memory-mlock" Bool "false", "memory is not locked", Ignored;
     "unsafe-no-fsync" Bool "false", "an acknowledged write is always on disk", Refused;
@@ -71,7 +71,7 @@ pub(super) static MEMORY: &[Flag] = rows! { Memory:
     "memtable-bytes" Uint "16777216", "Size of one of the store's two memtables.", Effect(set!(memtable_bytes));
     "block-cache-bytes" Uint "33554432", "Size of the store's cache of data blocks.", Effect(set!(block_cache_bytes));
     "entry-cache-bytes" Uint "33554432", "Size of the cache of recent raft entries.", Effect(set!(entry_cache_bytes));
-    "watch-window-bytes" Uint "16777216", "Size of the window of recent events for watchers.", Pending(set!(watch_window_bytes), "watches are not served yet");
+    "watch-window-bytes" Uint "16777216", "Size of the window of recent events for watchers.", Effect(set!(watch_window_bytes));
     "api-threads" Uint "0", "Threads that serve clients (0: one for each core).", Effect(set!(api_threads));
 };
 

@@ -1,8 +1,10 @@
-//! Work that waits for the disk or takes long: the flush thread and the compaction thread.
+//! Work that waits for the disk or takes long: the flush thread, the compaction thread, and the one that finds out who is
+//! to hear of a change.
 
 use std::{
     sync::Arc,
-    thread::{self, JoinHandle},
+    task::{Context, Poll, Wake, Waker},
+    thread::{self, JoinHandle, Thread},
     time::{Duration, Instant},
 };
 
@@ -18,6 +20,7 @@ use crate::{
     raft::Fetch,
     state::{self, Compactor, mvcc::CompactionStep},
     store::Store,
+    watch::Hub,
 };
 
 /// Jobs that may wait. The core asks for one flush at a time, and for few fetches.
@@ -36,21 +39,24 @@ enum Job {
     },
 }
 
-/// The two threads.
+/// The threads.
 pub(super) struct Background {
     jobs: Sender<Job>,
     flusher: JoinHandle<()>,
     stop_compacting: Sender<()>,
     compacting: JoinHandle<()>,
+    hub: Hub,
+    dispatching: JoinHandle<()>,
 }
 
 impl Background {
-    /// Starts the threads. Both keep the data directory locked while they run.
+    /// Starts the threads. All keep the data directory locked while they run, but `hub`'s dispatcher, which only reads.
     pub(super) fn start(
         shared: &Arc<Shared>,
         inbox: &Reports,
         log: Arc<dyn EntryReader>,
         compacting: Compacting,
+        hub: Hub,
         lock: &Arc<DataDirLock>,
     ) -> std::io::Result<Self> {
         let (jobs, incoming) = bounded(JOBS_MAX);
@@ -67,14 +73,20 @@ impl Background {
             drop(held);
         })?;
         let (stop_compacting, stop) = bounded(1);
-        let (inbox, held) = (inbox.clone(), Arc::clone(lock));
+        let (reports, held) = (inbox.clone(), Arc::clone(lock));
         let compacting = thread::Builder::new().name("compaction".to_owned()).spawn(move || {
             if let Err(error) = compact(compacting, &stop) {
-                inbox.send(Input::Failed(error));
+                reports.send(Input::Failed(error));
             }
             drop(held);
         })?;
-        Ok(Self { jobs, flusher, stop_compacting, compacting })
+        let (dispatched, reports) = (hub.clone(), inbox.clone());
+        let dispatching = thread::Builder::new().name("watch".to_owned()).spawn(move || {
+            if let Err(error) = dispatch(&dispatched) {
+                reports.send(Input::Failed(error));
+            }
+        })?;
+        Ok(Self { jobs, flusher, stop_compacting, compacting, hub, dispatching })
     }
 
     /// Asks for a flush.
@@ -94,6 +106,8 @@ impl Background {
 
     /// Ends the threads, if `flush` after a last flush. Waits for the disk.
     pub(super) fn stop(self, flush: bool) {
+        self.hub.close();
+        let _ = self.dispatching.join();
         // A thread that has ended has said why.
         let _ = self.stop_compacting.send(());
         let _ = self.compacting.join();
@@ -155,6 +169,27 @@ impl Flusher {
         }
         self.shared.set_size(self.store.size().map_err(|error| NodeError::State(error.into()))?);
         Ok(())
+    }
+}
+
+/// Wakes a parked thread.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Drives the dispatcher until the hub is closed.
+fn dispatch(hub: &Hub) -> Result<(), NodeError> {
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut context = Context::from_waker(&waker);
+    loop {
+        match hub.poll_dispatch(&mut context) {
+            Poll::Ready(done) => return done.map_err(|error| NodeError::State(error.into())),
+            Poll::Pending => thread::park(),
+        }
     }
 }
 

@@ -55,6 +55,8 @@ pub struct NodeConfig {
     pub index: IndexLimits,
     /// How fast compactions go.
     pub compaction: CompactionPace,
+    /// Bytes of recent events kept in memory for watchers.
+    pub watch_window_bytes: usize,
     /// How long a compaction waits for a running read.
     pub pin_hold_max: Duration,
     /// Time without a renewal after which the remaining time of a lease is recorded.
@@ -103,6 +105,7 @@ impl NodeConfig {
             store: RocksOptions::default(),
             index: IndexLimits::default(),
             compaction: CompactionPace::default(),
+            watch_window_bytes: 16 << 20,
             pin_hold_max: PIN_HOLD_MAX,
             lease_checkpoint: CHECKPOINT_INTERVAL,
             record_syncs: false,

@@ -27,6 +27,7 @@ use crate::{
         command::{self, Command, Request, RequestId},
     },
     store::{Store, StoreSize},
+    watch::Hub,
 };
 
 /// KiB of messages of other members that may wait for the replica's task; then their connections have to wait.
@@ -239,6 +240,7 @@ pub struct NodeHandle {
     shared: Arc<Shared>,
     views: Arc<Views>,
     lease_clock: Arc<Mutex<LeaseClock>>,
+    hub: Hub,
 }
 
 impl fmt::Debug for NodeHandle {
@@ -253,8 +255,9 @@ impl NodeHandle {
         shared: Arc<Shared>,
         views: Views,
         lease_clock: &Arc<Mutex<LeaseClock>>,
+        hub: Hub,
     ) -> Self {
-        Self { inbox, shared, views: Arc::new(views), lease_clock: Arc::clone(lease_clock) }
+        Self { inbox, shared, views: Arc::new(views), lease_clock: Arc::clone(lease_clock), hub }
     }
 
     /// Puts a request through the log and gives its result, which was validated and authorised before. `user` and
@@ -323,6 +326,11 @@ impl NodeHandle {
     /// Changes when leases were revoked, when the leader changes, and when the node stops.
     pub fn lease_news(&self) -> watch::Receiver<()> {
         self.shared.lease_news.subscribe()
+    }
+
+    /// Tells of changes. Closed when the replica ends.
+    pub fn hub(&self) -> &Hub {
+        &self.hub
     }
 
     /// How the node is doing.

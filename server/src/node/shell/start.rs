@@ -28,6 +28,7 @@ use crate::{
     raft::{LogStart, RaftOptions},
     state::{Membership, State, StateOptions},
     store::{StateDir, Store},
+    watch::Hub,
 };
 
 /// Whether there is no member's state in `data_dir` yet, so that a start needs to be told who the member is.
@@ -98,8 +99,10 @@ pub fn start_member(
         "starting the replica"
     );
 
+    let hub = Hub::new(state.reader().clone(), config.watch_window_bytes);
+    state.report_to(Arc::new(hub.clone()));
     let core = Core::start(core_options(config, identity, nonce), state, log_start)?;
-    run(config, runtime, directory.lock, identity, nonce, core, log, store, compactions, transport)
+    run(config, runtime, directory.lock, identity, nonce, core, log, store, compactions, transport, hub)
 }
 
 #[expect(clippy::too_many_arguments, reason = "called once, with what was put together one after the other")]
@@ -114,6 +117,7 @@ fn run(
     store: Arc<dyn Store>,
     compactions: crossbeam_channel::Receiver<()>,
     transport: Arc<dyn Transport>,
+    hub: Hub,
 ) -> Result<NodeHandle, NodeError> {
     let lock = Arc::new(lock);
     let budget = Budget::new(config.requests_max, config.requests_bytes_max);
@@ -127,9 +131,10 @@ fn run(
     let mut compactor = core.state().compactor();
     compactor.limit_steps(config.compaction.revisions);
     let compacting = Compacting { compactor, notices: compactions, pace: config.compaction };
-    let background = Background::start(&shared, &reports, log.reader(), compacting, &lock).map_err(no_thread)?;
+    let background =
+        Background::start(&shared, &reports, log.reader(), compacting, hub.clone(), &lock).map_err(no_thread)?;
     let log = start_log(log, &shared, &reports, &lock).map_err(no_thread)?;
-    let handle = NodeHandle::new(sender, Arc::clone(&shared), core.state().views(), core.lease_clock());
+    let handle = NodeHandle::new(sender, Arc::clone(&shared), core.state().views(), core.lease_clock(), hub);
     let replica = Replica {
         core,
         inbox,

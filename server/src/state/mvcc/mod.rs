@@ -5,7 +5,7 @@
 //! view       one look at a point of history              range, pieces   every option of a range, in pages; in pieces
 //! reader     what the API reads through                  answer          rows for what apply planned
 //! order      of rows that sort equal                     horizon         pins, and what may be removed
-//! compaction removes it, in small steps
+//! compaction removes it, in small steps               change         what watchers are told
 //! hash       HashKV and Hash                             index, value, revision    where everything stands
 //! ```
 //! Every read happens at a fixed point of history at or below the published revision, so writers never wait for readers
@@ -24,6 +24,7 @@ use super::record::{finished::Finished, scheduled::Scheduled};
 use crate::store::{Store, StoreError};
 
 mod answer;
+mod change;
 mod compaction;
 mod compare;
 mod hash;
@@ -46,6 +47,7 @@ use value::Outline;
 use view::Unread;
 
 pub use answer::OpRows;
+pub use change::{Change, ChangeSink, Changes, History, HistoryLimits};
 pub use compaction::{CompactionStep, Compactor};
 pub(super) use hash::HASHED_KEYS_MAX;
 pub use hash::KvHash;

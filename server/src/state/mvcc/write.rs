@@ -11,7 +11,7 @@ use cairn_proto::etcdserverpb::{DeleteRangeRequest, PutRequest, RangeRequest, Tx
 use parking_lot::RwLock;
 
 use super::{
-    Mvcc,
+    Change, Mvcc,
     index::{KeyMeta, RangeEnd, Visited},
     range::range_end,
     revision::{REV_KEY_BYTES, Revision},
@@ -38,8 +38,8 @@ pub(in crate::state) struct Open {
     pub(in crate::state) compacted: i64,
     /// Compactions among it.
     pub(in crate::state) scheduled: Vec<Scheduled>,
-    /// The values in the batch, in order.
-    values: Vec<(Revision, Bytes)>,
+    /// The changes in the batch, in order.
+    changes: Vec<Change>,
     arena: BytesMut,
 }
 
@@ -50,7 +50,7 @@ impl Open {
             revision,
             compacted,
             scheduled: Vec::new(),
-            values: Vec::new(),
+            changes: Vec::new(),
             arena: BytesMut::new(),
         }
     }
@@ -59,14 +59,19 @@ impl Open {
     pub(in crate::state) fn clear(&mut self) {
         self.batch.clear();
         self.scheduled.clear();
-        self.values.clear();
+        self.changes.clear();
         self.arena = BytesMut::new();
     }
 
     /// A stored value that is in the batch.
     pub(super) fn value(&self, at: Revision) -> Option<&Bytes> {
-        let at = self.values.binary_search_by_key(&at, |(revision, _)| *revision).ok()?;
-        Some(&self.values[at].1)
+        let at = self.changes.binary_search_by_key(&at, |change| change.at).ok()?;
+        Some(&self.changes[at]).filter(|change| !change.tombstone).map(|change| &change.stored)
+    }
+
+    /// The changes in the batch, in order; they are then no longer known here.
+    pub(in crate::state) fn take_changes(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.changes)
     }
 
     fn put(&mut self, key: &[u8], meta: &KeyMeta, value: &[u8]) {
@@ -78,13 +83,15 @@ impl Open {
         let at = self.arena.split().freeze();
         value::encode_put(&mut self.arena, key, meta, value);
         let stored = self.arena.split().freeze();
-        self.values.push((meta.modified, stored.clone()));
+        self.changes.push(Change { at: meta.modified, tombstone: false, stored: stored.clone() });
         self.batch.put(Table::Rev, at, stored);
     }
 
     fn delete(&mut self, key: &[u8], at: Revision) {
         let mut stored = BytesMut::new();
         value::encode_tombstone(&mut stored, key);
+        let stored = stored.freeze();
+        self.changes.push(Change { at, tombstone: true, stored: stored.clone() });
         self.batch.put(Table::Rev, at.key(true), stored);
     }
 }

@@ -1,0 +1,296 @@
+//! The Watch service: drives a stream of the hub for one client.
+//!
+//! The hub decides what is sent; here is what it has not: the client's requests, time, threads that may wait for the
+//! disk, headers and the wire.
+
+use std::{future::poll_fn, pin::Pin, sync::Arc, time::Duration};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use cairn_proto::{
+    ApiError,
+    etcdserverpb::{WatchCreateRequest, WatchRequest, watch_create_request::FilterType, watch_request::RequestUnion},
+};
+use futures::{FutureExt, Stream, StreamExt, future::BoxFuture, stream};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+
+use super::{
+    Caller, Context,
+    answer::{Answer, Header},
+    refusal::Refusal,
+    wire,
+};
+use crate::{
+    state::mvcc::ReadError,
+    watch::{CaughtUp, Hub, Step, StreamOptions, WatchAnswer, WatchEvent, WatchStream},
+};
+
+/// The shortest interval between progress answers.
+const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
+/// What a response may exceed the request limit by before it is split for those who want that.
+const FRAGMENT_SLACK_BYTES: usize = 512 << 10;
+
+/// The Watch service. Clones are cheap.
+#[derive(Clone)]
+pub struct Watches {
+    context: Arc<Context>,
+}
+
+impl Watches {
+    pub(super) fn new(context: Arc<Context>) -> Self {
+        Self { context }
+    }
+
+    fn hub(&self) -> &Hub {
+        self.context.node.hub()
+    }
+
+    fn open(&self) -> WatchStream {
+        self.hub().open(StreamOptions { fragment_bytes: self.context.max_request_bytes + FRAGMENT_SLACK_BYTES })
+    }
+
+    /// Serves one client: its requests in, everything it is told out. The end of the requests does not end the watchers;
+    /// dropping the answers does.
+    pub fn watch<S>(
+        &self,
+        _caller: &Caller,
+        requests: S,
+    ) -> impl Stream<Item = Result<WatchReply, Refusal>> + Send + use<S>
+    where
+        S: Stream<Item = WatchRequest> + Send + 'static,
+    {
+        let session = Session {
+            context: self.context.clone(),
+            requests: Some(Box::pin(requests)),
+            stream: self.open(),
+            reading: None,
+            ticks: self.ticks(),
+        };
+        stream::unfold(Some(session), |session| async move {
+            let mut session = session?;
+            match session.next().await {
+                Ok(answer) => Some((Ok(session.reply(answer)), Some(session))),
+                Err(refusal) => Some((Err(refusal), None)),
+            }
+        })
+    }
+
+    /// Spread out, so that clients that connected together are not told together.
+    fn ticks(&self) -> Interval {
+        let interval = self.context.watch_progress_notify_interval.max(PROGRESS_INTERVAL_MIN);
+        let interval = interval + interval.mul_f64(rand::random_range(0.0..0.1));
+        let mut ticks = interval_at(Instant::now() + interval, interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks
+    }
+
+    /// Waits until `key` is deleted at revision `from` or later, and gives the revision of the delete. For whoever read
+    /// the key at `from - 1`. Errors: that is compacted, or the server stops.
+    pub async fn deleted(&self, key: Bytes, from: i64) -> Result<i64, Refusal> {
+        let create = WatchCreateRequest {
+            key,
+            start_revision: from,
+            filters: vec![FilterType::Noput.into()],
+            ..WatchCreateRequest::default()
+        };
+        let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+        let mut answers = Box::pin(self.watch(&Caller::default(), stream::iter([create])));
+        while let Some(reply) = answers.next().await {
+            let answer = reply?.answer;
+            if let Some(event) = answer.events.first() {
+                return Ok(event.change.at.main);
+            }
+            if answer.canceled {
+                return Err(ApiError::Compacted.into());
+            }
+        }
+        Err(ApiError::Stopped.into())
+    }
+}
+
+/// One client's stream, as it runs.
+struct Session {
+    context: Arc<Context>,
+    requests: Option<Pin<Box<dyn Stream<Item = WatchRequest> + Send>>>,
+    stream: WatchStream,
+    reading: Option<BoxFuture<'static, Result<Result<CaughtUp, ReadError>, Refusal>>>,
+    ticks: Interval,
+}
+
+impl Session {
+    /// The next answer. What comes first goes first: with much to send, requests get their turn all the same.
+    async fn next(&mut self) -> Result<WatchAnswer, Refusal> {
+        loop {
+            let settled = self.stream.is_settled();
+            tokio::select! {
+                request = next_of(&mut self.requests), if settled && self.requests.is_some() => match request {
+                    Some(request) => self.stream.request(request),
+                    None => self.requests = None,
+                },
+                step = poll_fn(|cx| self.stream.poll_next(cx)) => match step {
+                    Step::Answer(answer) => return Ok(answer),
+                    Step::Read(job) => {
+                        let context = self.context.clone();
+                        self.reading = Some(async move { context.on_pool(move || job.run()).await }.boxed());
+                    }
+                    Step::Closed => return Err(ApiError::Stopped.into()),
+                },
+                read = next_of_read(&mut self.reading), if self.reading.is_some() => {
+                    self.reading = None;
+                    let caught = self.context.read(read?)?;
+                    self.stream.caught_up(caught);
+                }
+                _ = self.ticks.tick(), if settled => self.stream.tick(),
+            }
+        }
+    }
+
+    fn reply(&self, answer: WatchAnswer) -> WatchReply {
+        WatchReply { header: self.context.header(answer.revision), answer }
+    }
+}
+
+async fn next_of(requests: &mut Option<Pin<Box<dyn Stream<Item = WatchRequest> + Send>>>) -> Option<WatchRequest> {
+    requests.as_mut()?.next().await
+}
+
+async fn next_of_read<T>(reading: &mut Option<BoxFuture<'static, T>>) -> T {
+    match reading {
+        Some(reading) => reading.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// `WatchResponse`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WatchReply {
+    /// Who answered.
+    pub header: Header,
+    /// What is said.
+    pub answer: WatchAnswer,
+}
+
+/// The field of events.
+const EVENTS: u8 = 11;
+
+impl Answer for WatchReply {
+    fn wire_len(&self) -> usize {
+        let answer = &self.answer;
+        let reason = answer.cancel_reason.len();
+        self.header.field_len()
+            + wire::integer_len(answer.watch_id as u64)
+            + wire::integer_len(u64::from(answer.created))
+            + wire::integer_len(u64::from(answer.canceled))
+            + wire::integer_len(answer.compact_revision as u64)
+            + if reason == 0 { 0 } else { wire::delimited_len(reason) }
+            + wire::integer_len(u64::from(answer.fragment))
+            + answer.events.iter().map(|event| wire::delimited_len(event_len(event))).sum::<usize>()
+    }
+
+    fn write(&self, out: &mut BytesMut) {
+        let answer = &self.answer;
+        self.header.put_field(out);
+        wire::put_integer(out, 2, answer.watch_id as u64);
+        wire::put_integer(out, 3, u64::from(answer.created));
+        wire::put_integer(out, 4, u64::from(answer.canceled));
+        wire::put_integer(out, 5, answer.compact_revision as u64);
+        if !answer.cancel_reason.is_empty() {
+            wire::put_delimiter(out, 6, answer.cancel_reason.len());
+            out.put_slice(answer.cancel_reason.as_bytes());
+        }
+        wire::put_integer(out, 7, u64::from(answer.fragment));
+        for event in &answer.events {
+            wire::put_delimiter(out, EVENTS, event_len(event));
+            put_event(out, event);
+        }
+    }
+}
+
+/// Bytes of `mvccpb.Event.kv`: the value as it is stored; a delete's is stored without its revision.
+fn kv_len(event: &WatchEvent) -> usize {
+    let change = &event.change;
+    change.stored.len() + if change.tombstone { wire::integer_len(change.at.main as u64) } else { 0 }
+}
+
+fn event_len(event: &WatchEvent) -> usize {
+    wire::integer_len(u64::from(event.change.tombstone))
+        + wire::delimited_len(kv_len(event))
+        + event.previous.as_ref().map_or(0, |previous| wire::delimited_len(previous.len()))
+}
+
+fn put_event(out: &mut BytesMut, event: &WatchEvent) {
+    let change = &event.change;
+    wire::put_integer(out, 1, u64::from(change.tombstone));
+    wire::put_delimiter(out, 2, kv_len(event));
+    out.put_slice(&change.stored);
+    if change.tombstone {
+        wire::put_integer(out, 3, change.at.main as u64);
+    }
+    if let Some(previous) = &event.previous {
+        wire::put_delimiter(out, 3, previous.len());
+        out.put_slice(previous);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cairn_proto::{etcdserverpb as pb, mvccpb};
+    use prost::Message;
+
+    use super::*;
+    use crate::state::mvcc::{Change, revision::Revision};
+
+    fn kv(key: &'static str, modified: i64, value: &'static str) -> mvccpb::KeyValue {
+        let (key, value) = (key.into(), value.into());
+        mvccpb::KeyValue { key, value, create_revision: 2, mod_revision: modified, version: 3, lease: 0 }
+    }
+
+    fn event(kv: &mvccpb::KeyValue, at: i64, tombstone: bool, previous: Option<&mvccpb::KeyValue>) -> WatchEvent {
+        let change = Change { at: Revision::new(at, 0), tombstone, stored: kv.encode_to_vec().into() };
+        WatchEvent { change, previous: previous.map(|previous| previous.encode_to_vec().into()) }
+    }
+
+    #[test]
+    fn answers_are_written_as_their_message() {
+        let header = Header { cluster_id: 1, member_id: 2, revision: 300, raft_term: 4 };
+        let gone = mvccpb::KeyValue { key: "a".into(), ..Default::default() };
+        let events = vec![
+            event(&kv("a", 300, "new"), 300, false, Some(&kv("a", 7, "old"))),
+            event(&kv("b", 300, "new"), 300, false, None),
+            event(&gone, 1 << 40, true, Some(&kv("a", 8, ""))),
+        ];
+        let message = pb::WatchResponse {
+            header: Some(header.into()),
+            watch_id: -1,
+            created: true,
+            canceled: true,
+            compact_revision: 17,
+            cancel_reason: "why".into(),
+            fragment: true,
+            events: vec![
+                mvccpb::Event { r#type: 0, kv: Some(kv("a", 300, "new")), prev_kv: Some(kv("a", 7, "old")) },
+                mvccpb::Event { r#type: 0, kv: Some(kv("b", 300, "new")), prev_kv: None },
+                mvccpb::Event {
+                    r#type: 1,
+                    kv: Some(mvccpb::KeyValue { mod_revision: 1 << 40, ..gone }),
+                    prev_kv: Some(kv("a", 8, "")),
+                },
+            ],
+        };
+        let answer = WatchAnswer {
+            revision: 300,
+            watch_id: -1,
+            created: true,
+            canceled: true,
+            compact_revision: 17,
+            cancel_reason: "why",
+            fragment: true,
+            events,
+        };
+        let reply = WatchReply { header, answer };
+        let mut out = BytesMut::new();
+        reply.write(&mut out);
+        assert_eq!(out.len(), reply.wire_len());
+        assert_eq!(&out[..], &message.encode_to_vec()[..]);
+        assert_eq!(reply.to_message::<pb::WatchResponse>(), Ok(message));
+    }
+}
