@@ -4,7 +4,7 @@
 CACHE           ?= $(HOME)/.cache/cairn
 CARGO_TARGET_DIR ?= $(CACHE)/target
 CCACHE_DIR      ?= $(CACHE)/ccache
-export CARGO_TARGET_DIR CCACHE_DIR
+export CACHE CARGO_TARGET_DIR CCACHE_DIR
 export CC  = ccache gcc
 export CXX = ccache g++
 
