@@ -59,7 +59,15 @@ fn order_txn_ties(txn: &TxnRequest, answer: &mut TxnResponse) {
     }
 }
 
+/// Without values, 3.7 leaves the lease out too, unless it sorts by value; 3.5 tells it. The recordings hold what 3.7 does.
+fn set_aside_leases(range: &RangeRequest, rows: &mut RangeResponse) {
+    if range.keys_only && range.sort_target != SortTarget::Value as i32 {
+        rows.kvs.iter_mut().for_each(|kv| kv.lease = 0);
+    }
+}
+
 fn order_range_ties(range: &RangeRequest, rows: &mut RangeResponse) {
+    set_aside_leases(range, rows);
     let Ok(target @ (SortTarget::Version | SortTarget::Create | SortTarget::Mod | SortTarget::Value)) =
         SortTarget::try_from(range.sort_target)
     else {

@@ -1,8 +1,9 @@
-//! Random sequences of KV requests, made to collide.
+//! Random sequences of requests, made to collide.
 
 use bytes::Bytes;
 use cairn_proto::etcdserverpb::{
-    CompactionRequest, Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
+    CompactionRequest, Compare, DeleteRangeRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseRevokeRequest,
+    LeaseTimeToLiveRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
     compare::{CompareResult, CompareTarget, TargetUnion},
     range_request::{SortOrder, SortTarget},
     request_op,
@@ -34,6 +35,9 @@ const KEYS: [&[u8]; 16] = [
     b"/registry/pods/x",
 ];
 
+/// The leases that requests name: few, so that they meet. They live long: when one runs out differs between two servers.
+const LEASES: [i64; 4] = [1, 2, -3, i64::MAX];
+
 /// One request.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
@@ -47,6 +51,16 @@ pub enum Step {
     Txn(TxnRequest),
     /// KV.Compact
     Compact(CompactionRequest),
+    /// Lease.LeaseGrant
+    Grant(LeaseGrantRequest),
+    /// Lease.LeaseRevoke
+    Revoke(LeaseRevokeRequest),
+    /// Lease.LeaseTimeToLive
+    TimeToLive(LeaseTimeToLiveRequest),
+    /// Lease.LeaseKeepAlive, with one request
+    KeepAlive(LeaseKeepAliveRequest),
+    /// Lease.LeaseLeases
+    Leases,
 }
 
 /// Requests to be sent one after the other.
@@ -70,7 +84,13 @@ impl Step {
     pub fn resolved(&self, newest: i64) -> Self {
         let mut step = self.clone();
         match &mut step {
-            Self::Put(_) | Self::DeleteRange(_) => {}
+            Self::Put(_)
+            | Self::DeleteRange(_)
+            | Self::Grant(_)
+            | Self::Revoke(_)
+            | Self::TimeToLive(_)
+            | Self::KeepAlive(_)
+            | Self::Leases => {}
             Self::Range(range) => resolve_range(range, newest),
             Self::Txn(txn) => resolve_txn(txn, newest),
             Self::Compact(compact) => resolve(&mut compact.revision, newest),
@@ -127,11 +147,31 @@ impl Random {
 
     fn step(&mut self) -> Step {
         match self.below(100) {
-            0..30 => Step::Put(self.put()),
-            30..58 => Step::Range(self.range()),
-            58..68 => Step::DeleteRange(self.delete_range()),
-            68..97 => Step::Txn(self.txn(0)),
+            0..26 => Step::Put(self.put()),
+            26..50 => Step::Range(self.range()),
+            50..59 => Step::DeleteRange(self.delete_range()),
+            59..84 => Step::Txn(self.txn(0)),
+            84..97 => self.lease_step(),
             _ => Step::Compact(self.compact()),
+        }
+    }
+
+    /// A lease's id: one of a few, seldom none.
+    fn lease(&mut self) -> i64 {
+        LEASES[self.below(LEASES.len())]
+    }
+
+    fn lease_step(&mut self) -> Step {
+        match self.below(10) {
+            0..4 => {
+                let ttl = [600, 9_000_000_000, 3_600, 9_000_000_001, i64::MAX][self.below(5)];
+                let id = if self.chance(4) { 0 } else { self.lease() };
+                Step::Grant(LeaseGrantRequest { id, ttl })
+            }
+            4 | 5 => Step::Revoke(LeaseRevokeRequest { id: self.lease() }),
+            6 | 7 => Step::TimeToLive(LeaseTimeToLiveRequest { id: self.lease(), keys: self.chance(70) }),
+            8 => Step::KeepAlive(LeaseKeepAliveRequest { id: self.lease() }),
+            _ => Step::Leases,
         }
     }
 
@@ -187,7 +227,7 @@ impl Random {
         PutRequest {
             key: self.key(),
             value: if ignore_value && !self.chance(15) { Bytes::new() } else { self.value() },
-            lease: if self.chance(3) { 1 + self.below(3) as i64 } else { 0 },
+            lease: if self.chance(20) { self.lease() } else { 0 },
             prev_kv: self.chance(40),
             ignore_value,
             ignore_lease,
@@ -253,7 +293,7 @@ impl Random {
             CompareTarget::Create => TargetUnion::CreateRevision(revision),
             CompareTarget::Mod => TargetUnion::ModRevision(revision),
             CompareTarget::Value => TargetUnion::Value(self.value()),
-            CompareTarget::Lease => TargetUnion::Lease(self.below(2) as i64),
+            CompareTarget::Lease => TargetUnion::Lease(if self.chance(50) { 0 } else { self.lease() }),
         };
         let (key, range_end) = if self.chance(30) { self.span() } else { (self.key(), Bytes::new()) };
         let result =

@@ -4,8 +4,8 @@ use std::fmt;
 
 use anyhow::{Context, Result};
 use cairn_proto::etcdserverpb::{
-    self as pb, CompactionRequest, DeleteRangeRequest, RangeRequest, ResponseHeader, kv_client::KvClient, request_op,
-    response_op,
+    self as pb, CompactionRequest, DeleteRangeRequest, RangeRequest, ResponseHeader, kv_client::KvClient,
+    lease_client::LeaseClient, request_op, response_op,
 };
 use tempfile::TempDir;
 use tonic::transport::Channel;
@@ -26,6 +26,16 @@ pub enum Answer {
     Txn(pb::TxnResponse),
     /// Of a compaction.
     Compact(pb::CompactionResponse),
+    /// Of a grant.
+    Grant(pb::LeaseGrantResponse),
+    /// Of a revoke.
+    Revoke(pb::LeaseRevokeResponse),
+    /// Of a question for a lease, the keys in order.
+    TimeToLive(pb::LeaseTimeToLiveResponse),
+    /// Of a keep-alive.
+    KeepAlive(pb::LeaseKeepAliveResponse),
+    /// Of a list of leases, by id.
+    Leases(pb::LeaseLeasesResponse),
     /// The status of a refused request.
     Refused(tonic::Code, String),
 }
@@ -60,10 +70,19 @@ pub enum Played {
     GenuineEnded,
 }
 
+/// What a server is asked with.
+struct Clients {
+    kv: KvClient<Channel>,
+    lease: LeaseClient<Channel>,
+}
+
+/// Ids above this one, but for the largest, are not of a sequence but were drawn by a server.
+const DRAWN_MIN: i64 = 1_000;
+
 /// A genuine server and ours, started fresh.
 pub struct Pair {
-    genuine: (Member, KvClient<Channel>),
-    ours: (Member, KvClient<Channel>),
+    genuine: (Member, Clients),
+    ours: (Member, Clients),
     _directories: (TempDir, TempDir),
 }
 
@@ -112,7 +131,10 @@ impl Pair {
     async fn empty(&mut self) -> Result<i64> {
         let everything = DeleteRangeRequest { key: "\0".into(), range_end: "\0".into(), prev_kv: false };
         let mut newest = 0;
-        for client in [&mut self.genuine.1, &mut self.ours.1] {
+        for Clients { kv: client, lease } in [&mut self.genuine.1, &mut self.ours.1] {
+            for found in lease.lease_leases(pb::LeaseLeasesRequest {}).await?.into_inner().leases {
+                lease.lease_revoke(pb::LeaseRevokeRequest { id: found.id }).await?;
+            }
             client.delete_range(everything.clone()).await?;
             // A delete of nothing leaves the revision as it is: the put makes sure that there is something new to compact.
             client.put(pb::PutRequest { key: "begin".into(), ..Default::default() }).await?;
@@ -124,11 +146,13 @@ impl Pair {
     }
 }
 
-fn client(channel: Channel) -> KvClient<Channel> {
-    KvClient::new(channel).max_decoding_message_size(usize::MAX)
+fn client(channel: Channel) -> Clients {
+    let lease = LeaseClient::new(channel.clone());
+    Clients { kv: KvClient::new(channel).max_decoding_message_size(usize::MAX), lease }
 }
 
-async fn ask(client: &mut KvClient<Channel>, step: &Step) -> Result<Answer> {
+async fn ask(clients: &mut Clients, step: &Step) -> Result<Answer> {
+    let Clients { kv: client, lease } = clients;
     let answer = match step.clone() {
         Step::Put(request) => client.put(request).await.map(|answer| Answer::Put(answer.into_inner())),
         Step::Range(request) => client.range(request).await.map(|answer| Answer::Range(answer.into_inner())),
@@ -137,6 +161,15 @@ async fn ask(client: &mut KvClient<Channel>, step: &Step) -> Result<Answer> {
         }
         Step::Txn(request) => client.txn(request).await.map(|answer| Answer::Txn(answer.into_inner())),
         Step::Compact(request) => client.compact(request).await.map(|answer| Answer::Compact(answer.into_inner())),
+        Step::Grant(request) => lease.lease_grant(request).await.map(|answer| Answer::Grant(answer.into_inner())),
+        Step::Revoke(request) => lease.lease_revoke(request).await.map(|answer| Answer::Revoke(answer.into_inner())),
+        Step::TimeToLive(request) => {
+            lease.lease_time_to_live(request).await.map(|answer| Answer::TimeToLive(answer.into_inner()))
+        }
+        Step::KeepAlive(request) => keep_alive(lease, request).await,
+        Step::Leases => {
+            lease.lease_leases(pb::LeaseLeasesRequest {}).await.map(|answer| Answer::Leases(answer.into_inner()))
+        }
     };
     match answer {
         Ok(mut answer) => {
@@ -150,13 +183,47 @@ async fn ask(client: &mut KvClient<Channel>, step: &Step) -> Result<Answer> {
     }
 }
 
+/// One keep-alive on a stream of its own.
+async fn keep_alive(
+    lease: &mut LeaseClient<Channel>,
+    request: pb::LeaseKeepAliveRequest,
+) -> Result<Answer, tonic::Status> {
+    let mut answers = lease.lease_keep_alive(futures::stream::iter([request])).await?.into_inner();
+    let answer = answers.message().await?;
+    answer.map(Answer::KeepAlive).ok_or_else(|| tonic::Status::internal("the stream ended without an answer"))
+}
+
 fn set_aside(answer: &mut Answer) {
+    match answer {
+        // Drawn by the server.
+        Answer::Grant(answer) if answer.id > DRAWN_MIN && answer.id != i64::MAX => answer.id = DRAWN_MIN,
+        Answer::TimeToLive(answer) => {
+            answer.keys.sort();
+            // A second may begin between the two answers.
+            if answer.ttl > 0 && answer.ttl < answer.granted_ttl && answer.granted_ttl - answer.ttl < 60 {
+                answer.ttl = answer.granted_ttl - 1;
+            }
+        }
+        Answer::Leases(answer) => {
+            for lease in answer.leases.iter_mut().filter(|lease| lease.id > DRAWN_MIN && lease.id != i64::MAX) {
+                lease.id = DRAWN_MIN;
+            }
+            // Leases granted within the same moment are in no certain order.
+            answer.leases.sort_by_key(|lease| lease.id);
+        }
+        _ => {}
+    }
     let header = match answer {
         Answer::Put(answer) => &mut answer.header,
         Answer::Range(answer) => &mut answer.header,
         Answer::DeleteRange(answer) => &mut answer.header,
         Answer::Txn(answer) => &mut answer.header,
         Answer::Compact(answer) => &mut answer.header,
+        Answer::Grant(answer) => &mut answer.header,
+        Answer::Revoke(answer) => &mut answer.header,
+        Answer::TimeToLive(answer) => &mut answer.header,
+        Answer::KeepAlive(answer) => &mut answer.header,
+        Answer::Leases(answer) => &mut answer.header,
         Answer::Refused(..) => return,
     };
     // Sub-answers of a transaction carry no ids: they are compared as they are.
@@ -172,6 +239,11 @@ fn revision(answer: &Answer) -> Option<i64> {
         Answer::DeleteRange(answer) => &answer.header,
         Answer::Txn(answer) => &answer.header,
         Answer::Compact(answer) => &answer.header,
+        Answer::Grant(answer) => &answer.header,
+        Answer::Revoke(answer) => &answer.header,
+        Answer::TimeToLive(answer) => &answer.header,
+        Answer::KeepAlive(answer) => &answer.header,
+        Answer::Leases(answer) => &answer.header,
         Answer::Refused(..) => &None,
     };
     header.as_ref().map(|header| header.revision)
@@ -202,6 +274,14 @@ fn note(coverage: &mut Coverage, request: &Step, answer: &Answer, newest: i64) {
             coverage.note(format!("compact physical={}", compact.physical));
             "compact"
         }
+        Step::Grant(_) => "lease grant",
+        Step::Revoke(_) => "lease revoke",
+        Step::TimeToLive(request) => {
+            coverage.note(format!("lease time to live keys={}", request.keys));
+            "lease time to live"
+        }
+        Step::KeepAlive(_) => "lease keep-alive",
+        Step::Leases => "lease list",
     };
     match answer {
         Answer::Refused(code, text) => coverage.note(format!("{kind} refused: {code:?} {text}")),
@@ -212,6 +292,11 @@ fn note(coverage: &mut Coverage, request: &Step, answer: &Answer, newest: i64) {
                     coverage.note("txn nested ran");
                 }
             }
+        }
+        Answer::TimeToLive(answer) if !answer.keys.is_empty() => coverage.note(format!("{kind} answered with keys")),
+        Answer::TimeToLive(pb::LeaseTimeToLiveResponse { ttl: -1, .. })
+        | Answer::KeepAlive(pb::LeaseKeepAliveResponse { ttl: 0, .. }) => {
+            coverage.note(format!("{kind} of an unknown lease"));
         }
         _ => coverage.note(format!("{kind} answered")),
     }
