@@ -11,6 +11,7 @@
 
 mod deadline;
 mod failover;
+mod history;
 mod leases;
 mod member;
 mod network;
@@ -18,6 +19,7 @@ mod requests;
 mod retry;
 mod tls;
 mod unprocessed;
+mod watches;
 
 use std::time::Duration;
 

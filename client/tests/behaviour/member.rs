@@ -12,12 +12,15 @@ use cairn_client::proto::{
         kv_server::{Kv, KvServer},
         lease_server::{Lease, LeaseServer},
         maintenance_server::{Maintenance, MaintenanceServer},
+        watch_server::{Watch, WatchServer},
     },
     mvccpb,
 };
 use parking_lot::Mutex;
-use tokio_stream::Iter;
+use tokio_stream::{Iter, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming, async_trait, service::Routes};
+
+use crate::history::History;
 
 #[derive(Debug, Clone, Copy)]
 pub enum Behaviour {
@@ -36,11 +39,18 @@ pub struct Member {
     /// The time to live of every lease, in seconds.
     ttl: AtomicI64,
     renewed: Mutex<Vec<i64>>,
+    history: Arc<History>,
 }
 
 impl Member {
     pub fn new(id: u64) -> Arc<Self> {
+        Self::with_history(id, &History::new())
+    }
+
+    /// A member whose watches tell of a history that it shares with others.
+    pub fn with_history(id: u64, history: &Arc<History>) -> Arc<Self> {
         Arc::new(Self {
+            history: Arc::clone(history),
             id,
             behaviour: Mutex::new(Behaviour::Serve),
             seen: Mutex::default(),
@@ -92,6 +102,7 @@ impl Member {
         Routes::new(KvServer::new(service()))
             .add_service(LeaseServer::new(service()))
             .add_service(MaintenanceServer::new(service()))
+            .add_service(WatchServer::new(service()))
             .prepare()
     }
 
@@ -192,6 +203,17 @@ impl Lease for Service {
 
     async fn lease_leases(&self, _: Request<pb::LeaseLeasesRequest>) -> Answer<pb::LeaseLeasesResponse> {
         Err(Status::unimplemented("leases"))
+    }
+}
+
+#[async_trait]
+impl Watch for Service {
+    type WatchStream = ReceiverStream<Result<pb::WatchResponse, Status>>;
+
+    async fn watch(&self, request: Request<Streaming<pb::WatchRequest>>) -> Answer<Self::WatchStream> {
+        self.0.take("watch", &request).await?;
+        let answers = Arc::clone(&self.0.history).serve(request.into_inner());
+        Ok(Response::new(ReceiverStream::new(answers)))
     }
 }
 
