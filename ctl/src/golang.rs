@@ -87,6 +87,15 @@ pub fn parse_int(input: &str, base: u32) -> Result<i64, ParseError> {
     }
 }
 
+/// Reads a number without a sign as `strconv.ParseUint` does with a base other than 0.
+pub fn parse_uint(input: &str, base: u32) -> Result<u64, ParseError> {
+    const FUNCTION: &str = "strconv.ParseUint";
+    if input.is_empty() || !input.chars().all(|digit| digit.is_digit(base)) {
+        return Err(ParseError::Syntax { function: FUNCTION, input: input.to_owned() });
+    }
+    u64::from_str_radix(input, base).map_err(|_| ParseError::Range { function: FUNCTION, input: input.to_owned() })
+}
+
 /// Reads a duration as `time.ParseDuration` does: `300ms`, `1.5h`, `1m30s`, `-2s`, `0`. A negative one is taken as no time.
 pub fn parse_duration(input: &str) -> Result<Duration, ParseError> {
     let invalid = || ParseError::Duration(input.to_owned());

@@ -52,8 +52,18 @@ pub enum Action {
     Lock,
     /// `make-mirror`
     MakeMirror,
+    /// `member add`
+    MemberAdd,
     /// `member list`
     MemberList,
+    /// `member promote`
+    MemberPromote,
+    /// `member remove`
+    MemberRemove,
+    /// `member update`
+    MemberUpdate,
+    /// `move-leader`
+    MoveLeader,
     /// `options`
     Options,
     /// `put`
@@ -421,15 +431,31 @@ static LEASE: &[Command] = &[
     },
 ];
 
+/// Flags of `member add`.
+static MEMBER_ADD: &[Flag] = &[
+    flag("learner", None, Kind::Bool, "false", "indicates if the new member is raft learner"),
+    flag("peer-urls", None, Kind::Text, "", "comma separated peer URLs for the new member."),
+];
+
+/// Flags of `member update`.
+static MEMBER_UPDATE: &[Flag] =
+    &[flag("peer-urls", None, Kind::Text, "", "comma separated peer URLs for the updated member.")];
+
 static MEMBER: &[Command] = &[
-    later("add", "Adds a member into the cluster"),
-    later("remove", "Removes a member from the cluster"),
-    later("update", "Updates a member in the cluster"),
+    Command {
+        flags: MEMBER_ADD,
+        ..command("add", "add <memberName> [options]", "Adds a member into the cluster", Action::MemberAdd)
+    },
+    command("remove", "remove <memberID>", "Removes a member from the cluster", Action::MemberRemove),
+    Command {
+        flags: MEMBER_UPDATE,
+        ..command("update", "update <memberID> [options]", "Updates a member in the cluster", Action::MemberUpdate)
+    },
     Command {
         long: MEMBER_LIST_LONG,
         ..command("list", "list", "Lists all members in the cluster", Action::MemberList)
     },
-    later("promote", "Promotes a non-voting member in the cluster"),
+    command("promote", "promote <memberID>", "Promotes a non-voting member in the cluster", Action::MemberPromote),
 ];
 
 static COMMANDS: &[Command] = &[
@@ -485,7 +511,12 @@ static COMMANDS: &[Command] = &[
         children: ENDPOINT,
         ..command("endpoint", "endpoint <subcommand>", "Endpoint related commands", Action::Group)
     },
-    later("move-leader", "Transfers leadership to another etcd cluster member."),
+    command(
+        "move-leader",
+        "move-leader <transferee-member-id>",
+        "Transfers leadership to another etcd cluster member.",
+        Action::MoveLeader,
+    ),
     Command {
         flags: WATCH,
         ..command(

@@ -206,6 +206,21 @@ pub fn members(answer: &pb::MemberListResponse, hex: bool) -> String {
     object.end()
 }
 
+/// A changed membership, and the member that is new.
+pub fn changed_members(
+    head: Option<&pb::ResponseHeader>,
+    added: Option<&pb::Member>,
+    members: &[pb::Member],
+) -> String {
+    let mut object = Object::new();
+    object.object("header", header(head));
+    if let Some(added) = added {
+        object.field("member", member(added, false));
+    }
+    object.list("members", members.iter().map(|one| member(one, false)));
+    object.end()
+}
+
 fn member(member: &pb::Member, hex: bool) -> String {
     let mut object = Object::new();
     if hex {

@@ -233,6 +233,40 @@ impl Printer {
         )
     }
 
+    /// Refuses the formats that a change of the membership cannot be printed in.
+    pub fn expect_change(self) -> Result<(), Failure> {
+        match self.format {
+            Format::Table => Err(unsupported("table")),
+            Format::Fields => Err(unsupported("fields")),
+            Format::Simple | Format::Json | Format::Protobuf => Ok(()),
+        }
+    }
+
+    /// The answer of an added member.
+    pub fn member_added(self, answer: &pb::MemberAddResponse) -> Result<(), Failure> {
+        let (id, cluster) =
+            (answer.member.as_ref().map_or(0, |member| member.id), answer.header.unwrap_or_default().cluster_id);
+        let done = format!("Member {id:16x} added to cluster {cluster:16x}\n");
+        self.expect_change()?;
+        let print = |answer: &pb::MemberAddResponse| {
+            json::changed_members(answer.header.as_ref(), answer.member.as_ref(), &answer.members)
+        };
+        self.answer(answer, |out| out.extend(done.bytes()), |_| (), print)
+    }
+
+    /// Any other change of the membership; `done` says what was done.
+    pub fn member_changed<A: Message>(
+        self,
+        answer: &A,
+        done: &str,
+        header: Option<pb::ResponseHeader>,
+        members: &[pb::Member],
+    ) -> Result<(), Failure> {
+        self.expect_change()?;
+        let print = |_: &A| json::changed_members(header.as_ref(), None, members);
+        self.answer(answer, |out| out.extend(done.bytes()), |_| (), print)
+    }
+
     /// The health of endpoints.
     pub fn health(self, list: &[EndpointHealth]) -> Result<(), Failure> {
         let mut out = Vec::new();
