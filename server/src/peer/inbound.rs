@@ -17,8 +17,6 @@ pub(super) enum BadFrame {
     Sender { named: u64, from: u64 },
     #[error("a forwarded command does not decode: {0}")]
     Command(String),
-    #[error("a forwarded command is of member {named:x}, on the stream of member {from:x}")]
-    Origin { named: u64, from: u64 },
     #[error("a second introduction")]
     Hello,
 }
@@ -84,10 +82,7 @@ impl Inbound {
         };
         let command = |bytes: Bytes| {
             // Once in the log, a command that does not decode would end every member.
-            let command = command::decode(bytes.clone()).map_err(|error| BadFrame::Command(error.to_string()))?;
-            if command.id.member != from {
-                return Err(BadFrame::Origin { named: command.id.member, from });
-            }
+            command::decode(bytes.clone()).map_err(|error| BadFrame::Command(error.to_string()))?;
             Ok(bytes)
         };
         let messages = frame.messages.into_iter().map(message).collect::<Result<_, _>>()?;

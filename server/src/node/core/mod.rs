@@ -51,7 +51,7 @@ use raft::eraftpb::{ConfChangeV2, Entry, Message};
 
 use self::{
     leases::Leases,
-    queue::{Queue, Queued, Waiters},
+    queue::{Queue, Queued, Source, Waiters},
     reads::Reads,
     retention::Retention,
 };
@@ -302,14 +302,16 @@ impl<W, R> Core<W, R> {
             return;
         }
         self.waiters.insert(counter, waiter, self.now + self.options.request_ticks);
-        self.queue.push(Queued { counter: Some(counter), command });
+        self.queue.push(Queued { source: Source::Own { counter }, command });
     }
 
     /// Takes an encoded command that another member forwarded. There is no answer: that member learns the result by
-    /// applying it.
+    /// applying it. One that comes too late, after this member led, waits for the next leader and is handed on: it was
+    /// not proposed yet.
     pub fn forwarded(&mut self, command: Bytes) {
-        if self.standing.role == Role::Leader && self.queue.has_room(command.len()) {
-            self.queue.push(Queued { counter: None, command });
+        if self.queue.has_room(command.len()) {
+            let until = self.now + self.options.request_ticks;
+            self.queue.push(Queued { source: Source::Other { until }, command });
         }
     }
 
@@ -522,11 +524,15 @@ impl<W, R> Core<W, R> {
             && self.group.takes_proposals()
     }
 
-    /// The next command whose waiter still waits.
+    /// The next command whose result somebody still waits for.
     fn next_queued(&mut self) -> Option<Queued> {
         loop {
             let queued = self.queue.pop()?;
-            if queued.counter.is_none_or(|counter| self.waiters.contains(counter)) {
+            let awaited = match queued.source {
+                Source::Own { counter } => self.waiters.contains(counter),
+                Source::Other { until } => self.now < until,
+            };
+            if awaited {
                 return Some(queued);
             }
         }

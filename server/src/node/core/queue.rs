@@ -7,11 +7,26 @@ use std::{
 
 use bytes::Bytes;
 
+/// Who asked for a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// This member.
+    Own {
+        /// The command's number among its own.
+        counter: u64,
+    },
+    /// Another member, which forwarded it.
+    Other {
+        /// The tick at which nobody there can be waiting any more.
+        until: u64,
+    },
+}
+
 /// A command that is not in the log yet.
 #[derive(Debug)]
 pub(super) struct Queued {
-    /// Its number among this member's own; `None` if another member forwarded it.
-    pub(super) counter: Option<u64>,
+    /// Who asked for it.
+    pub(super) source: Source,
     /// The encoded command.
     pub(super) command: Bytes,
 }
@@ -52,7 +67,11 @@ impl Queue {
     }
 
     fn counters(&self) -> HashSet<u64> {
-        self.commands.iter().filter_map(|queued| queued.counter).collect()
+        let own = |queued: &Queued| match queued.source {
+            Source::Own { counter } => Some(counter),
+            Source::Other { .. } => None,
+        };
+        self.commands.iter().filter_map(own).collect()
     }
 }
 
@@ -141,7 +160,7 @@ mod tests {
     use super::*;
 
     fn queued(counter: u64, bytes: usize) -> Queued {
-        Queued { counter: Some(counter), command: Bytes::from(vec![0; bytes]) }
+        Queued { source: Source::Own { counter }, command: Bytes::from(vec![0; bytes]) }
     }
 
     #[test]

@@ -33,6 +33,8 @@ const SLOW_APPLY: Duration = Duration::from_millis(100);
 /// How long a shutdown waits for what was accepted to be finished.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 
+/// Ticks that a member goes on after it handed leadership over before a stop.
+const LINGER_TICKS: u32 = 3;
 /// Ticks that a member goes on after it was removed, so that the others learn of it.
 const LEAVE_TICKS: u32 = 10;
 
@@ -403,7 +405,10 @@ impl Replica {
         let mut ticks = self.ticks();
         let mut inputs = Vec::new();
         self.stopping = true;
+        // After the hand-over, what the others still send here is handed on to the new leader.
+        let mut linger_ticks = 0;
         if let Some(successor) = self.core.successor() {
+            linger_ticks = LINGER_TICKS;
             tracing::info!(successor = format_args!("{successor:x}"), "handing leadership over");
             self.core.transfer_leader(successor);
             if let Err(error) = self.work().await {
@@ -413,11 +418,14 @@ impl Replica {
         // A transfer gives up after an election time-out; then there is no successor that could be waited for.
         let mut transfer_ticks = self.transfer_ticks;
         let hands_over = |core: &Core<_, _>, left: u32| left > 0 && core.successor().is_some();
-        while self.core.status().pending > 0 || hands_over(&self.core, transfer_ticks) {
+        while self.core.status().pending > 0 || hands_over(&self.core, transfer_ticks) || linger_ticks > 0 {
             tokio::select! {
                 biased;
                 () = tokio::time::sleep_until(until) => return,
                 _ = ticks.tick() => {
+                    if !hands_over(&self.core, transfer_ticks) {
+                        linger_ticks = linger_ticks.saturating_sub(1);
+                    }
                     transfer_ticks = transfer_ticks.saturating_sub(1);
                     self.core.time_is(self.shared.uptime_ms());
                     self.core.tick();
