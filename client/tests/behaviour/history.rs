@@ -92,8 +92,8 @@ impl History {
         receiver
     }
 
-    fn header(&self) -> Option<pb::ResponseHeader> {
-        Some(pb::ResponseHeader { revision: *self.head.borrow(), ..Default::default() })
+    fn header(&self) -> pb::ResponseHeader {
+        pb::ResponseHeader { revision: *self.head.borrow(), ..Default::default() }
     }
 
     fn request(
@@ -105,7 +105,7 @@ impl History {
         match request {
             RequestUnion::CreateRequest(create) => {
                 self.starts.lock().push(create.start_revision);
-                let header = self.header();
+                let header = Some(self.header());
                 if create.key == "refused" {
                     return vec![pb::WatchResponse {
                         header,
@@ -141,7 +141,7 @@ impl History {
                 vec![pb::WatchResponse { watch_id: cancel.watch_id, canceled: true, ..Default::default() }]
             }
             RequestUnion::ProgressRequest(_) => {
-                vec![pb::WatchResponse { header: self.header(), watch_id: -1, ..Default::default() }]
+                vec![pb::WatchResponse { header: Some(self.header()), watch_id: -1, ..Default::default() }]
             }
         }
     }
@@ -153,7 +153,7 @@ impl History {
             ..Default::default()
         };
         let answer = |events: Vec<Event>, fragment| pb::WatchResponse {
-            header: self.header(),
+            header: Some(self.header()),
             watch_id,
             events,
             fragment,
