@@ -1,7 +1,7 @@
 //! The revisions of one key.
 //!
-//! Most keys have one life and, after compaction, one revision: that one sits in the tree's slot with everything a compare needs. Older revisions, if any,
-//! hang behind one pointer, oldest first. A tombstone is an event like the others and ends a life (etcd: a generation).
+//! Most keys have one life and, after compaction, one revision: that one sits in the tree's slot with everything a compare needs. What few keys have hangs
+//! behind one pointer: a lease, and older revisions, oldest first. A tombstone is an event like the others and ends a life (etcd: a generation).
 //!
 //! ```text
 //! put 2, put 5, delete 7, put 9:   newest = put 9 (created 9, version 1)
@@ -60,8 +60,16 @@ impl Old {
     }
 }
 
+/// What most keys do not have.
 #[derive(Debug, Clone, Default)]
-struct Older(VecDeque<Old>);
+struct More {
+    /// Of the newest value; 0 for none.
+    lease: i64,
+    /// Of the newest value if it is [`WIDE`].
+    version: i64,
+    /// Everything before the newest event, oldest first.
+    older: VecDeque<Old>,
+}
 
 /// All known revisions of a key; never empty.
 #[derive(Debug, Clone)]
@@ -69,12 +77,13 @@ pub(super) struct History {
     main: i64,
     /// As in [`Old`].
     created: i64,
-    /// 0 for a tombstone.
-    version: i64,
-    lease: i64,
-    older: Option<Box<Older>>,
+    more: Option<Box<More>>,
     sub: u32,
+    /// As in [`Old`], but that a wide one is in `more`.
+    version: u32,
 }
+
+const _: () = assert!(size_of::<History>() == 32, "the index counts on small histories");
 
 /// What [`History::compact`] left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,19 +99,48 @@ pub(super) enum Compacted {
 impl History {
     /// A key with one event.
     pub fn new(event: Event, lease: i64) -> Self {
-        let mut history = Self { main: 0, created: 0, version: 0, lease: 0, older: None, sub: 0 };
+        let mut history = Self { main: 0, created: 0, more: None, sub: 0, version: 0 };
         history.set_newest(event, lease);
         history
     }
 
     fn set_newest(&mut self, event: Event, lease: i64) {
         // A tombstone remembers the version it ended; `self` still is the event before it.
-        let ended = self.version;
+        let ended = self.version();
         (self.main, self.sub) = (event.at.main, event.at.sub);
-        (self.created, self.version, self.lease) = match event.kind {
+        let (created, version, lease) = match event.kind {
             Kind::Put { created, version } => (created, version, lease),
             Kind::Tombstone => (ended, 0, 0),
         };
+        self.created = created;
+        self.version = u32::try_from(version).unwrap_or(WIDE);
+        let wide = if self.version == WIDE { version } else { 0 };
+        if wide != 0 || lease != 0 {
+            let more = self.more.get_or_insert_default();
+            (more.version, more.lease) = (wide, lease);
+        } else if let Some(more) = &mut self.more {
+            (more.version, more.lease) = (0, 0);
+            self.drop_empty();
+        }
+    }
+
+    /// Gives the memory of `more` back if nothing is in it.
+    fn drop_empty(&mut self) {
+        if self.more.as_ref().is_some_and(|more| more.lease == 0 && more.version == 0 && more.older.is_empty()) {
+            self.more = None;
+        }
+    }
+
+    /// The version of the newest value, 0 for a tombstone.
+    fn version(&self) -> i64 {
+        match self.version {
+            WIDE => self.more.as_ref().map_or(0, |more| more.version),
+            version => i64::from(version),
+        }
+    }
+
+    fn older(&self) -> Option<&VecDeque<Old>> {
+        self.more.as_deref().map(|more| &more.older).filter(|older| !older.is_empty())
     }
 
     /// The revision of the newest event.
@@ -120,8 +158,8 @@ impl History {
         self.is_live().then(|| KeyMeta {
             modified: self.newest_at(),
             created: self.created,
-            version: self.version,
-            lease: self.lease,
+            version: self.version(),
+            lease: self.lease(),
         })
     }
 
@@ -130,18 +168,38 @@ impl History {
         if self.newest_at() <= at {
             return self.newest();
         }
-        let older = self.older.as_deref()?;
-        let place = older.0.partition_point(|event| event.at() <= at).checked_sub(1)?;
+        let older = self.older()?;
+        let place = older.partition_point(|event| event.at() <= at).checked_sub(1)?;
         match self.older_event(older, place).kind {
-            Kind::Put { created, version } => {
-                Some(KeyMeta { modified: older.0[place].at(), created, version, lease: 0 })
-            }
+            Kind::Put { created, version } => Some(KeyMeta { modified: older[place].at(), created, version, lease: 0 }),
             Kind::Tombstone => None,
         }
     }
 
-    fn older_event(&self, older: &Older, place: usize) -> Event {
-        let old = older.0[place];
+    /// Whether there is a value visible at `at`.
+    pub fn is_live_at(&self, at: Revision) -> bool {
+        if self.newest_at() <= at {
+            return self.is_live();
+        }
+        self.older().is_some_and(|older| {
+            let place = older.partition_point(|event| event.at() <= at);
+            place.checked_sub(1).is_some_and(|place| !older[place].is_tombstone())
+        })
+    }
+
+    /// The main revision of the oldest known event.
+    pub fn oldest(&self) -> i64 {
+        self.older().and_then(VecDeque::front).map_or(self.main, |old| old.main)
+    }
+
+    /// The main revision since which the key has been what it is now: alive, or dead.
+    pub fn turned(&self) -> i64 {
+        // A life may be known from later on than its beginning.
+        if self.is_live() { self.created.max(self.oldest()) } else { self.main }
+    }
+
+    fn older_event(&self, older: &VecDeque<Old>, place: usize) -> Event {
+        let old = older[place];
         let kind = match old.version {
             0 => Kind::Tombstone,
             WIDE => Kind::Put { created: old.created, version: self.wide_version(older, place) },
@@ -151,12 +209,12 @@ impl History {
     }
 
     /// Counts back from the end of the life, whose version is stored whole.
-    fn wide_version(&self, older: &Older, place: usize) -> i64 {
-        let after = older.0.range(place + 1..);
+    fn wide_version(&self, older: &VecDeque<Old>, place: usize) -> i64 {
+        let after = older.range(place + 1..);
         let steps = after.clone().take_while(|event| !event.is_tombstone()).count();
-        let last = match older.0.get(place + 1 + steps) {
+        let last = match older.get(place + 1 + steps) {
             Some(tombstone) => tombstone.created,
-            None if self.is_live() => return (self.version - 1 - steps as i64).max(1),
+            None if self.is_live() => return (self.version() - 1 - steps as i64).max(1),
             None => self.created,
         };
         (last - steps as i64).max(1)
@@ -165,13 +223,8 @@ impl History {
     /// Adds an event newer than all others.
     pub fn push(&mut self, event: Event, lease: i64) {
         debug_assert!(event.at > self.newest_at(), "{event:?} is not newer than {:?}", self.newest_at());
-        let old = Old {
-            main: self.main,
-            created: self.created,
-            sub: self.sub,
-            version: u32::try_from(self.version).unwrap_or(WIDE),
-        };
-        self.older.get_or_insert_default().0.push_back(old);
+        let old = Old { main: self.main, created: self.created, sub: self.sub, version: self.version };
+        self.more.get_or_insert_default().older.push_back(old);
         self.set_newest(event, lease);
     }
 
@@ -183,7 +236,7 @@ impl History {
         if event.at == self.newest_at() {
             return;
         }
-        let older = &mut self.older.get_or_insert_default().0;
+        let older = &mut self.more.get_or_insert_default().older;
         let place = older.partition_point(|old| old.at() < event.at);
         if older.get(place).is_some_and(|old| old.at() == event.at) {
             return;
@@ -197,24 +250,20 @@ impl History {
 
     /// Events in order.
     pub fn events(&self) -> impl Iterator<Item = Event> + '_ {
-        let older = self
-            .older
-            .as_deref()
-            .into_iter()
-            .flat_map(|older| (0..older.0.len()).map(|place| self.older_event(older, place)));
+        let older =
+            self.older().into_iter().flat_map(|older| (0..older.len()).map(|place| self.older_event(older, place)));
         older.chain(std::iter::once(self.newest_event()))
     }
 
     fn newest_event(&self) -> Event {
         let kind =
-            if self.is_live() { Kind::Put { created: self.created, version: self.version } } else { Kind::Tombstone };
+            if self.is_live() { Kind::Put { created: self.created, version: self.version() } } else { Kind::Tombstone };
         Event { at: self.newest_at(), kind }
     }
 
     /// The lease of the newest value.
-    #[cfg(test)]
     pub fn lease(&self) -> i64 {
-        self.lease
+        self.more.as_ref().map_or(0, |more| more.lease)
     }
 
     /// How many of the oldest events compaction to `c` removes.
@@ -222,10 +271,9 @@ impl History {
     /// Kept is the newest event at or before `c` with everything after it, except that a tombstone before `c` goes too: nobody reads there any more. A
     /// tombstone at exactly `c` stays, because a watch may start at `c`, and with it whatever followed it within that revision.
     fn superseded(&self, c: i64) -> usize {
-        let Some(older) = self.older.as_deref() else {
+        let Some(older) = self.older() else {
             return usize::from(self.main < c && !self.is_live());
         };
-        let older = &older.0;
         let event = |place: usize| match older.get(place) {
             Some(old) => (old.main, old.is_tombstone()),
             None => (self.main, !self.is_live()),
@@ -262,16 +310,15 @@ impl History {
         }
         let go = superseded.min(*allowance);
         *allowance -= go;
-        let from_older = self.older.as_deref_mut().map_or(0, |older| {
-            let from_older = go.min(older.0.len());
-            removed.extend(older.0.drain(..from_older).map(|old| (old.at(), old.is_tombstone())));
-            from_older
-        });
-        match self.older.as_deref_mut() {
-            Some(older) if older.0.is_empty() => self.older = None,
-            Some(older) if older.0.capacity() > 4 * older.0.len() => older.0.shrink_to_fit(),
-            _ => {}
+        let mut from_older = 0;
+        if let Some(More { older, .. }) = self.more.as_deref_mut() {
+            from_older = go.min(older.len());
+            removed.extend(older.drain(..from_older).map(|old| (old.at(), old.is_tombstone())));
+            if older.capacity() > 4 * older.len() {
+                older.shrink_to_fit();
+            }
         }
+        self.drop_empty();
         if go < superseded {
             return Compacted::Unfinished;
         }

@@ -13,7 +13,7 @@
 //!
 //! ```text
 //! tree        key -> history, counted B+-tree                  births     births and deaths of keys, for counts in the past
-//! history     the revisions of one key, compaction's rule      image      the file that spares the next start a scan of all values
+//! node, keys  its nodes, and the keys in them                  history    the revisions of one key, compaction's rule
 //! ```
 
 use std::ops::ControlFlow;
@@ -24,6 +24,8 @@ use super::revision::Revision;
 
 mod births;
 mod history;
+mod keys;
+mod node;
 mod tree;
 
 use births::Births;
@@ -61,6 +63,14 @@ impl RangeEnd {
             Self::Single => key == from,
             Self::Before(end) => from <= key && key < &end[..],
             Self::Unbounded => from <= key,
+        }
+    }
+
+    /// The key before which a range that is not of a single key ends.
+    fn bound(&self) -> Option<&[u8]> {
+        match self {
+            Self::Before(end) => Some(end),
+            Self::Single | Self::Unbounded => None,
         }
     }
 
@@ -120,8 +130,8 @@ pub struct IndexStats {
 
 /// Changes of the birth/death log that [`Index::count`] looks at before it refuses.
 const COUNT_CHANGES_MAX: usize = 1024;
-/// Keys that one [`Index::count_step`] examines when the birth/death log does not reach back far enough.
-const COUNT_KEYS_MAX: usize = 1024;
+/// Keys that one look examines when the birth/death log does not reach back far enough: some nanoseconds each.
+const COUNT_KEYS_MAX: usize = 8192;
 
 /// The key index.
 #[derive(Debug)]
@@ -264,11 +274,12 @@ impl Index {
         if *end == RangeEnd::Single {
             return Some(u64::from(self.get(from, at).is_some()));
         }
-        if !self.births.covers(at) || self.births.len_after(at) > COUNT_CHANGES_MAX {
-            return None;
+        if self.births.covers(at) && self.births.len_after(at) <= COUNT_CHANGES_MAX {
+            let (net, _) = self.births.net(from, end, at, self.newest, usize::MAX);
+            return Some(self.count_newest(from, end).saturating_add_signed(-net));
         }
-        let (net, _) = self.births.net(from, end, at, self.newest, usize::MAX);
-        Some(self.count_newest(from, end).saturating_add_signed(-net))
+        let (count, next) = self.tree.count_at(from, end.bound(), at, COUNT_KEYS_MAX);
+        next.is_none().then_some(count)
     }
 
     /// Works on a count in pieces; the count when it is done.
@@ -291,16 +302,14 @@ impl Index {
             *progress = Progress::Walk { total: 0, next: from.clone() };
         }
         let Progress::Walk { total, next } = progress else { return None };
-        let visited = self.visit(next, end, *at, COUNT_KEYS_MAX, &mut |_, _| {
-            *total += 1;
-            ControlFlow::Continue(())
-        });
-        match visited {
-            Visited::More(key) => {
-                *next = key;
+        let (count, more) = self.tree.count_at(next, end.bound(), *at, COUNT_KEYS_MAX);
+        *total += count;
+        match more {
+            Some(key) => {
+                *next = key.into();
                 None
             }
-            Visited::Finished | Visited::Stopped => Some(*total),
+            None => Some(*total),
         }
     }
 
@@ -398,7 +407,7 @@ enum Progress {
         after: Revision,
         until: Revision,
     },
-    /// The log does not reach back: keys are counted one by one.
+    /// The log does not reach back: keys are counted one by one where nodes changed since.
     Walk {
         total: u64,
         next: Bytes,
@@ -411,3 +420,6 @@ impl Counting {
         Self { from, end, at, progress: Progress::Start }
     }
 }
+
+#[cfg(test)]
+mod tests;
