@@ -361,6 +361,7 @@ impl State {
                 return Err(error);
             }
         }
+        self.mvcc.count_written(self.open.batch.bytes());
         self.stalled = false;
         self.written = self.applied;
         let planned = std::mem::take(&mut self.planned);

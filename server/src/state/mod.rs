@@ -46,7 +46,7 @@ pub use mvcc::{Compactor, Reader};
 
 use apply::Planned;
 use leases::LeaseTable;
-use mvcc::{ChangeSink, Mvcc, Open};
+use mvcc::{ChangeSink, Found, Mvcc, Open};
 use record::{applied::Applied, scheduled::Scheduled};
 
 /// How long a compaction waits for pinned reads, unless told otherwise.
@@ -63,6 +63,8 @@ pub struct StateOptions {
     pub answers_for: Option<(u64, u64)>,
     /// Bounds of the key index.
     pub index: mvcc::index::IndexLimits,
+    /// When the index is written to a file.
+    pub image: mvcc::ImageOptions,
 }
 
 impl Default for StateOptions {
@@ -72,6 +74,7 @@ impl Default for StateOptions {
             on_compaction: None,
             answers_for: None,
             index: mvcc::index::IndexLimits::default(),
+            image: mvcc::ImageOptions::default(),
         }
     }
 }
@@ -112,6 +115,8 @@ pub struct State {
     on_compaction: Option<Arc<dyn Fn() + Send + Sync>>,
     pin_hold_max: Duration,
     changes: Option<Arc<dyn ChangeSink>>,
+    image: mvcc::ImageOptions,
+    found: Found,
 }
 
 impl std::fmt::Debug for State {
@@ -250,7 +255,7 @@ impl State {
 
     /// What carries out compactions. To be driven by one thread; a second one would do the same work again.
     pub fn compactor(&self) -> Compactor {
-        Compactor::new(self.mvcc.clone(), self.pin_hold_max)
+        Compactor::new(self.mvcc.clone(), self.pin_hold_max, self.found.imager(self.image))
     }
 
     /// The store underneath.
@@ -270,10 +275,10 @@ pub fn persisted_applied(store: &dyn Store) -> Result<u64, StateError> {
 /// What is done with each record of a table.
 type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), StateError> + 'a;
 
-/// Visits a table whole; the first error ends it.
-fn for_each(store: &dyn Store, table: Table, visit: &mut Visit<'_>) -> Result<(), StateError> {
+/// Visits a table from `from` to its end; the first error ends it.
+fn for_each(store: &dyn Store, table: Table, from: &[u8], visit: &mut Visit<'_>) -> Result<(), StateError> {
     let mut result = Ok(());
-    store.scan(table, b"", None, &mut |key, value| {
+    store.scan(table, from, None, &mut |key, value| {
         result = visit(key, value);
         if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;

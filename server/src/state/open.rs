@@ -13,7 +13,7 @@ use super::{
     leases::LeaseTable,
     members::Members,
     mvcc::{
-        self, Mvcc, Open, Reader,
+        self, Found, Mvcc, Open, Reader, StoreIs, find_image,
         index::{Index, RangeEnd, Visited},
         revision::Revision,
     },
@@ -52,13 +52,23 @@ impl State {
             .unwrap_or_default();
         let version = meta(record::version::KEY)?.map(|bytes| record::version::decode(&bytes)).transpose()?;
 
-        let index = read_index(store.as_ref(), &options, revision)?;
+        let cluster =
+            meta(record::cluster::KEY)?.map(|bytes| record::cluster::decode(&bytes)).transpose()?.unwrap_or(0);
+        let is = StoreIs {
+            cluster,
+            applied: applied.index,
+            revision,
+            compacted: scheduled.last().map_or(-1, |last| last.revision),
+            finished: finished.revision,
+        };
+        let mut found = find_image(store.as_ref(), options.index, is)?;
+        let (index, bytes_read) = read_index(store.as_ref(), &options, &mut found, is)?;
         let leases = read_leases(store.as_ref(), &index)?;
         let members = read_members(store.as_ref())?;
         let alarms = read_alarms(store.as_ref())?;
 
         let open = Open::new(revision, scheduled.last().map_or(-1, |last| last.revision));
-        let mvcc = Arc::new(Mvcc::new(store, index, revision, &scheduled, &finished));
+        let mvcc = Arc::new(Mvcc::new(store, index, revision, &scheduled, &finished, (found.doubtful_to, bytes_read)));
         Ok(Self {
             reader: Reader::new(mvcc.clone()),
             mvcc,
@@ -80,14 +90,27 @@ impl State {
             on_compaction: options.on_compaction,
             pin_hold_max: options.pin_hold_max,
             changes: None,
+            image: options.image,
+            found,
         })
     }
 }
 
-/// Rebuilds the key index from the stored revisions.
-fn read_index(store: &dyn Store, options: &StateOptions, revision: i64) -> Result<Index, StateError> {
-    let mut index = Index::new(options.index);
-    for_each(store, Table::Rev, &mut |key, stored| {
+/// Index keys that compaction to a revision already finished is applied to at once.
+const COMPACT_STEP_KEYS: usize = 4096;
+
+/// Rebuilds the key index from its image and the stored revisions that are not in it; and the bytes of these.
+fn read_index(
+    store: &dyn Store,
+    options: &StateOptions,
+    found: &mut Found,
+    is: StoreIs,
+) -> Result<(Index, u64), StateError> {
+    let imaged = found.index.is_some();
+    let mut index = found.index.take().unwrap_or_else(|| Index::new(options.index));
+    let (mut bytes, revision) = (0, is.revision);
+    let from = Revision::new(found.base + 1, 0).put_key();
+    for_each(store, Table::Rev, if imaged { &from } else { b"" }, &mut |key, stored| {
         let (at, tombstone) =
             Revision::decode(key).ok_or_else(|| StateError::Corrupt { what: format!("{key:02x?} is no revision") })?;
         if at.main > revision {
@@ -95,16 +118,22 @@ fn read_index(store: &dyn Store, options: &StateOptions, revision: i64) -> Resul
                 what: format!("revision {} is stored, but the newest is said to be {revision}", at.main),
             });
         }
+        bytes += (key.len() + stored.len()) as u64;
         mvcc::restore(&mut index, at, tombstone, stored).ok_or_else(|| StateError::Corrupt {
             what: format!("the value of revision {}/{} does not decode", at.main, at.sub),
         })
     })?;
-    Ok(index)
+    // The image may be older than compactions that the store has been through since.
+    let mut next = (imaged && is.finished >= 0).then(Bytes::new);
+    while let Some(from) = next {
+        next = index.compact_step(is.finished, &from, COMPACT_STEP_KEYS, usize::MAX, &mut Vec::new());
+    }
+    Ok((index, bytes))
 }
 
 fn read_leases(store: &dyn Store, index: &Index) -> Result<LeaseTable, StateError> {
     let mut leases = LeaseTable::default();
-    for_each(store, Table::Lease, &mut |key, value| {
+    for_each(store, Table::Lease, b"", &mut |key, value| {
         leases.insert(record::lease::decode_key(key)?, LeaseRecord::decode(value)?);
         Ok(())
     })?;
@@ -132,7 +161,7 @@ fn read_members(store: &dyn Store) -> Result<Members, StateError> {
     if let Some(bytes) = store.get(Table::Meta, record::initial::KEY)? {
         members.initial = record::initial::decode(&bytes)?;
     }
-    for_each(store, Table::Member, &mut |key, value| {
+    for_each(store, Table::Member, b"", &mut |key, value| {
         match record::member::decode(key, value)? {
             MemberRecord::Member(member) => {
                 members.members.insert(member.id, member);
@@ -148,7 +177,7 @@ fn read_members(store: &dyn Store) -> Result<Members, StateError> {
 
 fn read_alarms(store: &dyn Store) -> Result<Alarms, StateError> {
     let mut alarms = Alarms::default();
-    for_each(store, Table::Alarm, &mut |key, _| {
+    for_each(store, Table::Alarm, b"", &mut |key, _| {
         let (kind, member) = record::alarm::decode_key(key)?;
         alarms.raise(kind, member);
         Ok::<_, RecordError>(()).map_err(StateError::from)

@@ -123,7 +123,7 @@ impl StateDir {
     }
 }
 
-fn failed(path: &Path, action: &'static str, source: io::Error) -> StoreError {
+pub(super) fn failed(path: &Path, action: &'static str, source: io::Error) -> StoreError {
     StoreError::Io { path: path.to_owned(), action, source }
 }
 
@@ -157,7 +157,7 @@ fn remove(dir: &Path) -> Result<(), StoreError> {
     }
 }
 
-fn sync_dir(dir: &Path) -> Result<(), StoreError> {
+pub(super) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(|source| failed(dir, "syncing the directory", source))
 }
 

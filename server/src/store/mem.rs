@@ -5,15 +5,17 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    io::{Cursor, Read},
     ops::Bound,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
-use super::{Batch, Cached, Op, Store, StoreError, StoreSize, Table, Visit};
+use super::{Batch, Cached, NewFile, Op, Store, StoreError, StoreSize, Table, Visit};
 
 /// The contents of all tables at some point of the write order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -83,6 +85,29 @@ pub struct MemStore {
     whims: Option<Mutex<Whims>>,
     weather: Mutex<Weather>,
     checkpoints: Mutex<HashMap<PathBuf, Tables>>,
+    files: Files,
+}
+
+/// Files by name.
+type Files = Arc<Mutex<HashMap<&'static str, Bytes>>>;
+
+/// A file being written.
+struct NewMemFile {
+    name: &'static str,
+    bytes: Vec<u8>,
+    files: Files,
+}
+
+impl NewFile for NewMemFile {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<(), StoreError> {
+        self.files.lock().insert(self.name, self.bytes.into());
+        Ok(())
+    }
 }
 
 impl MemStore {
@@ -206,6 +231,21 @@ impl Store for MemStore {
 
     fn compact(&self) -> Result<(), StoreError> {
         self.flush()
+    }
+
+    fn create_file(&self, name: &'static str) -> Result<Box<dyn NewFile>, StoreError> {
+        self.check_disk("create a file")?;
+        Ok(Box::new(NewMemFile { name, bytes: Vec::new(), files: Arc::clone(&self.files) }))
+    }
+
+    fn open_file(&self, name: &'static str) -> Result<Option<Box<dyn Read + Send>>, StoreError> {
+        let file = self.files.lock().get(name).cloned();
+        Ok(file.map(|bytes| Box::new(Cursor::new(bytes)) as Box<dyn Read + Send>))
+    }
+
+    fn remove_file(&self, name: &'static str) -> Result<(), StoreError> {
+        self.files.lock().remove(name);
+        Ok(())
     }
 
     fn checkpoint(&self, dir: &Path) -> Result<(), StoreError> {

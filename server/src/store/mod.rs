@@ -6,7 +6,7 @@
 //! The one invariant: a batch is visible whole or not at all, and after a crash the tables hold exactly the batches up to some point of the write order
 //! (the last flush), never a later one without an earlier one. There is no log of its own: what was not flushed is replayed from the raft log.
 
-use std::{ops::ControlFlow, path::Path};
+use std::{io::Read, ops::ControlFlow, path::Path};
 
 use bytes::Bytes;
 
@@ -101,8 +101,26 @@ pub trait Store: Send + Sync + 'static {
     /// Rewrites the files without what was deleted.
     fn compact(&self) -> Result<(), StoreError>;
 
-    /// Makes a durable copy of the whole store in `dir` (which must not exist), sharing files where the file system can.
+    /// Begins to write the file `name` beside the tables. Files have no part in batches and flushes.
+    fn create_file(&self, name: &'static str) -> Result<Box<dyn NewFile>, StoreError>;
+
+    /// The file `name`, if there is one, to be read from its beginning.
+    fn open_file(&self, name: &'static str) -> Result<Option<Box<dyn Read + Send>>, StoreError>;
+
+    /// Removes the file `name` durably, if there is one.
+    fn remove_file(&self, name: &'static str) -> Result<(), StoreError>;
+
+    /// Makes a durable copy of the whole store, without its files, in `dir` (which must not exist), sharing files where the file system can.
     fn checkpoint(&self, dir: &Path) -> Result<(), StoreError>;
+}
+
+/// A file being written. Dropped unfinished, it never was.
+pub trait NewFile: Send {
+    /// Appends.
+    fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError>;
+
+    /// Lets it take the place of the file of its name, at once and durably.
+    fn finish(self: Box<Self>) -> Result<(), StoreError>;
 }
 
 /// Disk use of a [`Store`].

@@ -10,6 +10,7 @@
 
 use std::{
     fs,
+    io::Read,
     path::{Path, PathBuf},
 };
 
@@ -20,8 +21,9 @@ use rocksdb::{
     properties,
 };
 
-use super::{Batch, Cached, Op, Store, StoreError, StoreSize, Table, Visit};
+use super::{Batch, Cached, NewFile, Op, Store, StoreError, StoreSize, Table, Visit};
 
+mod file;
 mod options;
 
 pub use options::RocksOptions;
@@ -276,6 +278,18 @@ impl Store for RocksStore {
             self.db.compact_range_cf_opt(self.family(table), None::<&[u8]>, None::<&[u8]>, &options);
         }
         self.check_background()
+    }
+
+    fn create_file(&self, name: &'static str) -> Result<Box<dyn NewFile>, StoreError> {
+        Ok(Box::new(file::NewRocksFile::create(&self.path, name)?))
+    }
+
+    fn open_file(&self, name: &'static str) -> Result<Option<Box<dyn Read + Send>>, StoreError> {
+        Ok(file::open(&self.path, name)?.map(|file| Box::new(file) as Box<dyn Read + Send>))
+    }
+
+    fn remove_file(&self, name: &'static str) -> Result<(), StoreError> {
+        file::remove(&self.path, name)
     }
 
     fn checkpoint(&self, dir: &Path) -> Result<(), StoreError> {

@@ -29,6 +29,10 @@ const JOBS_MAX: usize = 32;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long to wait before a compaction that was held up is tried again.
 const HELD_PAUSE: Duration = Duration::from_millis(20);
+/// Writing the index image rests so many times as long as it works.
+const IMAGE_PAUSE_FACTOR: u32 = 3;
+/// The longest of these rests.
+const IMAGE_PAUSE_MAX: Duration = Duration::from_millis(50);
 
 enum Job {
     Flush,
@@ -39,11 +43,16 @@ enum Job {
     },
 }
 
+/// The end of the compaction thread; with an index image if nothing failed.
+struct Stop {
+    image: bool,
+}
+
 /// The threads.
 pub(super) struct Background {
     jobs: Sender<Job>,
     flusher: JoinHandle<()>,
-    stop_compacting: Sender<()>,
+    stop_compacting: Sender<Stop>,
     compacting: JoinHandle<()>,
     hub: Hub,
     dispatching: JoinHandle<()>,
@@ -109,7 +118,7 @@ impl Background {
         self.hub.close();
         let _ = self.dispatching.join();
         // A thread that has ended has said why.
-        let _ = self.stop_compacting.send(());
+        let _ = self.stop_compacting.send(Stop { image: flush });
         let _ = self.compacting.join();
         let _ = self.jobs.send(Job::Stop { flush });
         let _ = self.flusher.join();
@@ -206,8 +215,8 @@ pub(super) struct Compacting {
 struct SincePause(usize);
 
 impl SincePause {
-    /// How long to wait after a step; none is until there is something to do.
-    fn after(&mut self, step: CompactionStep, pace: CompactionPace) -> Option<Duration> {
+    /// How long to wait after a step that took so long; none is until there is something to do.
+    fn after(&mut self, step: CompactionStep, took: Duration, pace: CompactionPace) -> Option<Duration> {
         match step {
             CompactionStep::Worked { removed } => {
                 self.0 += removed;
@@ -217,30 +226,44 @@ impl SincePause {
                 }
                 Some(if pause { pace.pause } else { Duration::ZERO })
             }
+            CompactionStep::Imaged => {
+                Some((took * IMAGE_PAUSE_FACTOR).min(IMAGE_PAUSE_MAX))
+            }
             CompactionStep::Held { .. } => Some(HELD_PAUSE),
             CompactionStep::Idle => None,
         }
     }
 }
 
-/// Carries compactions out, a step at a time, until told to stop.
-fn compact(compacting: Compacting, stop: &Receiver<()>) -> Result<(), NodeError> {
+/// Carries compactions out and writes index images, a step at a time, until told to stop.
+fn compact(compacting: Compacting, stop: &Receiver<Stop>) -> Result<(), NodeError> {
     let Compacting { mut compactor, notices: compactions, pace } = compacting;
     let started = Instant::now();
     let mut since_pause = SincePause::default();
     loop {
-        let pause = since_pause.after(compactor.step(started.elapsed())?, pace);
-        if let Some(pause) = pause {
+        let began = started.elapsed();
+        let step = compactor.step(began)?;
+        let took = started.elapsed().saturating_sub(began);
+        let stopped = if let Some(pause) = since_pause.after(step, took, pace) {
             match stop.recv_timeout(pause) {
-                Err(RecvTimeoutError::Timeout) => {}
-                Ok(()) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                Err(RecvTimeoutError::Timeout) => continue,
+                stopped => stopped.ok(),
             }
         } else {
             select! {
-                recv(stop) -> _ => return Ok(()),
-                recv(compactions) -> notice => if notice.is_err() { return Ok(()) },
+                recv(stop) -> stopped => stopped.ok(),
+                recv(compactions) -> notice => match notice {
+                    Ok(()) => continue,
+                    Err(_) => None,
+                },
+                // An image may have become due.
+                default(LOOK_EVERY) => continue,
             }
+        };
+        if stopped.is_some_and(|Stop { image }| image) {
+            compactor.write_image(started.elapsed())?;
         }
+        return Ok(());
     }
 }
 
@@ -252,10 +275,10 @@ mod tests {
     fn a_compaction_pauses_whenever_it_has_removed_so_many_revisions() {
         let pace = CompactionPace { revisions: 10, pause: Duration::from_secs(7) };
         let mut since_pause = SincePause::default();
-        let mut after = |removed| since_pause.after(CompactionStep::Worked { removed }, pace).unwrap();
+        let mut after = |removed| since_pause.after(CompactionStep::Worked { removed }, Duration::ZERO, pace).unwrap();
         assert_eq!([after(4), after(5), after(0)], [Duration::ZERO; 3]);
         assert_eq!([after(1), after(9), after(30)], [pace.pause, Duration::ZERO, pace.pause]);
-        assert_eq!(since_pause.after(CompactionStep::Held { by: None }, pace), Some(HELD_PAUSE));
-        assert_eq!(since_pause.after(CompactionStep::Idle, pace), None);
+        assert_eq!(since_pause.after(CompactionStep::Held { by: None }, Duration::ZERO, pace), Some(HELD_PAUSE));
+        assert_eq!(since_pause.after(CompactionStep::Idle, Duration::ZERO, pace), None);
     }
 }

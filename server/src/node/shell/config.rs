@@ -10,7 +10,10 @@ use crate::{
         identity::{InitialMember, Origin},
     },
     raft::RaftOptions,
-    state::{PIN_HOLD_MAX, mvcc::index::IndexLimits},
+    state::{
+        PIN_HOLD_MAX,
+        mvcc::{ImageOptions, index::IndexLimits},
+    },
     store::RocksOptions,
 };
 
@@ -57,6 +60,8 @@ pub struct NodeConfig {
     pub compaction: CompactionPace,
     /// Bytes of recent events kept in memory for watchers.
     pub watch_window_bytes: usize,
+    /// When the key index is written to a file.
+    pub image: ImageOptions,
     /// How long a compaction waits for a running read.
     pub pin_hold_max: Duration,
     /// Time without a renewal after which the remaining time of a lease is recorded.
@@ -106,6 +111,7 @@ impl NodeConfig {
             index: IndexLimits::default(),
             compaction: CompactionPace::default(),
             watch_window_bytes: 16 << 20,
+            image: ImageOptions::default(),
             pin_hold_max: PIN_HOLD_MAX,
             lease_checkpoint: CHECKPOINT_INTERVAL,
             record_syncs: false,

@@ -71,6 +71,7 @@ pub fn start_member(
         })),
         answers_for: Some((identity.member, nonce)),
         index: config.index,
+        image: config.image,
     };
     let mut state = State::open(Arc::clone(&store), options)?;
     if found.is_none() && state.applied() != (0, 0) {

@@ -3,19 +3,27 @@
 //! The logical half is over when a Compact command is applied: reads below the compacted revision are refused. What is
 //! left to do is written down with it, so it survives a restart, and is done here:
 //! ```text
-//! hash   the hash that the compaction owes to HashKV (nothing may be removed before it is known)
+//! hash   the hash that the compaction owes to HashKV (nothing may be removed before it is known; the first removal records it)
 //! wait   for reads pinned below the target; after a limit they are expired instead
 //! sweep  the index, some keys at a time; what it drops is removed from the store in one small batch
 //! done   the last batch also says how far this member has come; who waits for `physical=true` is woken
 //! ```
+//! The same thread writes the index image, between two compactions; see `imaging`.
+//!
 //! No step holds the index for longer than [`STEP_KEYS`] keys take (well under a millisecond). Revision keys are
-//! written once and removed once, which is what makes the store's cheaper single delete right.
+//! written once and removed once, which is what makes the store's cheaper single delete right. (Only after a start from an
+//! image in the middle of a compaction it is not known what is still there.)
 
 use std::{mem, sync::Arc, sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
 
-use super::{Mvcc, hash::HashWalk, revision::Revision};
+use super::{
+    Mvcc,
+    hash::HashWalk,
+    imaging::{Imager, Writing, Written},
+    revision::Revision,
+};
 use crate::{
     state::{StateError, record::finished},
     store::{Batch, StoreError, Table},
@@ -36,6 +44,8 @@ pub enum CompactionStep {
         /// Revisions removed.
         removed: usize,
     },
+    /// Some of the index image was written, and there is more: nothing is urgent.
+    Imaged,
     /// A read pinned at this revision, or the store's back-pressure, holds it up; try again soon.
     Held {
         /// The pinned revision, if it is a read.
@@ -49,6 +59,7 @@ pub struct Compactor {
     mvcc: Arc<Mvcc>,
     pin_hold_max: Duration,
     step_revisions: usize,
+    imager: Imager,
     job: Job,
 }
 
@@ -58,6 +69,7 @@ enum Job {
     Hash { revision: i64, walk: HashWalk },
     Wait { target: i64, since: Duration },
     Sweep(Sweep),
+    Image(Writing),
 }
 
 #[derive(Debug)]
@@ -67,11 +79,13 @@ struct Sweep {
     next: Option<Bytes>,
     /// Gone from the index, still in the store.
     removed: Vec<(Revision, bool)>,
+    /// The hashes that cannot be computed any more are still to be written down.
+    first: bool,
 }
 
 impl Compactor {
-    pub(in crate::state) fn new(mvcc: Arc<Mvcc>, pin_hold_max: Duration) -> Self {
-        Self { mvcc, pin_hold_max, step_revisions: STEP_REVISIONS, job: Job::None }
+    pub(in crate::state) fn new(mvcc: Arc<Mvcc>, pin_hold_max: Duration, imager: Imager) -> Self {
+        Self { mvcc, pin_hold_max, step_revisions: STEP_REVISIONS, imager, job: Job::None }
     }
 
     /// Removes at most so many revisions in one step from now on; at least 1, and never more than the usual 512.
@@ -92,7 +106,54 @@ impl Compactor {
             }
             Job::Wait { target, since } => Ok(self.wait(target, since, now)),
             Job::Sweep(sweep) => self.sweep(sweep),
+            Job::Image(writing) => self.image(writing),
         }
+    }
+
+    /// Writes an image of what is there now, at once; `false` if little changed since the last one, or a compaction is under way (the last one is right
+    /// then too).
+    pub fn write_image(&mut self, now: Duration) -> Result<bool, StateError> {
+        match &self.job {
+            // Begun at an older revision.
+            Job::Image(_) => self.job = Job::None,
+            Job::None | Job::Hash { .. } | Job::Wait { .. } => {}
+            Job::Sweep(_) => return Ok(false),
+        }
+        if !self.imager.is_behind(&self.mvcc) {
+            return Ok(false);
+        }
+        let Some(mut writing) = self.imager.begin(&self.mvcc, now)? else { return Ok(false) };
+        loop {
+            match writing.step(&self.mvcc)? {
+                Ok(Written::Some(more)) => writing = more,
+                Ok(Written::Waits(_)) => return Ok(false),
+                Ok(Written::Done(image)) => {
+                    self.imager.note(image);
+                    return Ok(true);
+                }
+                Err(error) => return self.imager.give_up(&self.mvcc, &error).map(|()| false),
+            }
+        }
+    }
+
+    fn begin_image(&mut self, now: Duration) -> Result<CompactionStep, StateError> {
+        if let Some(writing) = self.imager.begin(&self.mvcc, now)? {
+            self.job = Job::Image(writing);
+        }
+        Ok(CompactionStep::Imaged)
+    }
+
+    fn image(&mut self, writing: Writing) -> Result<CompactionStep, StateError> {
+        match writing.step(&self.mvcc)? {
+            Ok(Written::Some(writing)) => self.job = Job::Image(writing),
+            Ok(Written::Waits(writing)) => {
+                self.job = Job::Image(writing);
+                return Ok(CompactionStep::Held { by: None });
+            }
+            Ok(Written::Done(image)) => self.imager.note(image),
+            Err(error) => self.imager.give_up(&self.mvcc, &error)?,
+        }
+        Ok(CompactionStep::Imaged)
     }
 
     fn pick(&mut self, now: Duration) -> Result<CompactionStep, StateError> {
@@ -104,10 +165,17 @@ impl Compactor {
             return Ok(CompactionStep::Worked { removed: 0 });
         }
         let target = horizon.compacted;
-        if target <= horizon.finished {
-            return Ok(CompactionStep::Idle);
-        }
+        let finished = horizon.finished;
         drop(horizon);
+        if target <= finished {
+            return if self.imager.is_due(&self.mvcc, now) { self.begin_image(now) } else { Ok(CompactionStep::Idle) };
+        }
+        if !self.imager.allows(target) {
+            if self.imager.replaces(now) {
+                return self.begin_image(now);
+            }
+            self.imager.remove(self.mvcc.store.as_ref())?;
+        }
         Ok(self.wait(target, now, now))
     }
 
@@ -124,7 +192,7 @@ impl Compactor {
             }
             None => {}
         }
-        self.job = Job::Sweep(Sweep { target, next: Some(Bytes::new()), removed: Vec::new() });
+        self.job = Job::Sweep(Sweep { target, next: Some(Bytes::new()), removed: Vec::new(), first: true });
         CompactionStep::Worked { removed: 0 }
     }
 
@@ -142,11 +210,16 @@ impl Compactor {
         }
         let mut batch = Batch::default();
         for (at, tombstone) in &sweep.removed {
-            batch.single_delete(Table::Rev, at.key(*tombstone));
+            if at.main <= self.mvcc.doubtful_to {
+                batch.delete(Table::Rev, at.key(*tombstone));
+            } else {
+                batch.single_delete(Table::Rev, at.key(*tombstone));
+            }
         }
         let done = sweep.next.is_none();
-        if done {
-            let record = self.mvcc.horizon.lock().finished_record(sweep.target);
+        if done || sweep.first {
+            let horizon = self.mvcc.horizon.lock();
+            let record = horizon.finished_record(if done { sweep.target } else { horizon.finished }, sweep.target);
             batch.put(Table::Meta, finished::KEY, record.encode());
         }
         if !batch.is_empty() {
@@ -164,6 +237,7 @@ impl Compactor {
             self.finish(sweep.target);
         } else {
             sweep.removed.clear();
+            sweep.first = false;
             self.job = Job::Sweep(sweep);
         }
         Ok(CompactionStep::Worked { removed })

@@ -88,9 +88,10 @@ impl Horizon {
         }
     }
 
-    /// The record of what is carried out, once everything superseded up to `revision` is gone.
-    pub(super) fn finished_record(&self, revision: i64) -> Finished {
-        let hashes = self.compactions.iter().filter(|one| one.scheduled.revision <= revision);
+    /// The record of what is carried out, once everything superseded up to `revision` is gone, with the hashes of
+    /// compactions up to `hashed`.
+    pub(super) fn finished_record(&self, revision: i64, hashed: i64) -> Finished {
+        let hashes = self.compactions.iter().filter(|one| one.scheduled.revision <= hashed);
         Finished {
             revision,
             hashes: hashes.filter_map(|one| one.hash.map(|hash| (one.scheduled.revision, hash))).collect(),
@@ -239,6 +240,6 @@ mod tests {
         assert_eq!(horizon.hash_owed().map(|owed| owed.revision), Some(5));
         horizon.record_hash(5, 7);
         assert_eq!(horizon.hash_owed().map(|owed| owed.revision), Some(6));
-        assert_eq!(horizon.finished_record(14), Finished { revision: 14, hashes: vec![(5, 7)] });
+        assert_eq!(horizon.finished_record(14, 14), Finished { revision: 14, hashes: vec![(5, 7)] });
     }
 }

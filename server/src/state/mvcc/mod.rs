@@ -5,7 +5,8 @@
 //! view       one look at a point of history              range, pieces   every option of a range, in pages; in pieces
 //! reader     what the API reads through                  answer          rows for what apply planned
 //! order      of rows that sort equal                     horizon         pins, and what may be removed
-//! compaction removes it, in small steps               change         what watchers are told
+//! compaction removes it, in small steps                  imaging        when the index is written to a file
+//! change     what watchers are told
 //! hash       HashKV and Hash                             index, value, revision    where everything stands
 //! ```
 //! Every read happens at a fixed point of history at or below the published revision, so writers never wait for readers
@@ -14,7 +15,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicI64, Ordering},
+    atomic::{AtomicI64, AtomicU64, Ordering},
 };
 
 use cairn_proto::ApiError;
@@ -29,6 +30,7 @@ mod compaction;
 mod compare;
 mod hash;
 mod horizon;
+mod imaging;
 pub mod index;
 mod order;
 mod pieces;
@@ -52,6 +54,8 @@ pub use compaction::{CompactionStep, Compactor};
 pub(super) use hash::HASHED_KEYS_MAX;
 pub use hash::KvHash;
 pub use horizon::Pin;
+pub use imaging::ImageOptions;
+pub(super) use imaging::{Found, StoreIs, find as find_image};
 pub use pieces::{Piece, RangePieces};
 pub use range::Rows;
 pub use reader::{Inline, Reader, WaitCompacted};
@@ -115,6 +119,10 @@ pub(super) struct Mvcc {
     compacted: AtomicI64,
     /// Pins below this no longer keep anything.
     expired_below: AtomicI64,
+    /// Bytes written to the store since it was opened, and of revisions read then.
+    bytes_written: AtomicU64,
+    /// Up to this main revision, the store may miss what the index has and compaction is about to remove.
+    doubtful_to: i64,
 }
 
 impl std::fmt::Debug for Mvcc {
@@ -130,6 +138,7 @@ impl Mvcc {
         revision: i64,
         scheduled: &[Scheduled],
         finished: &Finished,
+        (doubtful_to, bytes_read): (i64, u64),
     ) -> Self {
         let horizon = Horizon::new(revision, scheduled, finished);
         Self {
@@ -138,12 +147,22 @@ impl Mvcc {
             revision: AtomicI64::new(revision),
             compacted: AtomicI64::new(horizon.compacted),
             expired_below: AtomicI64::new(i64::MIN),
+            bytes_written: AtomicU64::new(bytes_read),
+            doubtful_to,
             horizon: Mutex::new(horizon),
         }
     }
 
     fn revision(&self) -> i64 {
         self.revision.load(Ordering::Acquire)
+    }
+
+    fn bytes_written(&self) -> u64 {
+        self.bytes_written.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn count_written(&self, bytes: usize) {
+        self.bytes_written.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     fn compacted(&self) -> i64 {

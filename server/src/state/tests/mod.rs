@@ -11,7 +11,7 @@ use prost::Message;
 use super::{
     Answer, Committed, CommittedData, Compactor, Membership, Reader, State, StateError, StateOptions,
     command::{Command, EntryBuilder, OpReply, Outcome, Reply, Request, RequestId, encode},
-    mvcc::{CompactionStep, OpRows, ReadError, Rows},
+    mvcc::{CompactionStep, ImageOptions, OpRows, ReadError, Rows},
 };
 use crate::store::{MemStore, Store, Table};
 
@@ -28,9 +28,14 @@ pub(super) struct Member {
     pub(super) store: Arc<dyn Store>,
     pub(super) state: State,
     compactor: Compactor,
+    image: ImageOptions,
     log: Vec<Committed>,
     requests: u64,
 }
+
+/// Images of the index whenever there is time for one.
+pub(super) const MANY_IMAGES: ImageOptions =
+    ImageOptions { enabled: true, revisions_min: 2, bytes_min: u64::MAX, interval_min: Duration::ZERO };
 
 impl Member {
     pub(super) fn new() -> Self {
@@ -38,12 +43,16 @@ impl Member {
     }
 
     pub(super) fn on(store: Arc<dyn Store>) -> Self {
-        let mut state = State::open(store.clone(), StateOptions::default()).unwrap();
+        Self::with(store, ImageOptions::default())
+    }
+
+    pub(super) fn with(store: Arc<dyn Store>, image: ImageOptions) -> Self {
+        let mut state = State::open(store.clone(), StateOptions { image, ..StateOptions::default() }).unwrap();
         if state.applied() == (0, 0) {
             let member = pb::Member { id: 7, peer_urls: vec!["http://a:2380".into()], ..Default::default() };
             state.bootstrap(&Membership { cluster_id: 9, members: vec![member] }, 1, 1).unwrap();
         }
-        Self { compactor: state.compactor(), store, state, log: Vec::new(), requests: 0 }
+        Self { compactor: state.compactor(), store, state, image, log: Vec::new(), requests: 0 }
     }
 
     pub(super) fn reader(&self) -> &Reader {
@@ -119,9 +128,13 @@ impl Member {
         self.compactor.step(now)
     }
 
+    pub(super) fn write_image(&mut self) -> bool {
+        self.compactor.write_image(Duration::ZERO).unwrap()
+    }
+
     /// Lets go of the store.
     pub(super) fn close(self) -> Closed {
-        Closed { log: self.log, requests: self.requests }
+        Closed { image: self.image, log: self.log, requests: self.requests }
     }
 
     /// Opens `store` anew and replays the log from where it stands.
@@ -132,13 +145,14 @@ impl Member {
 
 /// A member that is not running: its log.
 pub(super) struct Closed {
+    image: ImageOptions,
     log: Vec<Committed>,
     requests: u64,
 }
 
 impl Closed {
     pub(super) fn open(self, store: Arc<dyn Store>) -> Member {
-        let mut member = Member::on(store);
+        let mut member = Member::with(store, self.image);
         (member.log, member.requests) = (self.log, self.requests);
         let (applied, _) = member.state.applied();
         let rest: Vec<_> = member.log.iter().filter(|entry| entry.index > applied).cloned().collect();

@@ -13,6 +13,7 @@ pub(super) enum Step {
     Range(pb::RangeRequest),
     Compact { back: i64 },
     CompactionSteps(usize),
+    Image,
     HashKv { back: Option<i64> },
     Hold { back: i64 },
     Release(usize),
@@ -130,6 +131,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => range().prop_map(Step::Range),
         2 => (-2..25i64).prop_map(|back| Step::Compact { back }),
         2 => (1..8usize).prop_map(Step::CompactionSteps),
+        1 => Just(Step::Image),
         2 => option::of(-1..25i64).prop_map(|back| Step::HashKv { back }),
         1 => (0..10i64).prop_map(|back| Step::Hold { back }),
         1 => any::<usize>().prop_map(Step::Release),
@@ -184,8 +186,9 @@ fn everything() -> pb::RangeRequest {
 }
 
 impl Pair {
-    fn new(store: Arc<dyn Store>) -> Self {
-        Self { member: Member::on(store), model: Model::new(), held: Vec::new() }
+    fn new(store: Arc<dyn Store>, images: bool) -> Self {
+        let image = if images { MANY_IMAGES } else { ImageOptions { enabled: false, ..ImageOptions::default() } };
+        Self { member: Member::with(store, image), model: Model::new(), held: Vec::new() }
     }
 
     fn take(&mut self, step: Step) {
@@ -214,6 +217,7 @@ impl Pair {
                     self.member.compaction_step(Duration::ZERO).unwrap();
                 }
             }
+            Step::Image => drop(self.member.write_image()),
             Step::HashKv { back } => self.compare_hash(back.map_or(0, |back| self.model.revision() - back)),
             Step::Hold { back } => {
                 let revision = (self.model.revision() - back).max(1);
@@ -264,9 +268,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn keys_behave_as_the_model_over_compactions_and_crashes(steps in vec(step(), 1..70), seed: u64, flush_one_in in 1..12u32) {
+    fn keys_behave_as_the_model_over_compactions_and_crashes(steps in vec(step(), 1..70), seed: u64, flush_one_in in 1..12u32, images: bool) {
         let store = Arc::new(MemStore::with_flushes(seed, flush_one_in));
-        let mut pair = Pair::new(store.clone());
+        let mut pair = Pair::new(store.clone(), images);
         for step in steps {
             if matches!(step, Step::Crash) {
                 pair.held.clear();
@@ -278,8 +282,13 @@ proptest! {
         }
         pair.compare_everything();
         store.crash();
-        pair.member = pair.member.restart(store);
+        pair.member = pair.member.restart(store.clone());
         pair.compare_everything();
+        // Without a file: from the rows alone.
+        let path = std::path::Path::new("copy");
+        store.checkpoint(path).unwrap();
+        let scanned = Member::on(Arc::new(store.open_checkpoint(path).unwrap()));
+        prop_assert_eq!(pair.member.state.mvcc.index.read().dump(), scanned.state.mvcc.index.read().dump());
     }
 }
 
@@ -287,10 +296,10 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(6))]
 
     #[test]
-    fn keys_behave_as_the_model_on_disk(steps in vec(step(), 40..120)) {
+    fn keys_behave_as_the_model_on_disk(steps in vec(step(), 40..120), images: bool) {
         let dir = tempfile::tempdir().unwrap();
         let (path, options) = (dir.path().join("state"), RocksOptions::default());
-        let mut pair = Pair::new(Arc::new(RocksStore::create(&path, &options).unwrap()));
+        let mut pair = Pair::new(Arc::new(RocksStore::create(&path, &options).unwrap()), images);
         for step in steps {
             if matches!(step, Step::Crash) {
                 pair.held.clear();

@@ -255,6 +255,16 @@ impl History {
         older.chain(std::iter::once(self.newest_event()))
     }
 
+    /// Events behind `after`, or all, in order.
+    pub fn events_after(&self, after: Option<Revision>) -> impl Iterator<Item = Event> + '_ {
+        let skip = after.and_then(|after| Some(self.older()?.partition_point(|old| old.at() <= after))).unwrap_or(0);
+        let older = self
+            .older()
+            .into_iter()
+            .flat_map(move |older| (skip..older.len()).map(move |place| self.older_event(older, place)));
+        older.chain((after < Some(self.newest_at())).then(|| self.newest_event()))
+    }
+
     fn newest_event(&self) -> Event {
         let kind =
             if self.is_live() { Kind::Put { created: self.created, version: self.version() } } else { Kind::Tombstone };

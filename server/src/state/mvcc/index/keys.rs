@@ -172,6 +172,13 @@ impl KeyRun {
         }
         self.rest = rest;
     }
+
+    /// Gives unused memory back.
+    pub fn fit(&mut self) {
+        self.tighten();
+        self.rest.shrink_to_fit();
+        self.ends.shrink_to_fit();
+    }
 }
 
 /// How many bytes two strings begin with alike.
@@ -226,9 +233,10 @@ mod tests {
                 prop_assert_eq!(run.search(probe), model.binary_search(probe));
             }
             let at = split.index(model.len() + 1);
-            let right = run.split_off(at);
+            let mut right = run.split_off(at);
             prop_assert_eq!(keys(&run), &model[..at]);
             prop_assert_eq!(keys(&right), &model[at..]);
+            right.fit();
             run.append(right);
             prop_assert_eq!(keys(&run), &model[..]);
             for probe in &probes {

@@ -14,6 +14,7 @@
 //! ```text
 //! tree        key -> history, counted B+-tree                  births     births and deaths of keys, for counts in the past
 //! node, keys  its nodes, and the keys in them                  history    the revisions of one key, compaction's rule
+//! builder     a tree from keys in order                        image      the file that spares the next start a scan of all values
 //! ```
 
 use std::ops::ControlFlow;
@@ -23,7 +24,9 @@ use bytes::Bytes;
 use super::revision::Revision;
 
 mod births;
+mod builder;
 mod history;
+pub mod image;
 mod keys;
 mod node;
 mod tree;
@@ -418,6 +421,27 @@ impl Counting {
     /// Will count the keys of the range that live at `at`.
     pub fn new(from: Bytes, end: RangeEnd, at: Revision) -> Self {
         Self { from, end, at, progress: Progress::Start }
+    }
+}
+
+/// A key, its lease, and its events as revision, create revision and version, which are 0 for a tombstone.
+#[cfg(test)]
+pub(in crate::state) type Dumped = (Bytes, i64, Vec<(Revision, i64, i64)>);
+
+#[cfg(test)]
+impl Index {
+    /// Everything.
+    pub(in crate::state) fn dump(&self) -> Vec<Dumped> {
+        let mut all = Vec::new();
+        self.tree.walk(b"", false, &mut |key, history| {
+            let events = history.events().map(|event| match event.kind {
+                Kind::Put { created, version } => (event.at, created, version),
+                Kind::Tombstone => (event.at, 0, 0),
+            });
+            all.push((Bytes::copy_from_slice(key), history.lease(), events.collect()));
+            true
+        });
+        all
     }
 }
 

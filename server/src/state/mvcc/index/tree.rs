@@ -38,6 +38,11 @@ impl Tree {
         Self { weight: root.weight(), root, len: 0 }
     }
 
+    /// The tree of a root with `len` keys below.
+    pub fn of(root: Node, len: usize) -> Self {
+        Self { weight: root.weight(), root, len }
+    }
+
     pub fn get(&self, key: &[u8]) -> Option<&History> {
         let mut node = &self.root;
         loop {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
+use crate::state::mvcc::index::builder::Builder;
 use crate::state::mvcc::index::history::{Event, Kind};
 
 type Model = BTreeMap<Vec<u8>, Vec<(i64, bool)>>;
@@ -166,6 +167,13 @@ proptest! {
         }
         compare(&tree, &model, compacted, main, &probes);
 
+        // The same keys, built at once.
+        let mut builder = Builder::default();
+        tree.walk(b"", false, &mut |key, history| builder.push(key, history.clone()));
+        let again = History::new(Event { at: Revision::new(1, 0), kind: Kind::Tombstone }, 0);
+        prop_assert!(model.is_empty() || !builder.push(b"", again));
+        let mut tree = builder.finish();
+        compare(&tree, &model, compacted, main, &probes);
         for number in 0..300 {
             main += 1;
             write(&mut tree, &mut model, &name(number * 13, digits), main, number % 3 != 0);
@@ -192,7 +200,12 @@ fn keys_larger_than_a_node_are_kept_apart() {
     for number in 0..60 {
         write(&mut tree, &mut model, &name(number), number + 2, true);
     }
-    compare(&tree, &model, 62, 62, &[(name(3), name(44)), (b"b".to_vec(), b"c".to_vec())]);
+    let mut builder = Builder::default();
+    tree.walk(b"", false, &mut |key, history| builder.push(key, history.clone()));
+    let built = builder.finish();
+    for tree in [&tree, &built] {
+        compare(tree, &model, 62, 62, &[(name(3), name(44)), (b"b".to_vec(), b"c".to_vec())]);
+    }
     for number in 0..60 {
         write(&mut tree, &mut model, &name(number), number + 100, false);
     }
