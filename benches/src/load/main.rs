@@ -7,6 +7,7 @@
 //! lease        the lease calls of a client
 //! watchers     watchers, and what they got and when
 //! run          closed loop (each client waits for its answer) and open loop (requests leave on schedule, late or not)
+//! keyspace     what many keys cost: memory, disk, lists, a restart
 //! report       throughput, latency percentiles, the server's CPU time per operation
 //! compare      all of it on a genuine etcd and on Cairn, as a table
 //! ```
@@ -14,6 +15,7 @@
 
 mod compare;
 mod connection;
+mod keyspace;
 mod lease;
 mod options;
 mod report;
@@ -32,6 +34,9 @@ fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
     if let options::Work::Compare(plan) = &options.work {
         return runtime.block_on(compare::compare(&options, plan));
+    }
+    if let options::Work::Keyspace(settings) = &options.work {
+        return runtime.block_on(keyspace::run(&options, settings));
     }
     let report = runtime.block_on(run::run(&options))?;
     if options.json {

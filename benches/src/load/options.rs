@@ -4,6 +4,8 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::keyspace::Keyspace;
+
 /// Load for any etcd endpoint, with honest latencies.
 #[derive(Parser, Clone)]
 #[command(name = "cairn-load", version)]
@@ -153,6 +155,8 @@ pub enum Work {
     },
     /// All of these on a genuine etcd and on Cairn, which it starts itself; prints a table
     Compare(Compare),
+    /// Writes the key space once and measures memory, disk, pages, the whole list, and a restart after kill -9
+    Keyspace(Keyspace),
 }
 
 /// Who watches what.

@@ -151,6 +151,9 @@ fn in_ms(percentiles: &Percentiles) -> String {
 pub struct CpuTime(Option<u64>);
 
 impl CpuTime {
+    /// Of a process at its start.
+    pub const NONE: Self = Self(Some(0));
+
     /// Of these processes; of none, nothing is reported.
     pub fn of(pids: &[u32]) -> Result<Self> {
         if pids.is_empty() {

@@ -226,9 +226,7 @@ impl SincePause {
                 }
                 Some(if pause { pace.pause } else { Duration::ZERO })
             }
-            CompactionStep::Imaged => {
-                Some((took * IMAGE_PAUSE_FACTOR).min(IMAGE_PAUSE_MAX))
-            }
+            CompactionStep::Imaged => Some((took * IMAGE_PAUSE_FACTOR).min(IMAGE_PAUSE_MAX)),
             CompactionStep::Held { .. } => Some(HELD_PAUSE),
             CompactionStep::Idle => None,
         }
