@@ -5,6 +5,7 @@
 //! view       one look at a point of history              range, pieces   every option of a range, in pages; in pieces
 //! reader     what the API reads through                  answer          rows for what apply planned
 //! order      of rows that sort equal                     horizon         pins, and what may be removed
+//! many       values at once, in the order of history
 //! compaction removes it, in small steps                  imaging        when the index is written to a file
 //! change     what watchers are told
 //! hash       HashKV and Hash                             index, value, revision    where everything stands
@@ -32,6 +33,7 @@ mod hash;
 mod horizon;
 mod imaging;
 pub mod index;
+mod many;
 mod order;
 mod pieces;
 mod range;

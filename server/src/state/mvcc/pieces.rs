@@ -5,7 +5,7 @@
 //! so on, each chunk is sorted for itself as a range with that limit would be, and the next chunk begins behind the key
 //! that came out last. So a row may come twice or not at all.
 
-use std::ops::ControlFlow;
+use std::{collections::VecDeque, ops::ControlFlow};
 
 use bytes::{Bytes, BytesMut};
 use cairn_proto::etcdserverpb::RangeRequest;
@@ -18,8 +18,11 @@ use super::{
     view::{Unread, View},
 };
 
-/// Values read at a time for a piece, so that large ones do not make it much larger than asked for.
-const PIECE_READS: usize = 16;
+/// Bytes of values read ahead of the pieces, about: the more, the better can the store be read in its own order.
+const AHEAD_BYTES: usize = 24 << 20;
+/// Values read ahead at first, when nothing is known of their size; and at most.
+const AHEAD_ROWS_FIRST: usize = 16;
+const AHEAD_ROWS_MAX: usize = 1 << 16;
 /// Rows of the first chunk of a stream that is sorted chunk by chunk.
 const FIRST_CHUNK: usize = 10;
 
@@ -30,8 +33,12 @@ pub struct RangePieces {
     end: RangeEnd,
     at: Revision,
     from: Bytes,
-    /// Rows that may still come.
+    /// Rows that may still be looked for.
     left: usize,
+    /// Rows found that were in no piece yet.
+    ahead: VecDeque<Bytes>,
+    /// Rows to look for at once next time.
+    ahead_rows: usize,
     taken: u64,
     /// Keys in the whole range.
     count: u64,
@@ -64,6 +71,8 @@ impl RangePieces {
             at,
             from: request.key.clone(),
             left,
+            ahead: VecDeque::new(),
+            ahead_rows: AHEAD_ROWS_FIRST,
             taken: 0,
             count,
             chunks,
@@ -89,7 +98,7 @@ impl RangePieces {
                 !self.request.count_only && self.count > self.taken
             }
         };
-        if self.left == 0 {
+        if self.left == 0 && self.ahead.is_empty() {
             self.done = true;
             piece.last = Some((self.count as i64, more));
         }
@@ -103,46 +112,62 @@ impl RangePieces {
 
     fn natural(&mut self, view: &View<'_>, bytes_max: usize, piece: &mut Piece) -> Result<(), Unread> {
         let mut bytes = 0;
-        while self.left > 0 && bytes < bytes_max {
-            let mut scan = self.scan(view);
-            let mut bare = BareRows::default();
-            let mut page = Vec::new();
-            let (keys_only, left) = (self.request.keys_only, self.left);
-            let mut taken = 0;
+        while bytes < bytes_max {
+            match self.ahead.pop_front() {
+                Some(row) => {
+                    bytes += row.len();
+                    self.taken += 1;
+                    piece.kvs.push(row);
+                }
+                None if self.left == 0 => break,
+                None => self.look_ahead(view)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds the next rows.
+    fn look_ahead(&mut self, view: &View<'_>) -> Result<(), Unread> {
+        let wanted = self.left.min(self.ahead_rows);
+        let mut scan = self.scan(view);
+        let (mut bare, mut revisions, mut keys) = (BareRows::default(), Vec::new(), 0);
+        let keys_only = self.request.keys_only;
+        let mut behind = None;
+        let finished = loop {
             let on = scan.page(&mut |key, meta| {
+                if keys == wanted {
+                    behind = Some(Bytes::copy_from_slice(key));
+                    return ControlFlow::Break(());
+                }
                 if keys_only {
                     bare.push(key, meta);
                 } else {
-                    page.push(meta.modified);
+                    revisions.push(meta.modified);
                 }
-                taken += 1;
-                if taken == left { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                keys += 1;
+                ControlFlow::Continue(())
             })?;
-            let next = scan.from;
-            let before = piece.kvs.len();
-            bare.drain_into(&mut piece.kvs);
-            bytes += size(&piece.kvs[before..]);
-            let mut read = 0;
-            for few in page.chunks(PIECE_READS) {
-                let before = piece.kvs.len();
-                view.values(few, &mut piece.kvs)?;
-                read += few.len();
-                bytes += size(&piece.kvs[before..]);
-                if bytes >= bytes_max {
-                    break;
-                }
+            if behind.is_some() || !on {
+                break behind.is_none();
             }
-            if read < page.len() {
-                // The piece is full within the page: go on behind its last row.
-                self.from = behind_last(self.at, &piece.kvs)?;
-                self.left -= read;
-                self.taken += read as u64;
-                break;
-            }
-            self.from = next;
-            self.left = if on { self.left - taken } else { 0 };
-            self.taken += taken as u64;
+        };
+        let mut rows = Vec::new();
+        if keys_only {
+            bare.drain_into(&mut rows);
+        } else if !view.values_within(&revisions, 2 * AHEAD_BYTES, &mut rows)? && wanted > AHEAD_ROWS_FIRST {
+            // They became larger all of a sudden: fewer then.
+            self.ahead_rows = (wanted / 8).max(AHEAD_ROWS_FIRST);
+            return Ok(());
+        } else if rows.len() < revisions.len() {
+            view.values(&revisions, &mut rows)?;
         }
+        let each = size(&rows) / rows.len().max(1) + 1;
+        self.ahead_rows = (AHEAD_BYTES / each).clamp(AHEAD_ROWS_FIRST, AHEAD_ROWS_MAX.min(4 * self.ahead_rows));
+        self.left = if finished { 0 } else { self.left - keys };
+        if let Some(behind) = behind {
+            self.from = behind;
+        }
+        self.ahead = rows.into();
         Ok(())
     }
 

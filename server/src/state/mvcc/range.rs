@@ -28,6 +28,8 @@ use super::{
     view::{INLINE_ROWS_MAX, PAGE_KEYS, Unread, View},
 };
 
+/// Values read at once for an answer that holds them all anyway: the more, the better can the store be read in its own order.
+const READ_AT_ONCE_MAX: usize = 1 << 20;
 /// Rows up to which equal ones come in the very order of [`order`].
 const EXACT_ROWS_MAX: usize = 1 << 16;
 /// The same for the bytes of values, if they decide.
@@ -192,7 +194,6 @@ fn natural(scan: &mut Scan<'_>, limit: usize, count: u64) -> Result<Rows, Unread
     let mut page = Vec::with_capacity(if keys_only { 0 } else { expected.min(PAGE_KEYS) });
     let mut bare = BareRows::default();
     loop {
-        page.clear();
         let on = scan.page(&mut |key, meta| {
             if taken == limit {
                 rows.more = true;
@@ -208,8 +209,9 @@ fn natural(scan: &mut Scan<'_>, limit: usize, count: u64) -> Result<Rows, Unread
         })?;
         if keys_only {
             bare.drain_into(&mut rows.kvs);
-        } else {
+        } else if !on || page.len() >= READ_AT_ONCE_MAX {
             scan.view.values(&page, &mut rows.kvs)?;
+            page.clear();
         }
         if !on {
             break;
@@ -340,7 +342,7 @@ pub(super) fn sorted(scan: &mut Scan<'_>, limit: usize, sort: Sort) -> Result<Ro
         bare.drain_into(&mut rows.kvs);
     } else {
         let revisions: Vec<_> = best.iter().map(|candidate| candidate.meta.modified).collect();
-        for page in revisions.chunks(PAGE_KEYS) {
+        for page in revisions.chunks(READ_AT_ONCE_MAX) {
             scan.view.values(page, &mut rows.kvs)?;
         }
     }

@@ -11,6 +11,7 @@ use super::{
     Mvcc, ReadError,
     horizon::Pin,
     index::{Counting, KeyMeta, RangeEnd, Visited},
+    many,
     revision::Revision,
     write::Open,
 };
@@ -177,12 +178,7 @@ impl<'a> View<'a> {
     pub(super) fn values(&self, revisions: &[Revision], out: &mut Vec<Bytes>) -> Result<(), Unread> {
         match &self.source {
             Source::Pinned { pages_left: None, .. } if revisions.len() > 1 => {
-                let keys: Vec<_> = revisions.iter().map(|at| at.put_key()).collect();
-                let keys: Vec<_> = keys.iter().map(|key| &key[..]).collect();
-                let values = self.mvcc.store.multi_get(Table::Rev, &keys)?;
-                for (value, at) in values.into_iter().zip(revisions) {
-                    out.push(value.ok_or_else(|| self.missing(*at))?);
-                }
+                self.values_within(revisions, usize::MAX, out)?;
             }
             Source::Pinned { pages_left: Some(_), .. } if revisions.len() > INLINE_ROWS_MAX => {
                 return Err(Unread::NotNow);
@@ -194,6 +190,25 @@ impl<'a> View<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Appends the stored values of puts that were visible here, if they are not larger than about `bytes_max` together; `false` if they are. May wait for the
+    /// disk.
+    pub(super) fn values_within(
+        &self,
+        revisions: &[Revision],
+        bytes_max: usize,
+        out: &mut Vec<Bytes>,
+    ) -> Result<bool, Unread> {
+        let begin = out.len();
+        match many::read(self.mvcc.store.as_ref(), revisions, bytes_max, out) {
+            Ok(()) => return Ok(true),
+            Err(many::Unread::TooLarge) => {}
+            Err(many::Unread::Missing(at)) => return Err(self.missing(at)),
+            Err(many::Unread::Failed(error)) => return Err(error.into()),
+        }
+        out.truncate(begin);
+        Ok(false)
     }
 
     /// The index knew a revision that the store does not have: it was compacted in between, or the store is damaged.

@@ -1,0 +1,213 @@
+//! Many values at once.
+//!
+//! The store has values in the order in which they were written, a list wants them in the order of keys. So they are looked for in the order of history
+//! and put where they belong; and where most of a stretch of history is wanted, as of a list that was loaded in order or of the list of everything, it is
+//! read through, which costs a fraction of looking each value up.
+
+use std::{cmp::Ordering, ops::ControlFlow};
+
+use bytes::{Bytes, BytesMut};
+
+use super::revision::Revision;
+use crate::store::{Store, StoreError, Table};
+
+/// Values for which it is decided together how they are read.
+const GROUP: usize = 64;
+/// A group is read through if the history it lies in has at most so many revisions for each value.
+const REVISIONS_EACH_MAX: i64 = 8;
+/// Values looked up in one call.
+const LOOKUPS: usize = 64;
+/// Values that are read through are copied into pieces of this size.
+const ARENA_BYTES: usize = 64 << 10;
+
+/// Why values were not read.
+#[derive(Debug)]
+pub(super) enum Unread {
+    /// The store does not have this one.
+    Missing(Revision),
+    /// Together they are larger than allowed.
+    TooLarge,
+    /// The store failed.
+    Failed(StoreError),
+}
+
+impl From<StoreError> for Unread {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Appends the values of `revisions` in their order, of about `bytes_max` bytes at most. What is appended in case of an error has no meaning.
+pub(super) fn read(
+    store: &dyn Store,
+    revisions: &[Revision],
+    bytes_max: usize,
+    out: &mut Vec<Bytes>,
+) -> Result<(), Unread> {
+    let begin = out.len();
+    out.resize(begin + revisions.len(), Bytes::new());
+    let mut order: Vec<_> = (0..).zip(revisions).map(|(place, at)| (*at, place)).collect();
+    if !order.is_sorted() {
+        order.sort_unstable();
+    }
+    Reading { store, out: &mut out[begin..], bytes_left: bytes_max }.ordered(&order)
+}
+
+/// A revision, and where its value belongs.
+type Wanted = (Revision, u32);
+
+/// Whether a group is worth reading through.
+fn is_dense(group: &[Wanted]) -> bool {
+    match group {
+        [(first, _), .., (last, _)] => {
+            group.len() == GROUP && last.main - first.main <= REVISIONS_EACH_MAX * GROUP as i64
+        }
+        _ => false,
+    }
+}
+
+struct Reading<'a> {
+    store: &'a dyn Store,
+    out: &'a mut [Bytes],
+    bytes_left: usize,
+}
+
+impl Reading<'_> {
+    /// Reads what is wanted, in the order of history.
+    fn ordered(&mut self, mut wanted: &[Wanted]) -> Result<(), Unread> {
+        while !wanted.is_empty() {
+            let mut len = wanted.len().min(GROUP);
+            let dense = is_dense(&wanted[..len]);
+            while len < wanted.len() {
+                let next = &wanted[len..wanted.len().min(len + GROUP)];
+                // What lies between two groups is read through too.
+                let near = next[0].0.main - wanted[len - 1].0.main <= REVISIONS_EACH_MAX * GROUP as i64;
+                if (is_dense(next) && near) != dense {
+                    break;
+                }
+                len += next.len();
+            }
+            let (stretch, rest) = wanted.split_at(len);
+            if dense {
+                self.read_through(stretch)?;
+            } else {
+                self.look_up(stretch)?;
+            }
+            wanted = rest;
+        }
+        Ok(())
+    }
+
+    fn look_up(&mut self, wanted: &[Wanted]) -> Result<(), Unread> {
+        for some in wanted.chunks(LOOKUPS) {
+            let keys: Vec<_> = some.iter().map(|(at, _)| at.put_key()).collect();
+            let keys: Vec<_> = keys.iter().map(|key| &key[..]).collect();
+            for (value, (at, place)) in self.store.multi_get(Table::Rev, &keys)?.into_iter().zip(some) {
+                let value = value.ok_or(Unread::Missing(*at))?;
+                self.bytes_left = self.bytes_left.checked_sub(value.len()).ok_or(Unread::TooLarge)?;
+                self.out[*place as usize] = value;
+            }
+        }
+        Ok(())
+    }
+
+    fn read_through(&mut self, wanted: &[Wanted]) -> Result<(), Unread> {
+        let Some((first, _)) = wanted.first() else { return Ok(()) };
+        let Self { store, out, bytes_left } = self;
+        let (mut wanted, mut next_key) = (wanted.iter(), first.put_key());
+        let mut next = wanted.next();
+        let mut too_large = false;
+        let mut arena = BytesMut::new();
+        store.scan(Table::Rev, &first.put_key(), None, &mut |key, value| {
+            match key.cmp(&next_key[..]) {
+                Ordering::Less => return ControlFlow::Continue(()),
+                Ordering::Greater => return ControlFlow::Break(()),
+                Ordering::Equal => {}
+            }
+            let Some(left) = bytes_left.checked_sub(value.len()) else {
+                too_large = true;
+                return ControlFlow::Break(());
+            };
+            *bytes_left = left;
+            if arena.capacity() - arena.len() < value.len() {
+                arena.reserve(value.len().max(ARENA_BYTES));
+            }
+            arena.extend_from_slice(value);
+            let value = arena.split().freeze();
+            while let Some((at, place)) = next
+                && at.put_key() == next_key
+            {
+                out[*place as usize] = value.clone();
+                next = wanted.next();
+            }
+            match next {
+                Some((at, _)) => {
+                    next_key = at.put_key();
+                    ControlFlow::Continue(())
+                }
+                None => ControlFlow::Break(()),
+            }
+        })?;
+        if too_large {
+            return Err(Unread::TooLarge);
+        }
+        next.map_or(Ok(()), |(at, _)| Err(Unread::Missing(*at)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+    use crate::store::{Batch, MemStore};
+
+    proptest! {
+        #[test]
+        fn values_come_in_the_order_asked_for(
+            rows in vec((1..40i64, any::<bool>()), 1..600), wanted in vec(any::<prop::sample::Index>(), 0..700),
+            sorted: bool, missing in prop::option::weighted(0.2, any::<prop::sample::Index>()),
+        ) {
+            let store = MemStore::new();
+            let (mut batch, mut puts, mut main) = (Batch::default(), Vec::new(), 0);
+            for (gap, dense) in rows {
+                main += if dense { 1 } else { gap };
+                let at = Revision::new(main, 0);
+                batch.put(Table::Rev, at.key(false), Bytes::from(main.to_string()));
+                batch.put(Table::Rev, Revision::new(main, 1).key(true), "tombstone");
+                puts.push(at);
+            }
+            store.write(&batch).unwrap();
+            let mut wanted: Vec<_> = wanted.into_iter().map(|which| *which.get(&puts)).collect();
+            if sorted {
+                wanted = puts;
+            }
+            let mut out = vec![Bytes::from_static(b"before")];
+            let mut gone = None;
+            if let Some(missing) = missing
+                && !wanted.is_empty()
+            {
+                let at = *missing.get(&wanted);
+                let mut batch = Batch::default();
+                batch.delete(Table::Rev, at.key(false));
+                store.write(&batch).unwrap();
+                gone = Some(at);
+            }
+            let all: usize = wanted.iter().map(|at| at.main.to_string().len()).sum();
+            match (read(&store, &wanted, all, &mut out), gone) {
+                (Ok(()), None) => {
+                    let values: Vec<_> = wanted.iter().map(|at| Bytes::from(at.main.to_string())).collect();
+                    prop_assert_eq!(&out[1..], &values[..]);
+                }
+                (Err(Unread::Missing(at)), Some(gone)) => prop_assert_eq!(at, gone),
+                (read, gone) => prop_assert!(false, "{:?}, gone {:?}", read, gone),
+            }
+            // A value asked for again is counted once only where history is read through.
+            let few = wanted.iter().map(|at| at.main).collect::<std::collections::BTreeSet<_>>();
+            let few: usize = few.iter().map(|main| main.to_string().len()).sum();
+            if gone.is_none() && few > 0 {
+                prop_assert!(matches!(read(&store, &wanted, few - 1, &mut Vec::new()), Err(Unread::TooLarge)));
+            }
+        }
+    }
+}
