@@ -455,3 +455,13 @@ impl Member {
         self.state.apply(&[entry]).unwrap();
     }
 }
+
+#[test]
+fn a_hash_of_any_number_of_revisions_comes_to_its_end() {
+    let mut member = Member::new();
+    for revision in 2..=600 {
+        assert_eq!(member.put("k", "v"), revision);
+        let hash = member.reader().hash_kv(0).unwrap();
+        assert_eq!(hash.hash_revision, revision);
+    }
+}
