@@ -221,7 +221,7 @@ impl Bench<'_> {
     async fn restart(&self, command: &str) -> Result<()> {
         let killed = Command::new("kill").args(["-9", &self.pid.to_string()]).status()?;
         ensure!(killed.success(), "process {} could not be killed", self.pid);
-        while Path::new(&format!("/proc/{}/fd/0", self.pid)).symlink_metadata().is_ok() {
+        while !has_ended(self.pid) {
             tokio::time::sleep(RESTART_PAUSE).await;
         }
         let began = Instant::now();
@@ -230,6 +230,7 @@ impl Bench<'_> {
         let request = RangeRequest { limit: 1, ..self.list(1, 0)? };
         let seconds = loop {
             ensure!(began.elapsed() < RESTART_MAX, "no answer from the restarted server");
+            ensure!(server.try_wait()?.is_none(), "the restarted server ended");
             if let Ok(mut client) = self.client(0).await
                 && client.range(request.clone()).await.is_ok()
             {
@@ -243,13 +244,18 @@ impl Bench<'_> {
             format!("{seconds:.2} s to the first linearizable read, {cpu:.2} s CPU, process {}", server.id()),
         );
         // The new server is left running; whoever started this may stop it by that id.
-        let _ = server.try_wait();
         Ok(())
     }
 }
 
 fn say(what: &str, how_much: impl fmt::Display) {
     println!("{what:<34} {how_much}");
+}
+
+/// Whether a process is gone, or only its parent does not know yet.
+fn has_ended(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('Z'))
 }
 
 /// A number near the golden section of `space` that shares no factor with it.

@@ -29,6 +29,8 @@ const JOBS_MAX: usize = 32;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long to wait before a compaction that was held up is tried again.
 const HELD_PAUSE: Duration = Duration::from_millis(20);
+/// How often is looked whether an index image is due.
+const IMAGE_LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Writing the index image rests so many times as long as it works.
 const IMAGE_PAUSE_FACTOR: u32 = 3;
 /// The longest of these rests.
@@ -254,8 +256,7 @@ fn compact(compacting: Compacting, stop: &Receiver<Stop>) -> Result<(), NodeErro
                     Ok(()) => continue,
                     Err(_) => None,
                 },
-                // An image may have become due.
-                default(LOOK_EVERY) => continue,
+                default(IMAGE_LOOK_EVERY) => continue,
             }
         };
         if stopped.is_some_and(|Stop { image }| image) {
