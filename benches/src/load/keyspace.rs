@@ -221,7 +221,8 @@ impl Bench<'_> {
     async fn restart(&self, command: &str) -> Result<()> {
         let killed = Command::new("kill").args(["-9", &self.pid.to_string()]).status()?;
         ensure!(killed.success(), "process {} could not be killed", self.pid);
-        while !has_ended(self.pid) {
+        // Its threads may go on closing sockets when it already counts as ended.
+        while self.connector.connect(0).await.is_ok() {
             tokio::time::sleep(RESTART_PAUSE).await;
         }
         let began = Instant::now();
@@ -250,12 +251,6 @@ impl Bench<'_> {
 
 fn say(what: &str, how_much: impl fmt::Display) {
     println!("{what:<34} {how_much}");
-}
-
-/// Whether a process is gone, or only its parent does not know yet.
-fn has_ended(pid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('Z'))
 }
 
 /// A number near the golden section of `space` that shares no factor with it.
