@@ -5,6 +5,7 @@
 //! differential  random requests against a genuine etcd and Cairn: every answer equal
 //! cluster       several members: killed, stopped, restarted, added, removed under load; nothing acknowledged lost
 //! crash         kill -9 under load: nothing acknowledged lost, nothing applied twice, the revision never back
+//! watch         watchers under compactions and kill -9: the nine guarantees, against everything that happened
 //! ```
 //! Everything is seeded and bounded. A failure prints the seed and the command that repeats it.
 
@@ -12,3 +13,4 @@ pub mod cluster;
 pub mod crash;
 pub mod differential;
 pub mod process;
+pub mod watch;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use cairn_jepsen::{cluster, crash, differential, process};
+use cairn_jepsen::{cluster, crash, differential, process, watch};
 use clap::{Parser, Subcommand};
 
 /// Tries to break Cairn. Every run is seeded and bounded.
@@ -33,6 +33,21 @@ enum Run {
         /// Requests in each
         #[arg(long, default_value_t = 100)]
         steps: usize,
+    },
+    /// Watches under writes, compactions and kills, and checks everything that watchers are told
+    Watch {
+        /// Seed of everything that is chosen
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// How long
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// Concurrent writers
+        #[arg(long, default_value_t = 4)]
+        writers: usize,
+        /// Concurrent watchers
+        #[arg(long, default_value_t = 16)]
+        watchers: usize,
     },
     /// Kills the server at random moments under load and checks what it kept
     Crash {
@@ -80,6 +95,11 @@ async fn main() -> Result<()> {
                 bail!("{failure}");
             }
             println!("{sequences} sequences of {steps} requests from seed {seed}: every answer equal");
+        }
+        Run::Watch { seed, seconds, writers, watchers } => {
+            let time = std::time::Duration::from_secs(seconds);
+            let summary = watch::run(&watch::Plan { cairn, seed, time, writers, watchers }).await?;
+            println!("{summary:?}");
         }
         Run::Crash { seed, rounds, clients, cut_to_synced } => {
             let summary = crash::run(&crash::Plan { cairn, seed, rounds, clients, cut_to_synced }).await?;

@@ -1,7 +1,7 @@
 //! Short runs of the harness against real processes.
 
 use anyhow::{Result, ensure};
-use cairn_jepsen::{cluster, cluster::Fault, crash, differential, process};
+use cairn_jepsen::{cluster, cluster::Fault, crash, differential, process, watch};
 
 #[tokio::test]
 async fn random_requests_get_the_answers_of_a_genuine_etcd() -> Result<()> {
@@ -57,5 +57,16 @@ async fn three_members_lose_nothing_when_some_or_all_of_them_die() -> Result<()>
     let summary = cluster::run(&plan).await?;
     println!("{summary}");
     ensure!(summary.faults == rounds, "the run ended early: {summary}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn watchers_are_told_everything_once_and_in_order_whatever_happens() -> Result<()> {
+    let time = std::time::Duration::from_secs(25);
+    let plan = watch::Plan { cairn: process::cairn_binary()?, seed: 7, time, writers: 4, watchers: 16 };
+    let summary = watch::run(&plan).await?;
+    println!("{summary:?}");
+    ensure!(summary.kills > 2 && summary.compactions > 5 && summary.events > 1000, "the run was idle: {summary:?}");
+    ensure!(summary.bookmarks > 10 && summary.compacted > 0, "something did not come up: {summary:?}");
     Ok(())
 }
