@@ -18,7 +18,7 @@ impl Client {
     /// Grants a lease of `ttl` seconds. The server raises a time that is too short; the answer tells the real one.
     ///
     /// An `id` of 0 lets the server choose one. An id in use is refused
-    /// ([`LeaseExist`](cairn_proto::ApiError::LeaseExist)).
+    /// ([`LeaseExists`](cairn_proto::ApiError::LeaseExists)).
     pub async fn lease_grant(&self, ttl: i64, id: i64) -> Result<pb::LeaseGrantResponse, Error> {
         self.call(pb::LeaseGrantRequest { ttl, id }).await
     }

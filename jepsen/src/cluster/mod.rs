@@ -5,7 +5,7 @@
 //! (compare and put). So a write whose outcome is unknown can take effect later, but never over a newer one. Checked:
 //! * no acknowledged write is lost, none is applied twice, and nobody else's appears ([`client`]);
 //! * while no majority runs, nothing is acknowledged, and calls that ask for a leader are told that there is none;
-//! * every member serves the same in the end: same revision, same HashKV ([`members`]);
+//! * every member serves the same in the end: same revision, same HashKV (`members`);
 //! * the revision that a client is told never goes back.
 
 mod client;

@@ -6,7 +6,7 @@
 //! A **keep-alive** changes nothing but the leader's clock ([`crate::lease`]). It first waits for a read index that was asked for after it came, which all
 //! keep-alives that wait share; who cannot get one does not lead, whatever it believes. A lease that has run out is answered when its revoke was applied.
 //!
-//! Everything about time is the leader's to answer. A member that follows sees that in [`Lease::at_leader`]: there is the one place where
+//! Everything about time is the leader's to answer. A member that follows sees that in `Lease::at_leader`: there is the one place where
 //! a request is to be handed to the leader.
 
 use std::{sync::Arc, time::Duration};

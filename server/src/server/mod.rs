@@ -35,7 +35,10 @@ use std::{
 
 use bytes::Bytes;
 use prometheus_client::registry::Registry;
-use tokio::sync::{oneshot, watch};
+use tokio::{
+    runtime,
+    sync::{oneshot, watch},
+};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
@@ -62,6 +65,8 @@ use crate::{
     state::command::Request,
 };
 
+/// How long a server that is dropped waits for its threads.
+const DROP_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How long open calls may go on after a shutdown began.
 const CALLS_END_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often is looked whether they have ended.
@@ -237,7 +242,7 @@ impl Builder {
             let acceptor = Acceptor::for_listener(&listener.listen, tls.as_ref(), AcceptLimits::default());
             threads.last().spawn(listener::accept(listener, acceptor, gate.clone(), threads.clone()));
         }
-        Ok(Server { config, addrs, services, node, peers, gate, threads, stopping, peers_stopping })
+        Ok(Server { config, addrs, services, node, peers, gate, threads, stopping, peers_stopping, ending: false })
     }
 }
 
@@ -252,6 +257,8 @@ pub struct Server {
     threads: Arc<Threads>,
     stopping: CancellationToken,
     peers_stopping: CancellationToken,
+    /// Somebody waits, or has waited, for the end.
+    ending: bool,
 }
 
 impl fmt::Debug for Server {
@@ -301,7 +308,8 @@ impl Server {
     }
 
     /// Stops: no new connections, open calls get some time to end, then everything is closed in order.
-    pub async fn shutdown(self) {
+    pub async fn shutdown(mut self) {
+        self.ending = true;
         self.stopping.cancel();
         let deadline = Instant::now() + CALLS_END_TIMEOUT;
         let threads = self.threads.clone();
@@ -321,11 +329,34 @@ impl Server {
     }
 }
 
+/// Stops the server without waiting for open calls, and blocks until its threads have ended: RocksDB must not be at work when the process ends and what it
+/// stands on is destroyed. In asynchronous code [`Server::shutdown`] is the better way.
 impl Drop for Server {
     fn drop(&mut self) {
         self.stopping.cancel();
         self.peers_stopping.cancel();
         self.peers.stop();
+        if self.ending {
+            return;
+        }
+        let (node, threads) = (self.node.clone(), self.threads.clone());
+        let (ended, end) = std::sync::mpsc::channel::<()>();
+        let stop = move || {
+            // Dropped at the end, which is the sign.
+            let _ended = ended;
+            match runtime::Builder::new_current_thread().build() {
+                Ok(runtime) => runtime.block_on(async {
+                    node.shutdown().await;
+                    threads.stop().await;
+                }),
+                Err(error) => tracing::warn!(%error, "cannot wait for the end of the server"),
+            }
+        };
+        if thread::Builder::new().name("cairn-drop".into()).spawn(stop).is_ok()
+            && end.recv_timeout(DROP_WAIT_MAX) == Err(std::sync::mpsc::RecvTimeoutError::Timeout)
+        {
+            tracing::warn!("the server's threads do not end; going on without them");
+        }
     }
 }
 

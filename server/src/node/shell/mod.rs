@@ -10,7 +10,7 @@
 //! ```
 //!
 //! The replica task may run on a runtime that also serves requests: a request then costs no wake-up of another thread.
-//! It does not wait for the disk, with one exception ([`lone`]); long work comes in pieces between which other tasks get
+//! It does not wait for the disk, with one exception (`lone`); long work comes in pieces between which other tasks get
 //! their turn.
 //!
 //! # Directory
