@@ -3,7 +3,7 @@
 //!
 //! Each client owns a few keys and writes rising numbers to them, only where the key still has the revision that it knows
 //! (compare and put). So a write whose outcome is unknown can take effect later, but never over a newer one. Checked:
-//! * no acknowledged write is lost, none is applied twice, and nobody else's appears ([`client`]);
+//! * no acknowledged write is lost, none is applied twice, and nobody else's appears (`client`);
 //! * while no majority runs, nothing is acknowledged, and calls that ask for a leader are told that there is none;
 //! * every member serves the same in the end: same revision, same HashKV (`members`);
 //! * the revision that a client is told never goes back.
