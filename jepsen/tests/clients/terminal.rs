@@ -20,6 +20,7 @@ pub struct Terminal {
     lines: Receiver<String>,
     complaints: Receiver<String>,
     what: String,
+    interrupted: bool,
 }
 
 impl Terminal {
@@ -31,7 +32,7 @@ impl Terminal {
         // Bounded by what the program writes: the sessions are short.
         let lines = lines_of(child.stdout.take().context("no output")?);
         let complaints = lines_of(child.stderr.take().context("no error output")?);
-        Ok(Self { child, lines, complaints, what })
+        Ok(Self { child, lines, complaints, what, interrupted: false })
     }
 
     /// Types a line.
@@ -63,12 +64,14 @@ impl Terminal {
     /// Interrupts it as a `Ctrl-C` does.
     pub fn interrupt(&mut self) -> Result<()> {
         let pid = Pid::from_raw(self.child.id().cast_signed()).context("no process id")?;
+        self.interrupted = true;
         kill_process(pid, Signal::INT).context("interrupt")
     }
 
     /// Waits for its end: the exit code, the lines of output that were left, and the lines of error output behind them.
     pub fn end(mut self) -> Result<(Option<i32>, Vec<String>)> {
-        drop(self.child.stdin.take());
+        // Who interrupts a command does not end its input: the command would race to complain about that.
+        let _input = self.child.stdin.take().filter(|_| self.interrupted);
         let deadline = Instant::now() + DEADLINE;
         let mut rest = Vec::new();
         for source in [&self.lines, &self.complaints] {
