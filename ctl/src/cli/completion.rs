@@ -77,7 +77,7 @@ mod tests {
             for word in ["compaction", "print-value-only", "hashkv", "insecure-skip-tls-verify"] {
                 assert!(script.contains(word), "{shell} lacks {word}");
             }
-            assert!(!script.contains("move-leader"), "{shell} completes a command that is not there");
+            assert!(!script.contains("downgrade"), "{shell} completes a command that is not there");
         }
     }
 

@@ -151,6 +151,6 @@ mod tests {
         let options = text.find("\nOPTIONS:\n").expect("options");
         assert!(text[there..later].contains("\n\tmember list\t"));
         assert!(text[later..options].contains("\n\tsnapshot\t"));
-        assert!(text[later..options].contains("\n\tmember add\t"));
+        assert!(text[there..later].contains("\n\tmember add\t"));
     }
 }

@@ -141,7 +141,8 @@ impl Lease {
         let (ttl, granted_ttl) = match time {
             None => (TTL_UNKNOWN, 0),
             // The second that has begun does not count.
-            Some(time) => (time.left_ms.saturating_sub(1) as i64 / 1000, time.ttl),
+            // The clock goes in ticks: what is left may seem to be a little more than was granted.
+            Some(time) => ((time.left_ms as i64).min(time.ttl.saturating_mul(1000)).saturating_sub(1) / 1000, time.ttl),
         };
         let keys = if keys { node.views().leases.keys(id) } else { Vec::new() };
         Ok(pb::LeaseTimeToLiveResponse { header: Some(self.header()), id, ttl, granted_ttl, keys })

@@ -56,8 +56,17 @@ pub(super) struct Background {
     flusher: JoinHandle<()>,
     stop_compacting: Sender<Stop>,
     compacting: JoinHandle<()>,
-    hub: Hub,
+    hub: Closing,
     dispatching: JoinHandle<()>,
+}
+
+/// Closes the hub, and so ends its dispatcher, also when the replica's task is dropped instead of stopped.
+struct Closing(Hub);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 impl Background {
@@ -97,7 +106,7 @@ impl Background {
                 reports.send(Input::Failed(error));
             }
         })?;
-        Ok(Self { jobs, flusher, stop_compacting, compacting, hub, dispatching })
+        Ok(Self { jobs, flusher, stop_compacting, compacting, hub: Closing(hub), dispatching })
     }
 
     /// Asks for a flush.
@@ -117,7 +126,7 @@ impl Background {
 
     /// Ends the threads, if `flush` after a last flush. Waits for the disk.
     pub(super) fn stop(self, flush: bool) {
-        self.hub.close();
+        drop(self.hub);
         let _ = self.dispatching.join();
         // A thread that has ended has said why.
         let _ = self.stop_compacting.send(Stop { image: flush });
