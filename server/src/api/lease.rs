@@ -160,7 +160,7 @@ impl Lease {
         // There may be a million.
         let sorted = move || {
             expiries.sort_unstable();
-            expiries.into_iter().map(|(_, id)| pb::LeaseStatus { id }).collect()
+            expiries.into_iter().map(|(_, _, id)| pb::LeaseStatus { id }).collect()
         };
         Ok(pb::LeaseLeasesResponse { header, leases: self.context.on_pool(sorted).await? })
     }

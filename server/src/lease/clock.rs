@@ -72,6 +72,8 @@ pub struct DueLimits {
 struct Timer {
     ttl: i64,
     expiry: u64,
+    /// Which one it was of all times that were set.
+    set: u64,
     /// When it stands in the queue.
     due: u64,
     /// The log says how long it has left.
@@ -86,6 +88,8 @@ pub struct LeaseClock {
     /// The term in which this member leads.
     term: Option<u64>,
     now: u64,
+    /// Times that were set by grants and renewals.
+    set: u64,
     checkpoint_ms: u64,
     timers: HashMap<i64, Timer>,
     /// When to look at which lease. An entry counts if its time is the lease's `due`.
@@ -110,6 +114,7 @@ impl LeaseClock {
         Self {
             term: None,
             now: 0,
+            set: 0,
             checkpoint_ms: u64::try_from(checkpoint.as_millis()).unwrap_or(u64::MAX).max(1),
             timers: HashMap::new(),
             queue: BinaryHeap::new(),
@@ -151,8 +156,14 @@ impl LeaseClock {
         let mut queue = Vec::with_capacity(leases.len());
         for Lease { id, ttl, remaining } in leases {
             let left = if remaining > 0 { remaining.min(ttl) } else { ttl };
-            let mut timer =
-                Timer { ttl, expiry: end_of(self.now, left), due: 0, recorded: remaining > 0, recording: false };
+            let mut timer = Timer {
+                ttl,
+                expiry: end_of(self.now, left),
+                set: 0,
+                due: 0,
+                recorded: remaining > 0,
+                recording: false,
+            };
             timer.due = self.next_due(&timer, self.now);
             queue.push(Reverse((timer.due, id)));
             self.timers.insert(id, timer);
@@ -203,7 +214,9 @@ impl LeaseClock {
     }
 
     fn granted(&mut self, id: i64, ttl: i64) {
-        let mut timer = Timer { ttl, expiry: end_of(self.now, ttl), due: 0, recorded: false, recording: false };
+        self.set += 1;
+        let (expiry, set) = (end_of(self.now, ttl), self.set);
+        let mut timer = Timer { ttl, expiry, set, due: 0, recorded: false, recording: false };
         timer.due = self.next_due(&timer, self.now);
         self.queue.push(Reverse((timer.due, id)));
         self.timers.insert(id, timer);
@@ -236,7 +249,8 @@ impl LeaseClock {
         if timer.recorded || timer.recording {
             return Ok(Renewal::Recorded);
         }
-        timer.expiry = end_of(self.now, timer.ttl);
+        self.set += 1;
+        (timer.expiry, timer.set) = (end_of(self.now, timer.ttl), self.set);
         Ok(Renewal::Renewed(timer.ttl))
     }
 
@@ -250,12 +264,12 @@ impl LeaseClock {
         Ok(self.timers.get(&id).map(left))
     }
 
-    /// When each lease runs out, in no order.
-    pub fn expiries(&self) -> Result<Vec<(u64, i64)>, NotLeading> {
+    /// When each lease runs out, a number that tells which of several in one millisecond was granted or renewed first, and its id; in no order.
+    pub fn expiries(&self) -> Result<Vec<(u64, u64, i64)>, NotLeading> {
         if self.term.is_none() {
             return Err(NotLeading);
         }
-        Ok(self.timers.iter().map(|(&id, timer)| (timer.expiry, id)).collect())
+        Ok(self.timers.iter().map(|(&id, timer)| (timer.expiry, timer.set, id)).collect())
     }
 
     /// Takes what is due, the oldest first, within `limits`; `keys` tells how many keys hang on a lease. The next call comes when what this one gave was

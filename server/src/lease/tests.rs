@@ -343,3 +343,13 @@ proptest! {
         prop_assert!(model.table.is_empty() && model.clock.is_empty());
     }
 }
+
+#[test]
+fn leases_of_one_millisecond_run_out_in_the_order_of_their_grants_and_renewals() {
+    let mut clock = leading(&[]);
+    clock.applied(0, &[103, -6, 7].map(|id| LeaseChange::Granted { id, ttl: 10 }));
+    assert_eq!(clock.renew(103, 0), Ok(Renewal::Renewed(10)));
+    let mut expiries = clock.expiries().unwrap();
+    expiries.sort_unstable();
+    assert_eq!(expiries.into_iter().map(|(_, _, id)| id).collect::<Vec<_>>(), [-6, 7, 103]);
+}

@@ -319,7 +319,7 @@ impl NodeHandle {
     }
 
     /// All leases and when they run out, in no order. Only after [`Self::linearize`] as well.
-    pub fn lease_expiries(&self) -> Result<Vec<(u64, i64)>, NotLeading> {
+    pub fn lease_expiries(&self) -> Result<Vec<(u64, u64, i64)>, NotLeading> {
         self.lease_clock.lock().expiries()
     }
 
