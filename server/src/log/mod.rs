@@ -24,8 +24,8 @@
 //! large for an ordinary segment gets a segment of its own size.
 //!
 //! A new log begins with a small segment, and each following one is twice as large as the one before until they have
-//! their full size: writing zeros over 64 MiB before a new member serves would be most of its start, and a log that stays
-//! small takes little room. Only files of the full size are used again.
+//! their full size: writing zeros over a whole one before a new member serves would be most of its start, and a log that
+//! stays small takes little room. Only files of the full size are used again.
 //!
 //! Entries are overwritten as raft demands by writing them again: the later record of an index wins, and everything
 //! above it is gone. Purging is a record too; it says from where the log counts (with the term of the entry before),

@@ -2,7 +2,7 @@
 //!
 //! A spare is a file of a segment's size, allocated and written all over: with zeros, or with the records of a purged
 //! segment, which do not verify any more. So appending to it changes blocks, not metadata, and a sync costs no journal
-//! commit. Zeroing 64 MiB takes a while: [`SpareJob`] can be run by another thread while the log is written.
+//! commit. Zeroing a segment takes a while: [`SpareJob`] can be run by another thread while the log is written.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

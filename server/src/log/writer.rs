@@ -44,9 +44,12 @@ pub struct LogOptions {
 }
 
 impl LogOptions {
-    /// The defaults: segments of 64 MiB, the first one of 4 MiB, two spares.
+    /// Size of a segment file, unless told otherwise: two spares and the one in use are most of what a log takes on the disk.
+    pub const SEGMENT_BYTES: u64 = 16 << 20;
+
+    /// The defaults: segments of 16 MiB, the first one of 4 MiB, two spares.
     pub fn new(identity: Identity, nonce: u64) -> Self {
-        Self { identity, segment_bytes: 64 << 20, first_segment_bytes: 4 << 20, spares_max: 2, nonce }
+        Self { identity, segment_bytes: Self::SEGMENT_BYTES, first_segment_bytes: 4 << 20, spares_max: 2, nonce }
     }
 
     /// The same with sizes that files can have.

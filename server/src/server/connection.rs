@@ -16,6 +16,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures::{StreamExt, stream::FuturesUnordered};
 use http::{Request, Response};
 use http_body::{Frame, SizeHint};
 use hyper::{body::Incoming, service::service_fn};
@@ -78,6 +79,12 @@ pub struct Limits {
     pub max_streams: u32,
 }
 
+/// What happens to a connection beside its requests.
+enum Seldom {
+    Stopping,
+    TimeToHaveSaidSomething,
+}
+
 /// What all connections share.
 pub struct Gate {
     /// Serves gRPC.
@@ -118,22 +125,27 @@ impl Gate {
         let builder = self.builder();
         let watched = Watched::new(io, activity.clone(), self.limits.ping_min_time);
         let mut connection = pin!(builder.serve_connection(TokioIo::new(watched), service));
-        let mut silence = pin!(tokio::time::sleep(FIRST_BYTE_TIMEOUT));
-        let (mut stopping, mut heard) = (false, false);
+        // Polled only when one of them has something to say: the connection is woken for every request.
+        let mut seldom = FuturesUnordered::<Pin<Box<dyn Future<Output = Seldom> + Send>>>::new();
+        let stopping = self.stopping.clone();
+        seldom.push(Box::pin(async move {
+            stopping.cancelled().await;
+            Seldom::Stopping
+        }));
+        seldom.push(Box::pin(async {
+            tokio::time::sleep(FIRST_BYTE_TIMEOUT).await;
+            Seldom::TimeToHaveSaidSomething
+        }));
         loop {
             tokio::select! {
+                biased;
                 // How a connection ends is of no interest: clients leave in every way there is.
                 _ = connection.as_mut() => break,
-                () = self.stopping.cancelled(), if !stopping => {
-                    stopping = true;
-                    connection.as_mut().graceful_shutdown();
-                }
-                () = silence.as_mut(), if !heard => {
-                    heard = activity.heard();
-                    if !heard {
-                        break;
-                    }
-                }
+                Some(event) = seldom.next() => match event {
+                    Seldom::Stopping => connection.as_mut().graceful_shutdown(),
+                    Seldom::TimeToHaveSaidSomething if activity.heard() => {}
+                    Seldom::TimeToHaveSaidSomething => break,
+                },
             }
         }
     }

@@ -92,10 +92,10 @@ pub trait Store: Send + Sync + 'static {
     /// The value of `key` as it would be read after a crash now.
     fn get_persisted(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
 
-    /// Bytes of the store: allocated and in use (live data, estimated), with what still is to go to disk.
+    /// Bytes of the files: allocated and in use (live data, estimated).
     fn size(&self) -> Result<StoreSize, StoreError>;
 
-    /// Bytes written but not yet flushed.
+    /// Bytes written but not yet flushed, about; measured with each [`Store::size`] and each flush, counted in between. Asked for with each put.
     fn unflushed_bytes(&self) -> u64;
 
     /// Rewrites the files without what was deleted.

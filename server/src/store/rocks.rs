@@ -12,6 +12,7 @@ use std::{
     fs,
     io::Read,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use bytes::Bytes;
@@ -41,6 +42,8 @@ pub struct RocksStore {
     read: ReadOptions,
     read_cached: ReadOptions,
     read_persisted: ReadOptions,
+    /// See [`Store::unflushed_bytes`]: asking RocksDB takes its lock once a table.
+    unflushed: AtomicU64,
 }
 
 impl std::fmt::Debug for RocksStore {
@@ -131,7 +134,9 @@ impl RocksStore {
         read_cached.set_read_tier(ReadTier::BlockCache);
         let mut read_persisted = ReadOptions::default();
         read_persisted.set_read_tier(ReadTier::Persisted);
-        Ok(Self { db, path: path.to_owned(), write, read: ReadOptions::default(), read_cached, read_persisted })
+        let read = ReadOptions::default();
+        let unflushed = AtomicU64::new(0);
+        Ok(Self { db, path: path.to_owned(), write, read, read_cached, read_persisted, unflushed })
     }
 
     fn check_layout(&self) -> Result<(), StoreError> {
@@ -168,6 +173,11 @@ impl RocksStore {
 
     fn sum(&self, name: &properties::PropName) -> Result<u64, StoreError> {
         Table::ALL.iter().map(|table| self.property(*table, name)).sum()
+    }
+
+    fn measure_unflushed(&self) -> Result<(), StoreError> {
+        self.unflushed.store(self.sum(properties::CUR_SIZE_ALL_MEM_TABLES)?, Ordering::Relaxed);
+        Ok(())
     }
 
     /// RocksDB retries failed flushes and compactions by itself; to us a disk that failed once is not to be trusted.
@@ -228,8 +238,11 @@ impl Store for RocksStore {
     fn write(&self, batch: &Batch) -> Result<(), StoreError> {
         self.check_background()?;
         let mut writes = WriteBatch::with_capacity_bytes(batch.bytes() + 24 * batch.ops().len());
+        // Nearly everything goes there.
+        let revisions = self.family(Table::Rev);
         for op in batch.ops() {
             match op {
+                Op::Put(Table::Rev, key, value) => writes.put_cf(revisions, key, value),
                 Op::Put(table, key, value) => writes.put_cf(self.family(*table), key, value),
                 Op::Delete(table, key) => writes.delete_cf(self.family(*table), key),
                 Op::SingleDelete(table, key) => writes.single_delete_cf(self.family(*table), key),
@@ -238,7 +251,9 @@ impl Store for RocksStore {
         self.db.write_opt(writes, &self.write).map_err(|error| match error.kind() {
             ErrorKind::Incomplete => StoreError::Stalled,
             _ => self.engine("writing", error),
-        })
+        })?;
+        self.unflushed.fetch_add(batch.bytes() as u64, Ordering::Relaxed);
+        Ok(())
     }
 
     fn flush(&self) -> Result<(), StoreError> {
@@ -247,6 +262,7 @@ impl Store for RocksStore {
         let default = self.db.cf_handle(DEFAULT_COLUMN_FAMILY_NAME);
         let families: Vec<_> = Table::ALL.iter().map(|table| self.family(*table)).chain(default).collect();
         self.db.flush_cfs_opt(&families, &options).map_err(|error| self.engine("flushing", error))?;
+        self.measure_unflushed()?;
         self.check_background()
     }
 
@@ -257,16 +273,15 @@ impl Store for RocksStore {
     }
 
     fn size(&self) -> Result<StoreSize, StoreError> {
-        let unflushed = self.unflushed_bytes();
+        self.measure_unflushed()?;
         Ok(StoreSize {
-            total: self.sum(properties::TOTAL_SST_FILES_SIZE)? + unflushed,
-            in_use: self.sum(properties::ESTIMATE_LIVE_DATA_SIZE)? + unflushed,
+            total: self.sum(properties::TOTAL_SST_FILES_SIZE)?,
+            in_use: self.sum(properties::ESTIMATE_LIVE_DATA_SIZE)?,
         })
     }
 
     fn unflushed_bytes(&self) -> u64 {
-        // Only fails for a property that does not exist.
-        self.sum(properties::CUR_SIZE_ALL_MEM_TABLES).unwrap_or(0)
+        self.unflushed.load(Ordering::Relaxed)
     }
 
     fn compact(&self) -> Result<(), StoreError> {

@@ -4,6 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use crate::{
     lease::CHECKPOINT_INTERVAL,
+    log::LogOptions,
     node::{
         ChangeRules,
         core::RetentionOptions,
@@ -103,7 +104,7 @@ impl NodeConfig {
             rules: ChangeRules::default(),
             entry_cache_bytes: RaftOptions::CACHE_BYTES,
             retention: RetentionOptions::default(),
-            segment_bytes: 64 << 20,
+            segment_bytes: LogOptions::SEGMENT_BYTES,
             requests_max: 32 << 10,
             requests_bytes_max: 64 << 20,
             writes_in_flight_max: 2,

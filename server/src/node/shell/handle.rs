@@ -204,8 +204,15 @@ impl Shared {
 
     pub(super) fn set_size(&self, size: StoreSize) {
         *self.size.lock() = size;
-        self.metrics.db_size.set(size.total as i64);
-        self.metrics.db_size_in_use.set(size.in_use as i64);
+        let StoreSize { total, in_use } = self.size();
+        self.metrics.db_size.set(total as i64);
+        self.metrics.db_size_in_use.set(in_use as i64);
+    }
+
+    fn size(&self) -> StoreSize {
+        let unflushed = self.store.unflushed_bytes();
+        let files = *self.size.lock();
+        StoreSize { total: files.total + unflushed, in_use: files.in_use + unflushed }
     }
 
     pub(super) fn has_failed(&self) -> bool {
@@ -375,9 +382,7 @@ impl NodeHandle {
 
     /// The store's size: its files as of about a second ago, and what was written since but is not in them yet.
     pub fn size(&self) -> StoreSize {
-        let unflushed = self.shared.store.unflushed_bytes();
-        let files = *self.shared.size.lock();
-        StoreSize { total: files.total + unflushed, in_use: files.in_use + unflushed }
+        self.shared.size()
     }
 
     /// Gives disk space back that deleted data still takes. Waits for the disk.
