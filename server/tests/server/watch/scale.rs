@@ -78,14 +78,14 @@ async fn ten_thousand_stuck_watchers_take_bounded_memory_and_hold_nobody_up() {
             assert_eq!(revision_of(&events[0]), number + 2, "whoever reads gets everything, at once");
         }
     };
-    write(0..100).await;
+    write(0..600).await;
     eventually("all that are stuck fall behind", async || {
         (metric(&server, "etcd_debugging_mvcc_slow_watcher_total").await == watchers).then_some(())
     })
     .await;
     // From now on they take no part in anything, however much is written. All of it would be 80 GB for all of them.
     let fallen = metric(&server, "cairn_watch_fallen_behind_total").await;
-    write(100..2_000).await;
+    write(600..2_000).await;
     assert_eq!(metric(&server, "cairn_watch_fallen_behind_total").await, fallen);
     let grown = server.resident_bytes().saturating_sub(before);
     println!("{watchers} stuck watchers: the process grew by {} KiB", grown >> 10);
