@@ -3,7 +3,7 @@
 
 use std::{future::Future, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use cairn_jepsen::process::{self, Member};
 use cairn_proto::{
     etcdserverpb::{
@@ -132,14 +132,16 @@ impl Session {
         self.note(format!("leader {name}"), &said(answer));
     }
 
-    async fn observe(&mut self, name: &'static str) -> Result<Streaming<LeaderResponse>> {
-        let observed = ElectionClient::new(self.channel.clone()).observe(LeaderRequest { name: name.into() }).await;
-        Ok(observed.context("observe")?.into_inner())
+    fn observe(&self, name: &'static str) -> Observer {
+        let mut election = ElectionClient::new(self.channel.clone());
+        let opening =
+            async move { election.observe(LeaderRequest { name: name.into() }).await.map(Response::into_inner) };
+        Observer::Opening(tokio::spawn(opening))
     }
 
-    async fn observed(&mut self, stream: &mut Streaming<LeaderResponse>) -> Result<()> {
-        let next = timeout(DEADLINE, stream.message()).await.context("nothing was told")??;
-        self.note("observed", &told(next.context("the stream ended")?));
+    async fn observed(&mut self, observer: &mut Observer) -> Result<()> {
+        let next = timeout(DEADLINE, observer.next()).await.context("nothing was told")??;
+        self.note("observed", &told(next));
         Ok(())
     }
 
@@ -166,6 +168,22 @@ impl Session {
         let answer = timeout(DEADLINE, waiting).await.with_context(|| format!("{what} is not answered"))??;
         self.note(what, &answer);
         Ok(())
+    }
+}
+
+/// An observer's stream. A genuine etcd opens it when there is something to tell.
+enum Observer {
+    Opening(JoinHandle<Result<Streaming<LeaderResponse>, Status>>),
+    Open(Streaming<LeaderResponse>),
+}
+
+impl Observer {
+    async fn next(&mut self) -> Result<LeaderResponse> {
+        if let Self::Opening(opening) = self {
+            *self = Self::Open(opening.await??);
+        }
+        let Self::Open(stream) = self else { bail!("the stream is not open") };
+        stream.message().await?.context("the stream ended")
     }
 }
 
@@ -220,7 +238,7 @@ async fn elections_are_answered_as_by_a_genuine_etcd() -> Result<()> {
         with.leader("office").await;
         with.proclaim(None, "x").await;
         with.resign(None).await;
-        let mut observer = with.observe("office").await?;
+        let mut observer = with.observe("office");
         with.campaign("office", 2, "two").await?;
         with.observed(&mut observer).await?;
         with.leader("office").await;
@@ -249,7 +267,7 @@ async fn elections_are_answered_as_by_a_genuine_etcd() -> Result<()> {
         with.campaign("office", 99, "no lease").await?;
         with.campaign("", -10, "no name").await?;
         with.leader("").await;
-        let mut late = with.observe("office").await?;
+        let mut late = with.observe("office");
         with.observed(&mut late).await?;
         Ok(with)
     })
