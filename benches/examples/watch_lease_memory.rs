@@ -3,12 +3,13 @@
 //! ```text
 //! cargo run --release -p cairn-bench --example watch_lease_memory
 //! ```
-//! Leases: an entry of the replicated table and one of the leader's clock, without keys. Watchers: each on a stream of its own, on one prefix or on a
-//! key of its own; what a connection takes is not in it. Figures: docs/benchmarks.md.
+//! Leases: an entry of the replicated table and one of the leader's clock, without keys. Watchers: alone or with 99 others on a stream, each of one
+//! prefix or of a key of its own; what a connection takes is not in it. Figures: docs/benchmarks.md.
 
 use std::{
     fs,
     hint::black_box,
+    process,
     sync::Arc,
     task::{Context, Poll, Waker},
 };
@@ -24,7 +25,7 @@ use cairn_server::{
         command::{Command, EntryBuilder, Request, RequestId, encode},
     },
     store::{RocksOptions, RocksStore},
-    watch::{Hub, StreamOptions},
+    watch::{Hub, StreamOptions, WatchStream},
 };
 use tempfile::TempDir;
 
@@ -80,17 +81,16 @@ fn grant(state: &mut State, index: u64, from: i64) {
     state.take_lease_changes();
 }
 
-fn main() {
-    let directory = TempDir::new().expect("a directory");
-    let mut state = state(&directory);
+/// A million leases.
+fn leases(state: &mut State) {
     // The memtables come and go; they are full-grown before anything is measured.
     for (index, from) in (2..).zip((1..=LEASES / 2).step_by(ENTRY as usize)) {
-        grant(&mut state, index, from);
+        grant(state, index, from);
     }
     let next = 2 + (LEASES / 2 / ENTRY) as u64;
     measure("a lease in the replicated table", (LEASES / 2) as u64, || {
         for (index, from) in (next..).zip((LEASES / 2 + 1..=LEASES).step_by(ENTRY as usize)) {
-            grant(&mut state, index, from);
+            grant(state, index, from);
         }
     });
     let _clock = measure("a lease on the leader's clock", LEASES as u64, || {
@@ -98,24 +98,52 @@ fn main() {
         clock.lead(1, state.views().leases.all());
         clock
     });
-    for own_keys in [false, true] {
-        let hub = Hub::new(state.reader().clone(), 16 << 20);
-        let what = if own_keys { "a watcher of a key of its own" } else { "a watcher of a prefix" };
-        measure(what, WATCHERS as u64, || {
-            let streams = (0..WATCHERS).map(|number| {
-                let mut stream = hub.open(StreamOptions { fragment_bytes: 1 << 20 });
-                let (key, range_end) = if own_keys {
-                    (format!("/registry/pods/namespace/pod-{number:08}").into(), Bytes::new())
-                } else {
-                    ("/registry/".into(), "/registry0".into())
-                };
-                let create = WatchCreateRequest { key, range_end, ..Default::default() };
-                stream.request(WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) });
-                let created = stream.poll_next(&mut Context::from_waker(Waker::noop()));
-                assert!(matches!(created, Poll::Ready(_)), "it is created");
-                stream
-            });
-            streams.collect::<Vec<_>>()
+}
+
+/// Watchers, so many on each stream.
+fn watchers(state: &State, own_keys: bool, per_stream: usize) {
+    let hub = Hub::new(state.reader().clone(), 16 << 20);
+    let of = if own_keys { "a key of its own" } else { "a prefix" };
+    measure(&format!("a watcher of {of}, {per_stream} on a stream"), WATCHERS as u64, || {
+        let streams = (0..WATCHERS / per_stream).map(|number| {
+            let mut stream = hub.open(StreamOptions { fragment_bytes: 1 << 20 });
+            for number in number * per_stream..(number + 1) * per_stream {
+                create(&mut stream, number, own_keys);
+            }
+            stream
         });
+        streams.collect::<Vec<_>>()
+    });
+}
+
+/// What is measured, each in a process of its own: freed memory is used again, and would not be seen.
+const CASES: [&str; 5] = ["leases", "prefix 1", "keys 1", "prefix 100", "keys 100"];
+
+fn main() {
+    let Some(case) = std::env::args().nth(1) else {
+        let program = std::env::current_exe().expect("this program has a path");
+        for case in CASES {
+            assert!(process::Command::new(&program).arg(case).status().expect("it runs").success(), "{case}");
+        }
+        return;
+    };
+    let directory = TempDir::new().expect("a directory");
+    let mut state = state(&directory);
+    match case.split_once(' ') {
+        Some((of, per_stream)) => watchers(&state, of == "keys", per_stream.parse().expect("a number")),
+        None => leases(&mut state),
     }
+}
+
+/// Creates a watcher and takes the answer.
+fn create(stream: &mut WatchStream, number: usize, own_keys: bool) {
+    let (key, range_end) = if own_keys {
+        (format!("/registry/pods/namespace/pod-{number:08}").into(), Bytes::new())
+    } else {
+        ("/registry/".into(), "/registry0".into())
+    };
+    let create = WatchCreateRequest { key, range_end, ..Default::default() };
+    stream.request(WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) });
+    let created = stream.poll_next(&mut Context::from_waker(Waker::noop()));
+    assert!(matches!(created, Poll::Ready(_)), "it is created");
 }

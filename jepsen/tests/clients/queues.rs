@@ -174,13 +174,13 @@ impl Session {
 /// An observer's stream. A genuine etcd opens it when there is something to tell.
 enum Observer {
     Opening(JoinHandle<Result<Streaming<LeaderResponse>, Status>>),
-    Open(Streaming<LeaderResponse>),
+    Open(Box<Streaming<LeaderResponse>>),
 }
 
 impl Observer {
     async fn next(&mut self) -> Result<LeaderResponse> {
         if let Self::Opening(opening) = self {
-            *self = Self::Open(opening.await??);
+            *self = Self::Open(Box::new(opening.await??));
         }
         let Self::Open(stream) = self else { bail!("the stream is not open") };
         stream.message().await?.context("the stream ended")
