@@ -201,6 +201,8 @@ catalogue! {
     ElectionNotLeader = Unknown "election: not leader";
     /// The request carries no proof of leadership.
     ElectionMissingLeaderKey = Unknown "\"leader\" field must be provided";
+    /// The lease of a place in a lock's queue ended before its turn came.
+    LockSessionExpired = Unknown "mutex: session is expired";
     /// No such lease, as Lock and Election say it.
     LockLeaseNotFound = Unknown "etcdserver: requested lease not found";
 }

@@ -11,6 +11,8 @@ use cairn_proto::{
     mvccpb::{Event, KeyValue, event::EventType},
 };
 
+use super::leases;
+
 /// One change that a write asked for: a value, or nothing for a delete.
 pub type Change = (Bytes, Option<Bytes>);
 
@@ -68,6 +70,7 @@ impl History {
         let revision = self.bound;
         let previous = self.living.get(&key).cloned();
         let deleted = value.is_none();
+        let lease = value.as_ref().map_or(0, |value| leases::of(&key, value));
         let kv = match value {
             Some(value) => KeyValue {
                 key: key.clone(),
@@ -75,7 +78,7 @@ impl History {
                 create_revision: previous.as_ref().map_or(revision, |previous| previous.create_revision),
                 mod_revision: revision,
                 version: previous.as_ref().map_or(1, |previous| previous.version + 1),
-                lease: 0,
+                lease,
             },
             None => KeyValue { key: key.clone(), mod_revision: revision, ..KeyValue::default() },
         };

@@ -4,9 +4,10 @@
 //! ```text
 //! writers ──▶ what took effect at which revision ──▶ History ──▶ check ◀── Session ◀── watchers
 //! ```
-//! Every write says in its answer at which revision it took effect. After a kill some writes are left without an
-//! answer: before anything else goes on, the revisions that nobody knows are read back, by ranges and not by watches.
-//! Nothing is compacted that is not known. Each session is judged once everything it was told of is known.
+//! Every write says in its answer at which revision it took effect. Keys also go with leases that are revoked or run out.
+//! After a kill some writes are left without an answer: before anything else goes on, the revisions that nobody knows are
+//! read back, by ranges and not by watches. Nothing is compacted that is not known. Each session is judged once everything
+//! it was told of is known.
 
 use std::{
     path::PathBuf,
@@ -31,6 +32,7 @@ use tonic::transport::{Channel, Endpoint};
 use crate::process::Member;
 
 pub mod checker;
+mod leases;
 mod watcher;
 
 use checker::{Change, History, Session};
@@ -39,8 +41,10 @@ use checker::{Change, History, Session};
 const KEYS: u32 = 16;
 /// How long a write may take.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-/// A small window, so that watchers have to read the store as well.
-const WINDOW_BYTES: &str = "--watch-window-bytes=65536";
+/// A small window, so that watchers have to read the store as well, and leases that may live for a second.
+const FLAGS: [&str; 3] = ["--watch-window-bytes=65536", "--heartbeat-interval=50", "--election-timeout=500"];
+/// Who lets keys go with leases.
+const LEASE_HOLDERS: usize = 2;
 
 /// What to run.
 #[derive(Debug, Clone)]
@@ -76,6 +80,10 @@ pub struct Summary {
     pub compacted: usize,
     /// Progress answers judged.
     pub bookmarks: usize,
+    /// Leases that were revoked with their keys.
+    pub leases_revoked: u64,
+    /// Leases that ran out with their keys.
+    pub leases_expired: u64,
 }
 
 /// What all tasks share.
@@ -87,6 +95,8 @@ struct World {
     compaction: AtomicI64,
     compactions: AtomicU64,
     values: AtomicU64,
+    leases_revoked: AtomicU64,
+    leases_expired: AtomicU64,
     stop: AtomicBool,
     /// Held by whoever writes or compacts; taken whole while the server is restarted and asked.
     gate: RwLock<()>,
@@ -113,7 +123,7 @@ async fn pause(random: &mut StdRng, at_most: Duration) {
 /// Runs the plan.
 pub async fn run(plan: &Plan) -> Result<Summary> {
     let directory = TempDir::new().context("make a directory for the member")?;
-    let mut member = Member::new(&plan.cairn, directory.path(), &[WINDOW_BYTES])?;
+    let mut member = Member::new(&plan.cairn, directory.path(), &FLAGS)?;
     member.start().await?;
     let world = Arc::new(World {
         endpoint: Endpoint::from_shared(member.url())?.connect_timeout(Duration::from_secs(2)).tcp_nodelay(true),
@@ -122,6 +132,8 @@ pub async fn run(plan: &Plan) -> Result<Summary> {
         compaction: AtomicI64::new(0),
         compactions: AtomicU64::new(0),
         values: AtomicU64::new(0),
+        leases_revoked: AtomicU64::new(0),
+        leases_expired: AtomicU64::new(0),
         stop: AtomicBool::new(false),
         gate: RwLock::new(()),
     });
@@ -134,6 +146,9 @@ pub async fn run(plan: &Plan) -> Result<Summary> {
         tasks.push(tokio::spawn(watcher::watch(world.clone(), seed(2, number))));
     }
     tasks.push(tokio::spawn(compact(world.clone(), seed(3, 0))));
+    for number in 0..LEASE_HOLDERS {
+        tasks.push(tokio::spawn(leases::Holder::new(world.clone(), number).run(seed(4, number))));
+    }
 
     let mut summary = Summary::default();
     let outcome = disturb(&world, plan, &mut member, &mut summary).await;
@@ -146,6 +161,8 @@ pub async fn run(plan: &Plan) -> Result<Summary> {
     judge(&world, &mut summary).with_context(|| format!("seed {}", plan.seed))?;
     summary.revisions = world.history().bound();
     summary.compactions = world.compactions.load(Ordering::Relaxed);
+    summary.leases_revoked = world.leases_revoked.load(Ordering::Relaxed);
+    summary.leases_expired = world.leases_expired.load(Ordering::Relaxed);
     let left = world.sessions.lock().unwrap_or_else(PoisonError::into_inner).len();
     ensure!(left == 0, "{left} sessions were told of revisions that nobody made");
     Ok(summary)

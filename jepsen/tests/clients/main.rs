@@ -5,6 +5,7 @@
 //! npm       etcd3 of npm: the suite in its package
 //! rust      etcd-client of crates.io: the suite in its crate
 //! sessions  a genuine etcdctl: the same sessions with a genuine etcd and with Cairn, the same transcript
+//! queues    the Lock and Election services: the same calls of a genuine etcd and of Cairn, the same answers
 //! rehearsal a small control plane, from the examples of the client crate
 //!
 //! suite     a suite's outcomes against what is expected of it: every exception by name and with its reason
@@ -18,6 +19,7 @@
 mod network;
 mod npm;
 mod python;
+mod queues;
 mod rehearsal;
 mod rust;
 mod server;

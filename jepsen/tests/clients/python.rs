@@ -22,8 +22,7 @@ const SUITE: Suite = Suite {
 /// The suite mostly waits; three parts side by side, each with servers of its own, wait at the same time. The names of the members are those that the suite
 /// expects; one part stops and resumes every process on the machine that is called after the second or third of them, so only that part may have these.
 const PARTS: [(&str, &[&str]); 3] = [
-    // Leases are asked of the first member, and only the one that leads answers for their time so far.
-    ("lock or lease", &["pifpaf0"]),
+    ("lock or lease", &["pifpaf0", "member1", "member2"]),
     ("watch", &["pifpaf0"]),
     ("not lock and not lease and not watch", &["pifpaf0", "pifpaf1", "pifpaf2"]),
 ];

@@ -10,7 +10,6 @@ use super::{
 const ONE_MEMBER: &str = "wants a cluster that a fourth member joins";
 const NO_AUTH: &str = "users and roles are not served yet";
 const NO_SNAPSHOT: &str = "snapshots are not served yet";
-const NO_LOCK: &str = "the Lock and Election services are not served yet";
 
 const SUITE: Suite = Suite {
     name: "Rust `etcd-client`",
@@ -24,8 +23,6 @@ const SUITE: Suite = Suite {
         ("test_role", NO_AUTH),
         ("test_user", NO_AUTH),
         ("test_snapshot", NO_SNAPSHOT),
-        ("test_lock", NO_LOCK),
-        ("test_election", NO_LOCK),
     ],
 };
 

@@ -119,6 +119,16 @@ impl Context {
         self.pool.spawn_blocking(work).await.map_err(|_| ApiError::Stopped.into())
     }
 
+    /// Does what has to be done even if the caller goes away meanwhile.
+    pub fn spawn<F>(&self, work: F) -> impl Future<Output = Result<F::Output, Refusal>> + use<F>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        let task = self.pool.spawn(work);
+        // The server is stopping, or the work panicked, which has been reported.
+        async { task.await.map_err(|_| ApiError::Stopped.into()) }
+    }
+
     /// A read's result; an error that is no answer ends the replica.
     pub fn read<T>(&self, read: Result<T, ReadError>) -> Result<T, Refusal> {
         read.map_err(|error| {

@@ -6,8 +6,8 @@
 //! A **keep-alive** changes nothing but the leader's clock ([`crate::lease`]). It first waits for a read index that was asked for after it came, which all
 //! keep-alives that wait share; who cannot get one does not lead, whatever it believes. A lease that has run out is answered when its revoke was applied.
 //!
-//! Everything about time is the leader's to answer. A member that follows sees that in `Lease::at_leader`: there is the one place where
-//! a request is to be handed to the leader.
+//! Everything about time is the leader's to answer. A member that follows asks it ([`Peers`]), and asks again if there is another one, for as long as a
+//! request may take. What comes from there is a little old when it arrives: that much is taken off, so that nobody is told more time than there is.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,11 +16,12 @@ use cairn_proto::{
     etcdserverpb::{self as pb, AlarmType},
 };
 use futures::{Stream, StreamExt};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 
 use super::{Caller, Context, quota, refusal::Refusal};
 use crate::{
     lease::{NotLeading, Renewal, TTL_MAX},
+    peer::{Peers, Told, Untold},
     state::command::{Reply, Request},
 };
 
@@ -28,7 +29,7 @@ use crate::{
 const KEEP_ALIVES_MAX: usize = 64;
 /// What the time to live of an unknown lease is said to be.
 const TTL_UNKNOWN: i64 = -1;
-/// How often a member that should lead, but does not say so yet, is asked again at least.
+/// How often is asked again at least while nobody says that it leads, or a revoke is awaited.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// The Lease service. Clones are cheap.
@@ -113,10 +114,14 @@ impl Lease {
         let mut news = node.lease_news();
         loop {
             news.mark_unchanged();
-            match self.at_leader(&mut news, || node.renew_lease(id)).await? {
+            let here = || node.renew_lease(id);
+            let Told { what: renewal, age } =
+                self.at_leader(&mut news, here, |peers| async move { peers.renew_lease(id).await }).await?;
+            match renewal {
                 Renewal::Renewed(ttl) => {
-                    node.metrics().leases_renewed.inc();
-                    return Ok(ttl);
+                    if let Some(ttl) = still_promised(ttl, age) {
+                        return Ok(ttl);
+                    }
                 }
                 Renewal::Unknown => return Ok(0),
                 Renewal::Recorded => {
@@ -124,6 +129,7 @@ impl Lease {
                     let record = Request::LeaseCheckpoint(pb::LeaseCheckpointRequest { checkpoints: vec![whole] });
                     self.context.propose(caller, record).await?;
                 }
+                // On a follower the revoke may have been applied before the leader said this.
                 Renewal::Expired => heard(&mut news).await?,
             }
         }
@@ -137,12 +143,21 @@ impl Lease {
     ) -> Result<pb::LeaseTimeToLiveResponse, Refusal> {
         let pb::LeaseTimeToLiveRequest { id, keys } = request;
         let node = &self.context.node;
-        let time = self.at_leader(&mut node.lease_news(), || node.lease_time_left(id)).await?;
+        let here = || node.lease_time_left(id);
+        let there = async |peers: Arc<Peers>| {
+            // The keys and the header are read here.
+            node.linearize().await.map_err(|error| Untold::Refused(error.into()))?;
+            peers.lease_time_left(id).await
+        };
+        let Told { what: time, age } = self.at_leader(&mut node.lease_news(), here, there).await?;
         let (ttl, granted_ttl) = match time {
             None => (TTL_UNKNOWN, 0),
-            // The second that has begun does not count.
-            // The clock goes in ticks: what is left may seem to be a little more than was granted.
-            Some(time) => ((time.left_ms as i64).min(time.ttl.saturating_mul(1000)).saturating_sub(1) / 1000, time.ttl),
+            Some(time) => {
+                let left_ms = time.left_ms.saturating_sub(age.as_millis() as u64);
+                // The second that has begun does not count.
+                // The clock goes in ticks: what is left may seem to be a little more than was granted.
+                ((left_ms as i64).min(time.ttl.saturating_mul(1000)).saturating_sub(1) / 1000, time.ttl)
+            }
         };
         let keys = if keys { node.views().leases.keys(id) } else { Vec::new() };
         Ok(pb::LeaseTimeToLiveResponse { header: Some(self.header()), id, ttl, granted_ttl, keys })
@@ -155,36 +170,54 @@ impl Lease {
         _request: pb::LeaseLeasesRequest,
     ) -> Result<pb::LeaseLeasesResponse, Refusal> {
         let node = &self.context.node;
-        let mut expiries = self.at_leader(&mut node.lease_news(), || node.lease_expiries()).await?;
+        let here = || node.lease_expiries().map(Listed::Unsorted);
+        let there = async |peers: Arc<Peers>| {
+            // The header is read here.
+            node.linearize().await.map_err(|error| Untold::Refused(error.into()))?;
+            let Told { what, age } = peers.leases().await?;
+            Ok(Told { what: Listed::Sorted(what), age })
+        };
+        let listed = self.at_leader(&mut node.lease_news(), here, there).await?.what;
         let header = Some(self.header());
         // There may be a million.
-        let sorted = move || {
-            expiries.sort_unstable();
-            expiries.into_iter().map(|(_, _, id)| pb::LeaseStatus { id }).collect()
-        };
-        Ok(pb::LeaseLeasesResponse { header, leases: self.context.on_pool(sorted).await? })
+        let leases = self.context.on_pool(move || listed.sorted()).await?;
+        Ok(pb::LeaseLeasesResponse { header, leases })
     }
 
-    /// Asks the clock when it is certain that this member led after the request had come.
-    async fn at_leader<T>(
+    /// Asks the leader's clock, when it is certain that it led after the request had come: `here` if this member leads, else `there`.
+    async fn at_leader<T, F>(
         &self,
         news: &mut watch::Receiver<()>,
-        ask: impl Fn() -> Result<T, NotLeading>,
-    ) -> Result<T, Refusal> {
+        here: impl Fn() -> Result<T, NotLeading>,
+        there: impl Fn(Arc<Peers>) -> F,
+    ) -> Result<Told<T>, Refusal>
+    where
+        F: Future<Output = Result<Told<T>, Untold>>,
+    {
         let node = &self.context.node;
-        loop {
-            node.linearize().await.map_err(ApiError::from)?;
-            if let Ok(answer) = ask() {
-                return Ok(answer);
+        let asking = async {
+            loop {
+                let status = node.status();
+                if status.leader == 0 || status.leader == status.member_id {
+                    node.linearize().await.map_err(ApiError::from)?;
+                    if let Ok(what) = here() {
+                        return Ok(Told { what, age: Duration::ZERO });
+                    }
+                } else {
+                    match there(self.context.peers.clone()).await {
+                        Ok(told) => return Ok(told),
+                        Err(Untold::Refused(error)) => return Err(error.into()),
+                        Err(Untold::Nobody) => {}
+                    }
+                }
+                // Somebody has just been deposed, or elected, or the connection is lost.
+                heard(news).await?;
             }
-            let status = node.status();
-            if status.leader != 0 && status.leader != status.member_id {
-                return Err(ApiError::LeaderChanged.into());
-            }
-            // It has just been deposed, or elected: the next read index tells.
-            if let Ok(told) = tokio::time::timeout(ASK_AGAIN, heard(news)).await {
-                told?;
-            }
+        };
+        match timeout(self.context.request_timeout, asking).await {
+            Ok(told) => told,
+            Err(_) if node.status().leader == 0 => Err(ApiError::NoLeader.into()),
+            Err(_) => Err(ApiError::Timeout.into()),
         }
     }
 
@@ -193,9 +226,35 @@ impl Lease {
     }
 }
 
-/// Waits until leases were revoked, or another leader was seen.
+/// Leases of a list.
+enum Listed {
+    /// In no order: when each runs out, which was granted or renewed first, and its id.
+    Unsorted(Vec<(u64, u64, i64)>),
+    Sorted(Vec<i64>),
+}
+
+impl Listed {
+    fn sorted(self) -> Vec<pb::LeaseStatus> {
+        let status = |id| pb::LeaseStatus { id };
+        match self {
+            Self::Unsorted(mut expiries) => {
+                expiries.sort_unstable();
+                expiries.into_iter().map(|(_, _, id)| status(id)).collect()
+            }
+            Self::Sorted(ids) => ids.into_iter().map(status).collect(),
+        }
+    }
+}
+
+/// Waits until leases were revoked, or another leader was seen, or for a while.
 async fn heard(news: &mut watch::Receiver<()>) -> Result<(), Refusal> {
-    news.changed().await.map_err(|_| ApiError::Stopped.into())
+    timeout(ASK_AGAIN, news.changed()).await.unwrap_or(Ok(())).map_err(|_| ApiError::Stopped.into())
+}
+
+/// The seconds that may still be promised of a renewal that is this old: half a second does not count. `None` if there are none.
+fn still_promised(ttl: i64, age: Duration) -> Option<i64> {
+    let gone = (age + Duration::from_millis(500)).as_secs();
+    Some(ttl.saturating_sub_unsigned(gone)).filter(|left| *left > 0)
 }
 
 /// A lease id that is most probably free: positive, as clients expect of those they did not choose.
@@ -205,5 +264,20 @@ fn draw_id() -> i64 {
         if id != 0 {
             return id;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_renewal_promises_less() {
+        let promised = |ttl, ms| still_promised(ttl, Duration::from_millis(ms));
+        assert_eq!(
+            [promised(10, 0), promised(10, 499), promised(10, 500), promised(10, 2_499)],
+            [10, 10, 9, 8].map(Some)
+        );
+        assert_eq!((promised(2, 1_499), promised(2, 1_500), promised(1, 60_000)), (Some(1), None, None));
     }
 }

@@ -6,9 +6,8 @@
 //!   client ─┘
 //! ```
 //!
-//! What lives here: [`validate`] refuses requests of the wrong shape, [`kv`], [`lease`], [`watch`], [`maintenance`] and [`cluster`] serve
-//! them, [`answer`] writes what they
-//! say on the wire, [`refusal`] is what they say instead, [`quota`] keeps the store from outgrowing its limit, [`compactor`] drops old history.
+//! What lives here: [`validate`] refuses requests of the wrong shape, [`kv`], [`lease`], [`watch`], [`lock`], [`election`], [`maintenance`] and
+//! [`cluster`] serve them (locks and elections are [`queue`]s of keys, made with the first three), [`answer`] writes what they say on the wire, [`refusal`] is what they say instead, [`quota`] keeps the store from outgrowing its limit, [`compactor`] drops old history.
 //! What may call it: connections (`server/`), `http/`, and an embedding program through its client.
 //!
 //! The one invariant: whatever is not deterministic is decided here, before a command is proposed, and never afterwards.
@@ -17,11 +16,14 @@ pub mod answer;
 pub mod cluster;
 pub mod compactor;
 mod context;
+pub mod election;
 pub mod grpc;
 pub mod kv;
 pub mod lease;
+pub mod lock;
 pub mod maintenance;
 pub mod metrics;
+mod queue;
 pub mod quota;
 pub mod refusal;
 pub mod validate;
@@ -32,7 +34,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use self::{cluster::Cluster, kv::Kv, lease::Lease, maintenance::Maintenance, watch::Watches};
+use self::{
+    cluster::Cluster, election::Election, kv::Kv, lease::Lease, lock::Lock, maintenance::Maintenance, queue::Queues,
+    watch::Watches,
+};
 use crate::node::NodeHandle;
 pub use context::Context;
 
@@ -54,6 +59,10 @@ pub struct Services {
     pub lease: Lease,
     /// Who hears of which change.
     pub watch: Watches,
+    /// Locks.
+    pub lock: Lock,
+    /// Elections.
+    pub election: Election,
     /// Looking after the member.
     pub maintenance: Maintenance,
     /// Membership.
@@ -65,10 +74,18 @@ pub struct Services {
 impl Services {
     /// The services on `context`.
     pub fn new(context: &Arc<Context>) -> Self {
-        Self {
+        let queues = Queues {
             kv: Kv::new(context.clone()),
             lease: Lease::new(context.clone()),
             watch: Watches::new(context.clone()),
+            context: context.clone(),
+        };
+        Self {
+            kv: queues.kv.clone(),
+            lease: queues.lease.clone(),
+            watch: queues.watch.clone(),
+            lock: Lock::new(queues.clone()),
+            election: Election::new(queues),
             maintenance: Maintenance::new(context.clone()),
             cluster: Cluster::new(context.clone()),
             node: context.node.clone(),

@@ -17,6 +17,9 @@ pub enum Refusal {
     /// The request makes no sense.
     #[error("{0}")]
     Invalid(Cow<'static, str>),
+    /// An error of the catalogue as Lock and Election tell it: its text without its code.
+    #[error("{}", .0.text())]
+    Uncoded(ApiError),
     /// The server failed.
     #[error("{0}")]
     Internal(Cow<'static, str>),
@@ -29,7 +32,17 @@ impl Refusal {
             Self::Api(error) => error.code(),
             Self::Missing(_) => Code::Unimplemented,
             Self::Invalid(_) => Code::InvalidArgument,
+            Self::Uncoded(_) => Code::Unknown,
             Self::Internal(_) => Code::Internal,
+        }
+    }
+
+    /// This refusal as Lock and Election tell it.
+    #[must_use]
+    pub fn without_code(self) -> Self {
+        match self {
+            Self::Api(error) => Self::Uncoded(error),
+            other => other,
         }
     }
 }

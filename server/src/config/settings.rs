@@ -135,6 +135,8 @@ pub struct Config {
     pub warning_unary_request_duration: Duration,
     /// `--watch-progress-notify-interval`: silence after which a watcher that asked for it is told the revision. Default 10 m.
     pub watch_progress_notify_interval: Duration,
+    /// `--lease-checkpoint-interval`: time without a renewal after which the remaining time of a lease is recorded. Default 5 m, at least 1 s.
+    pub lease_checkpoint_interval: Duration,
 
     /// `--memtable-bytes`: size of one of RocksDB's two memtables, in bytes. Default 16 MiB.
     pub memtable_bytes: usize,
@@ -194,6 +196,7 @@ impl Default for Config {
             warning_apply_duration: Duration::from_millis(100),
             warning_unary_request_duration: Duration::from_millis(300),
             watch_progress_notify_interval: Duration::from_mins(10),
+            lease_checkpoint_interval: Duration::from_mins(5),
             memtable_bytes: 16 * MIB,
             block_cache_bytes: 32 * MIB,
             entry_cache_bytes: 32 * MIB,

@@ -46,8 +46,8 @@
 //!
 //! # Followers
 //!
-//! A member that does not lead answers neither keep-alives nor questions for the remaining time: [`NotLeading`]. The Lease service sees that and
-//! is where such a request has to be handed to the leader; the clock stays out of it.
+//! A member that does not lead answers neither keep-alives nor questions for the remaining time: [`NotLeading`]. The Lease service hands such a request to the
+//! leader, which asks for a read index of its own when it has come; the clock stays out of it.
 //!
 //! # Caveats
 //!
@@ -65,6 +65,8 @@ pub use clock::{Due, DueLimits, LeaseClock, NotLeading, Renewal, TimeLeft};
 pub const TTL_MAX: i64 = 9_000_000_000;
 /// Time without a renewal after which the remaining time of a lease is recorded, unless told otherwise.
 pub const CHECKPOINT_INTERVAL: Duration = Duration::from_mins(5);
+/// The shortest such time.
+pub const CHECKPOINT_INTERVAL_MIN: Duration = Duration::from_secs(1);
 
 /// The shortest time to live, in seconds: one and a half election time-outs, so that a lease outlives an election. What is asked for below it is raised
 /// to it.

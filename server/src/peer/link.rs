@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use rand::Rng;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
 
 use super::{
     HELLO_TIMEOUT, PING_INTERVAL, PROTOCOL,
@@ -63,6 +64,8 @@ pub(super) struct Link {
 struct State {
     connected_at: Option<Instant>,
     version: Option<String>,
+    /// For calls beside the stream, on the same connection.
+    client: Option<PeerClient<Channel>>,
     /// What was last logged about not being connected.
     trouble: Option<String>,
 }
@@ -122,6 +125,11 @@ impl Link {
         self.state.lock().version.clone()
     }
 
+    /// Calls the member on the connection that there is.
+    pub(super) fn client(&self) -> Option<PeerClient<Channel>> {
+        self.state.lock().client.clone()
+    }
+
     /// Takes a message, which is encoded only if there is a connection.
     pub(super) fn send(&self, encode: impl FnOnce() -> Bytes) -> bool {
         self.queue.is_open() && self.count(encode(), Queue::push_message)
@@ -172,6 +180,7 @@ impl Link {
         self.queue.close();
         let mut state = self.state.lock();
         let was_connected = state.connected_at.take().is_some();
+        state.client = None;
         if was_connected {
             self.metrics.active.dec();
             self.metrics.disconnected.inc();
@@ -187,12 +196,13 @@ impl Link {
         was_connected
     }
 
-    fn connected(&self, welcome: &Hello) {
+    fn connected(&self, welcome: &Hello, client: PeerClient<Channel>) {
         self.queue.open();
         self.metrics.active.inc();
         let mut state = self.state.lock();
         state.connected_at = Some(Instant::now());
         state.version = Some(welcome.version.clone());
+        state.client = Some(client);
         state.trouble = None;
         tracing::info!(member = format_args!("{:x}", self.member), version = welcome.version, "connected to a member");
     }
@@ -202,7 +212,9 @@ impl Link {
         let Some(local) = peers.local() else { return Err(LinkError::Closed) };
         let channel = peers.dialer().connect(&self.urls()).await?;
         let hello = peers.hello(&local, self.member);
-        let mut client = PeerClient::new(channel).max_encoding_message_size(usize::MAX);
+        // A list of a million leases is larger than tonic takes by itself.
+        let mut client =
+            PeerClient::new(channel).max_encoding_message_size(usize::MAX).max_decoding_message_size(usize::MAX);
         let frames = self.queue.connect(hello.clone());
         let mut answers =
             timeout(HELLO_TIMEOUT, client.stream(frames)).await.map_err(|_| LinkError::Silent)??.into_inner();
@@ -211,7 +223,7 @@ impl Link {
         check_refusal(&local, &first)?;
         let welcome = first.welcome.ok_or_else(|| LinkError::NotWhom("it did not introduce itself".to_owned()))?;
         check_welcome(&hello, &welcome).map_err(LinkError::NotWhom)?;
-        self.connected(&welcome);
+        self.connected(&welcome, client);
 
         let mut pings = tokio::time::interval(PING_INTERVAL);
         let (mut number, mut asked, mut heard) = (0, Instant::now(), Instant::now());

@@ -40,6 +40,7 @@ pub struct PeerMetrics {
     active: Family<Pair, Gauge>,
     disconnected: Family<Pair, Counter>,
     round_trip: Family<To, Histogram, fn() -> Histogram>,
+    pub(super) lease_questions: Gauge,
 }
 
 impl Default for PeerMetrics {
@@ -52,6 +53,7 @@ impl Default for PeerMetrics {
             active: Family::default(),
             disconnected: Family::default(),
             round_trip: Family::new_with_constructor(|| Histogram::new(round_trip_buckets())),
+            lease_questions: Gauge::default(),
         }
     }
 }
@@ -111,6 +113,11 @@ impl PeerMetrics {
             "Round-Trip-Time histogram between peers",
             Unit::Seconds,
             self.round_trip.clone(),
+        );
+        registry.register(
+            "cairn_peer_lease_questions",
+            "Questions about leases that wait to be sent to the leader",
+            self.lease_questions.clone(),
         );
     }
 

@@ -9,7 +9,8 @@
 //!
 //! What lives here: [`Peers`], which has a link to each other member and is the replica's
 //! [`Transport`](crate::node::Transport); `link` (connects, and connects again), `queue` (what waits to be sent),
-//! `inbound` (what arrives), `service` (the RPCs of `cairn.peer.Peer`), `gate` and `plain` (the peer port), `dial` (TCP and
+//! `inbound` (what arrives), `leases` (what clients of a follower
+//! want to know of the leader), `service` (the RPCs of `cairn.peer.Peer`), `gate` and `plain` (the peer port), `dial` (TCP and
 //! TLS towards other members), [`join`] (what a new member has to learn before it starts). What may call it: the server,
 //! and `api/` where a request is the leader's business. It knows `node/`, `security/` and `config/`.
 //!
@@ -48,6 +49,7 @@ mod dial;
 mod gate;
 mod inbound;
 pub mod join;
+mod leases;
 mod link;
 mod metrics;
 mod plain;
@@ -60,6 +62,7 @@ use std::time::Duration;
 pub use self::{
     dial::{DialError, Dialer},
     gate::Gate,
+    leases::{Told, Untold},
     metrics::PeerMetrics,
     registry::{PeerOptions, Peers},
 };

@@ -5,18 +5,21 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use bytes::Bytes;
 use cairn_proto::{
     ApiError,
-    peer::{ChangeRequest, Hello},
+    peer::{ChangeRequest, Hello, peer_client::PeerClient},
 };
 use parking_lot::{Mutex, RwLock};
 use prost_raft::Message as _;
 use raft::eraftpb::Message;
 use tokio::runtime;
+use tonic::transport::Channel;
 
 use super::{
-    PROTOCOL, STRANGERS_MAX, dial::Dialer, frame_bytes_max, inbound::Inbound, link::Link, metrics::PeerMetrics,
+    PROTOCOL, STRANGERS_MAX, Told, Untold, dial::Dialer, frame_bytes_max, inbound::Inbound, leases::Desk, link::Link,
+    metrics::PeerMetrics,
 };
 use crate::{
     config::API_VERSION,
+    lease::{Renewal, TimeLeft},
     node::{NodeHandle, Transport},
     state::Members,
 };
@@ -28,6 +31,8 @@ pub struct PeerOptions {
     pub own_urls: Vec<String>,
     /// Silence after which a connection counts as dead (`--raft-read-timeout`).
     pub read_timeout: Duration,
+    /// How long a request may wait for its outcome.
+    pub request_timeout: Duration,
     /// Bytes of the largest client request.
     pub request_bytes_max: usize,
 }
@@ -49,6 +54,7 @@ pub struct Peers {
     runtime: runtime::Handle,
     local: RwLock<Option<Local>>,
     links: RwLock<BTreeMap<u64, Arc<Link>>>,
+    leases: Desk,
     /// Held while links come and go.
     changing: Mutex<()>,
 }
@@ -62,15 +68,20 @@ impl std::fmt::Debug for Peers {
 impl Peers {
     /// No connections yet; those to come run on `runtime`, which should be the replica's.
     pub fn new(options: PeerOptions, dialer: Dialer, runtime: runtime::Handle) -> Arc<Self> {
-        Arc::new(Self {
+        let metrics = PeerMetrics::default();
+        let (leases, questions) = Desk::new(metrics.lease_questions.clone());
+        let peers = Arc::new(Self {
             options,
             dialer: Arc::new(dialer),
-            metrics: PeerMetrics::default(),
+            metrics,
             runtime,
             local: RwLock::new(None),
             links: RwLock::default(),
+            leases,
             changing: Mutex::new(()),
-        })
+        });
+        peers.runtime.spawn(questions.run(Arc::downgrade(&peers)));
+        peers
     }
 
     /// What is counted.
@@ -128,6 +139,39 @@ impl Peers {
         })?;
         let mut client = cairn_proto::peer::peer_client::PeerClient::new(channel);
         client.change(ChangeRequest { cluster_id: local.cluster, change }).await.map(drop)
+    }
+
+    /// Has the leader renew a lease, after a read index asked for after this call.
+    ///
+    /// # Errors
+    /// The leader could not be asked. It may have renewed the lease all the same.
+    pub async fn renew_lease(&self, id: i64) -> Result<Told<Renewal>, Untold> {
+        self.leases.renew(id).await
+    }
+
+    /// Asks the leader how long a lease has left, if it exists.
+    ///
+    /// # Errors
+    /// The leader could not be asked.
+    pub async fn lease_time_left(&self, id: i64) -> Result<Told<Option<TimeLeft>>, Untold> {
+        self.leases.time_left(id).await
+    }
+
+    /// Asks the leader for all leases, the one that runs out first first.
+    ///
+    /// # Errors
+    /// The leader could not be asked.
+    pub async fn leases(&self) -> Result<Told<Vec<i64>>, Untold> {
+        self.leases.list(self).await
+    }
+
+    /// Calls a member, if there is a connection to it.
+    pub(super) fn client_of(&self, member: u64) -> Option<PeerClient<Channel>> {
+        self.links.read().get(&member)?.client()
+    }
+
+    pub(super) fn request_timeout(&self) -> Duration {
+        self.options.request_timeout
     }
 
     pub(super) fn local(&self) -> Option<Local> {

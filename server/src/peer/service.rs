@@ -5,8 +5,8 @@ use std::{pin::Pin, sync::Arc};
 use cairn_proto::{
     ApiError,
     peer::{
-        Answer, ChangeRequest, ChangeResponse, Frame, Hello, MembersRequest, MembersResponse, Refusal,
-        peer_server::Peer, refusal::Reason,
+        Answer, ChangeRequest, ChangeResponse, Frame, Hello, LeasesRequest, LeasesResponse, MembersRequest,
+        MembersResponse, Refusal, peer_server::Peer, refusal::Reason,
     },
 };
 use futures::{Stream, StreamExt, stream};
@@ -18,6 +18,7 @@ use super::{
     HELLO_TIMEOUT, PROTOCOL,
     gate::Address,
     inbound::Inbound,
+    leases,
     registry::{Local, Peers},
 };
 use crate::{node::ProposeError, state::MemberChange};
@@ -105,6 +106,15 @@ impl Peer for Service {
             Err(error @ ProposeError::NeedsSnapshot) => Err(Status::unimplemented(error.to_string())),
             Err(error) => Err(ApiError::from(error).into()),
         }
+    }
+
+    async fn leases(&self, request: Request<LeasesRequest>) -> Result<Response<LeasesResponse>, Status> {
+        let local = self.local()?;
+        let request = request.into_inner();
+        if request.cluster_id != local.cluster {
+            return Err(Status::failed_precondition(other_cluster(request.cluster_id, local.cluster)));
+        }
+        leases::answer(&local.node, request).await.map(Response::new)
     }
 }
 

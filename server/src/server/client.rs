@@ -2,7 +2,14 @@
 
 use std::{io, sync::Arc};
 
-use cairn_proto::etcdserverpb as pb;
+use cairn_proto::{
+    etcdserverpb as pb,
+    v3electionpb::{
+        CampaignRequest, CampaignResponse, LeaderRequest, LeaderResponse, ProclaimRequest, ProclaimResponse,
+        ResignRequest, ResignResponse,
+    },
+    v3lockpb::{LockRequest, LockResponse, UnlockRequest, UnlockResponse},
+};
 use futures::{Stream, StreamExt};
 use hyper_util::rt::TokioIo;
 use prost::Message;
@@ -111,6 +118,44 @@ impl LocalClient {
         requests: impl Stream<Item = pb::WatchRequest> + Send + 'static,
     ) -> impl Stream<Item = Result<pb::WatchResponse, Refusal>> + Send + 'static {
         self.services.watch.watch(&self.caller, requests).map(|reply| message(&reply?))
+    }
+
+    /// Waits until the caller holds a lock. Dropping the call gives the place in the queue up.
+    pub async fn lock(&self, request: LockRequest) -> Result<LockResponse, Refusal> {
+        self.services.lock.lock(&self.caller, request).await
+    }
+
+    /// Gives a lock up.
+    pub async fn unlock(&self, request: UnlockRequest) -> Result<UnlockResponse, Refusal> {
+        self.services.lock.unlock(&self.caller, request).await
+    }
+
+    /// Waits until the caller leads an election. Dropping the call gives the place in the queue up.
+    pub async fn campaign(&self, request: CampaignRequest) -> Result<CampaignResponse, Refusal> {
+        self.services.election.campaign(&self.caller, request).await
+    }
+
+    /// Changes what the leader of an election proclaims.
+    pub async fn proclaim(&self, request: ProclaimRequest) -> Result<ProclaimResponse, Refusal> {
+        self.services.election.proclaim(&self.caller, request).await
+    }
+
+    /// Who leads an election.
+    pub async fn leader(&self, request: LeaderRequest) -> Result<LeaderResponse, Refusal> {
+        self.services.election.leader(&self.caller, request).await
+    }
+
+    /// What the leaders of an election proclaim. Ends when it is dropped, or the server stops.
+    pub fn observe(
+        &self,
+        request: LeaderRequest,
+    ) -> impl Stream<Item = Result<LeaderResponse, Refusal>> + Send + 'static {
+        self.services.election.observe(&self.caller, request)
+    }
+
+    /// Gives the leadership of an election up.
+    pub async fn resign(&self, request: ResignRequest) -> Result<ResignResponse, Refusal> {
+        self.services.election.resign(&self.caller, request).await
     }
 
     /// The member's state.

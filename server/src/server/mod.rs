@@ -59,6 +59,7 @@ use crate::{
     },
     config::{ClusterState, Config, ConfigError, InitialCluster, Url},
     http::Http,
+    lease,
     node::{self, ChangeRules, CompactionPace, NodeConfig, NodeError, NodeHandle, identity::InitialMember},
     peer::{self, Dialer, PeerOptions, Peers, join::JoinError},
     security::{self, AcceptLimits, Acceptor, TlsError},
@@ -383,6 +384,7 @@ fn node_config(config: &Config) -> NodeConfig {
     node.compaction =
         CompactionPace { revisions: config.compaction_batch_limit, pause: config.compaction_sleep_interval };
     node.watch_window_bytes = config.watch_window_bytes;
+    node.lease_checkpoint = config.lease_checkpoint_interval.max(lease::CHECKPOINT_INTERVAL_MIN);
     node.store.memtable_bytes = config.memtable_bytes;
     node.store.block_cache_bytes = config.block_cache_bytes;
     node
@@ -392,6 +394,7 @@ fn peer_options(config: &Config) -> PeerOptions {
     PeerOptions {
         own_urls: config.initial_advertise_peer_urls.iter().map(Url::to_string).collect(),
         read_timeout: config.raft_read_timeout,
+        request_timeout: config.request_timeout(),
         request_bytes_max: config.max_request_bytes,
     }
 }

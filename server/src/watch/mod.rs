@@ -64,6 +64,8 @@ mod mailbox;
 mod matcher;
 mod metrics;
 mod registry;
+#[cfg(test)]
+mod scenarios;
 mod stream;
 #[cfg(test)]
 mod tests;

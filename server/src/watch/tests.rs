@@ -65,11 +65,49 @@ struct Client {
     asked: Option<i64>,
 }
 
-struct World {
-    state: State,
-    compactor: Compactor,
-    hub: Hub,
+/// A state that is applied to by hand, and a hub over it.
+pub(super) struct Member {
+    pub(super) state: State,
+    pub(super) compactor: Compactor,
+    pub(super) hub: Hub,
     index: u64,
+}
+
+impl Member {
+    pub(super) fn new(window_bytes: usize) -> Self {
+        let mut state = State::open(Arc::new(MemStore::new()), StateOptions::default()).unwrap();
+        let member = pb::Member { id: 7, peer_urls: vec!["http://a:2380".into()], ..Default::default() };
+        state.bootstrap(&Membership { cluster_id: 9, members: vec![member] }, 1, 1).unwrap();
+        let hub = Hub::new(state.reader().clone(), window_bytes);
+        state.report_to(Arc::new(hub.clone()));
+        let compactor = state.compactor();
+        Self { state, compactor, hub, index: 1 }
+    }
+
+    /// Applies requests as one entry, which is published together.
+    pub(super) fn apply(&mut self, requests: Vec<Request>) {
+        let mut entry = EntryBuilder::new();
+        for request in requests {
+            let id = RequestId { member: 7, nonce: 1, counter: 1 };
+            assert!(entry.push(&encode(&Command { id, user: Bytes::new(), auth_revision: 0, request })));
+        }
+        self.index += 1;
+        let data = CommittedData::Commands(entry.finish().into());
+        self.state.apply(&[Committed { index: self.index, term: 1, data }]).unwrap();
+    }
+
+    pub(super) fn revision(&self) -> i64 {
+        self.state.reader().revision()
+    }
+
+    pub(super) fn dispatch(&self) {
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(self.hub.poll_dispatch(&mut context).is_pending());
+    }
+}
+
+struct World {
+    member: Member,
     history: Vec<Expected>,
     /// The stored value, create revision and version of each living key, before the revision under way.
     living: BTreeMap<Bytes, (Bytes, i64, i64)>,
@@ -117,28 +155,15 @@ fn op() -> impl Strategy<Value = Op> {
 
 impl World {
     fn new(window_bytes: usize) -> Self {
-        let mut state = State::open(Arc::new(MemStore::new()), StateOptions::default()).unwrap();
-        let member = pb::Member { id: 7, peer_urls: vec!["http://a:2380".into()], ..Default::default() };
-        state.bootstrap(&Membership { cluster_id: 9, members: vec![member] }, 1, 1).unwrap();
-        let hub = Hub::new(state.reader().clone(), window_bytes);
-        state.report_to(Arc::new(hub.clone()));
-        let compactor = state.compactor();
-        Self { state, compactor, hub, index: 1, history: vec![], living: BTreeMap::new(), clients: vec![] }
-    }
-
-    fn apply(&mut self, requests: Vec<Request>) {
-        let mut entry = EntryBuilder::new();
-        for request in requests {
-            let id = RequestId { member: 7, nonce: 1, counter: 1 };
-            assert!(entry.push(&encode(&Command { id, user: Bytes::new(), auth_revision: 0, request })));
-        }
-        self.index += 1;
-        let data = CommittedData::Commands(entry.finish().into());
-        self.state.apply(&[Committed { index: self.index, term: 1, data }]).unwrap();
+        Self { member: Member::new(window_bytes), history: vec![], living: BTreeMap::new(), clients: vec![] }
     }
 
     fn revision(&self) -> i64 {
-        self.state.reader().revision()
+        self.member.revision()
+    }
+
+    fn dispatch(&self) {
+        self.member.dispatch();
     }
 
     /// Puts and deletes in one txn, and notes what it should be told as.
@@ -193,13 +218,8 @@ impl World {
         (Request::Txn(pb::TxnRequest { success, ..Default::default() }), main - 1 + changed)
     }
 
-    fn dispatch(&self) {
-        let mut context = Context::from_waker(Waker::noop());
-        assert!(self.hub.poll_dispatch(&mut context).is_pending());
-    }
-
     fn open(&mut self) {
-        let stream = self.hub.open(StreamOptions { fragment_bytes: 150 });
+        let stream = self.member.hub.open(StreamOptions { fragment_bytes: 150 });
         self.clients.push(Client { stream, watches: BTreeMap::new(), job: None, done: None, asked: None });
     }
 
@@ -212,16 +232,16 @@ impl World {
                     main = after;
                     requests.push(request);
                 }
-                self.apply(requests);
+                self.member.apply(requests);
                 assert_eq!(self.revision(), main);
             }
             Op::Compact { back } => {
                 let revision = self.revision() - back;
-                if revision > self.state.reader().compacted().max(0) {
-                    self.apply(vec![Request::Compact(pb::CompactionRequest { revision, physical: false })]);
+                if revision > self.member.state.reader().compacted().max(0) {
+                    self.member.apply(vec![Request::Compact(pb::CompactionRequest { revision, physical: false })]);
                 }
             }
-            Op::CompactStep => drop(self.compactor.step(Duration::ZERO).unwrap()),
+            Op::CompactStep => drop(self.member.compactor.step(Duration::ZERO).unwrap()),
             Op::Dispatch => self.dispatch(),
             Op::Open => self.open(),
             Op::Drop { client } if *client < self.clients.len() => drop(self.clients.swap_remove(*client)),
@@ -357,7 +377,7 @@ impl World {
     }
 
     fn check(&mut self, client: usize, answer: &WatchAnswer) {
-        let (revision, compacted) = (self.revision(), self.state.reader().compacted());
+        let (revision, compacted) = (self.revision(), self.member.state.reader().compacted());
         let Client { watches, asked, .. } = &mut self.clients[client];
         if answer.canceled {
             let watch = watches.remove(&answer.watch_id).unwrap();
@@ -425,7 +445,7 @@ impl World {
             }
         }
         let watches: usize = self.clients.iter().map(|client| client.watches.len()).sum();
-        let metrics = self.hub.metrics();
+        let metrics = self.member.hub.metrics();
         assert_eq!(metrics.watchers.get(), watches as i64);
         assert_eq!((metrics.slow.get(), metrics.pending.get()), (0, 0));
         self.clients.clear();
@@ -451,10 +471,10 @@ proptest! {
 fn a_closed_hub_ends_its_streams_and_its_dispatcher() {
     let mut world = World::new(1000);
     world.open();
-    world.hub.close();
+    world.member.hub.close();
     let mut context = Context::from_waker(Waker::noop());
     assert!(matches!(world.clients[0].stream.poll_next(&mut context), Poll::Ready(Step::Closed)));
-    assert!(matches!(world.hub.poll_dispatch(&mut context), Poll::Ready(Ok(()))));
+    assert!(matches!(world.member.hub.poll_dispatch(&mut context), Poll::Ready(Ok(()))));
 }
 
 #[test]
@@ -468,7 +488,7 @@ fn without_live_watchers_nothing_waits_for_the_dispatcher() {
     world.create(0, &WatchCreateRequest { key: key(1), start_revision: 2, ..Default::default() });
     while world.poll(0).is_some() {}
     assert_eq!(world.clients[0].watches[&0].seen, 50);
-    assert_eq!(world.hub.metrics().slow.get(), 0);
+    assert_eq!(world.member.hub.metrics().slow.get(), 0);
 }
 
 #[test]
@@ -482,7 +502,7 @@ fn a_pin_is_given_back_once_its_events_are_dispatched() {
     let held = |world: &mut World| {
         (0..10).any(|_| {
             matches!(
-                world.compactor.step(Duration::ZERO).unwrap(),
+                world.member.compactor.step(Duration::ZERO).unwrap(),
                 crate::state::mvcc::CompactionStep::Held { by: Some(_) }
             )
         })

@@ -31,14 +31,14 @@ fn url(scheme: &str, port: u16) -> Url {
 }
 
 /// Members of one cluster, and their directories.
-struct Cluster {
-    servers: Vec<Server>,
+pub struct Cluster {
+    pub servers: Vec<Server>,
     _dirs: Vec<TempDir>,
 }
 
 impl Cluster {
     /// Three members that reach each other by `scheme`, each with its own changes.
-    async fn of_three(scheme: &str, change: impl Fn(usize, &mut Config)) -> Self {
+    pub async fn of_three(scheme: &str, change: impl Fn(usize, &mut Config)) -> Self {
         let urls: Vec<Url> = (0..3).map(|_| url(scheme, free_port())).collect();
         let listed: Vec<_> = urls.iter().enumerate().map(|(at, url)| (format!("n{at}"), url.clone())).collect();
         let dirs: Vec<_> = (0..3).map(|_| TempDir::new().expect("a temporary directory")).collect();
@@ -72,7 +72,7 @@ impl Cluster {
         assert_eq!(read.kvs.first().map(|kv| &kv.value[..]), Some(&b"value"[..]));
     }
 
-    async fn shutdown(self) {
+    pub async fn shutdown(self) {
         join_all(self.servers.into_iter().map(Server::shutdown)).await;
     }
 }

@@ -13,28 +13,36 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status, Streaming, transport::Channel};
 
-use super::support::{DEADLINE, RawCodec, TestServer, builder, eventually};
+use super::{
+    process::Process,
+    support::{DEADLINE, RawCodec, TestServer, builder, eventually},
+};
 
 /// A stream of keep-alives.
-struct KeepAlive {
+pub struct KeepAlive {
     requests: mpsc::Sender<pb::LeaseKeepAliveRequest>,
     answers: Streaming<pb::LeaseKeepAliveResponse>,
 }
 
 impl KeepAlive {
-    async fn open(client: &mut LeaseClient<Channel>) -> Self {
+    pub async fn open(client: &mut LeaseClient<Channel>) -> Self {
         let (requests, receiver) = mpsc::channel(16);
         let answers = client.lease_keep_alive(ReceiverStream::new(receiver)).await.expect("the stream opens");
         Self { requests, answers: answers.into_inner() }
     }
 
     /// Renews a lease; gives the seconds it was renewed for.
-    async fn renew(&mut self, id: i64) -> i64 {
+    pub async fn renew(&mut self, id: i64) -> i64 {
+        self.try_renew(id).await.expect("an answer")
+    }
+
+    /// The same for a server that may not be able to.
+    pub async fn try_renew(&mut self, id: i64) -> Result<i64, Status> {
         self.requests.send(pb::LeaseKeepAliveRequest { id }).await.expect("the stream is open");
-        let answer = self.next().await.expect("an answer").expect("the stream goes on");
+        let answer = self.next().await?.expect("the stream goes on");
         assert_eq!(answer.id, id);
         assert!(answer.header.is_some_and(|header| header.revision > 0));
-        answer.ttl
+        Ok(answer.ttl)
     }
 
     async fn next(&mut self) -> Result<Option<pb::LeaseKeepAliveResponse>, Status> {
@@ -337,4 +345,123 @@ async fn leases_and_what_hangs_on_them_are_there_after_a_restart() {
     assert_eq!(kept, [600, 0]);
     assert_eq!(client.lease_leases(pb::LeaseLeasesRequest {}).await.expect("listed").leases.len(), 1);
     server.shutdown().await;
+}
+
+/// What a lease has left, in seconds, and when that was asked.
+async fn left(lease: &mut LeaseClient<Channel>, id: i64) -> (i64, Instant) {
+    let asked = Instant::now();
+    let about = pb::LeaseTimeToLiveRequest { id, keys: false };
+    (lease.lease_time_to_live(about).await.expect("an answer").into_inner().ttl, asked)
+}
+
+#[tokio::test]
+async fn the_time_left_survives_a_kill_neither_shortened_nor_longer_by_more_than_it_is_recorded_every() {
+    const TTL: i64 = 60;
+    let flags = ["--lease-checkpoint-interval=1s"];
+    let dir = TempDir::new().expect("a temporary directory");
+    let mut told = (TTL, Instant::now());
+    for kill in 0..3 {
+        let server = Process::start(dir.path(), &flags);
+        let mut lease = LeaseClient::new(server.channel().await);
+        if kill == 0 {
+            for (id, ttl) in [(1, TTL), (2, TTL), (3, 2)] {
+                lease.lease_grant(grant(id, ttl)).await.expect("granted");
+            }
+        }
+        let (found, asked) = left(&mut lease, 1).await;
+        // What was told before counts on; what it was recorded as may be an interval older, and the time in which nobody led does not count.
+        let owed = told.0 - told.1.elapsed().as_secs() as i64 - 2;
+        assert!(found >= owed, "after kill {kill} {found} seconds are left of {owed}");
+        assert!(found <= told.0 + 2, "after kill {kill} {found} seconds are left, {} were told before", told.0);
+        told = (found, asked);
+        // Long enough for records to be made.
+        let target = found - 4;
+        eventually("time passes", async || {
+            let (now, asked) = left(&mut lease, 1).await;
+            assert!(now <= told.0, "it went up from {} to {now}", told.0);
+            told = (now, asked);
+            (now <= target).then_some(())
+        })
+        .await;
+        if kill == 1 {
+            // Renewed after it was recorded: the record must not cut the renewal short.
+            assert_eq!(KeepAlive::open(&mut lease).await.renew(2).await, TTL);
+        }
+        server.kill();
+    }
+    let server = Process::start(dir.path(), &flags);
+    let mut lease = LeaseClient::new(server.channel().await);
+    let (first, second) = (left(&mut lease, 1).await.0, left(&mut lease, 2).await.0);
+    assert!(first <= TTL - 3 * 4 + 2, "{first} seconds are left: the kills made it live on");
+    // Two intervals and the start passed since its renewal.
+    assert!(second > first, "{second} seconds are left of a renewed lease, {first} of one that was not");
+    assert_eq!(left(&mut lease, 3).await.0, -1, "a short one ran out meanwhile");
+    server.kill();
+}
+
+#[tokio::test]
+async fn every_number_is_a_lease_or_none() {
+    let server = TestServer::start().await;
+    let mut client = server.lease().await;
+    for id in [0, 1, -1, i64::MIN, i64::MAX] {
+        let about = pb::LeaseTimeToLiveRequest { id, keys: true };
+        let found = client.lease_time_to_live(about).await.expect("an answer").into_inner();
+        assert_eq!((found.id, found.ttl, found.granted_ttl), (id, -1, 0));
+        let refused = client.lease_revoke(pb::LeaseRevokeRequest { id }).await.expect_err("no such lease");
+        assert!(is(&refused, ApiError::LeaseNotFound), "{refused:?}");
+    }
+    for (id, ttl) in [(i64::MAX, i64::MIN), (i64::MIN, -1), (-1, 0)] {
+        assert_eq!(client.lease_grant(grant(id, ttl)).await.expect("granted").into_inner().ttl, 2);
+        assert_eq!(KeepAlive::open(&mut client).await.renew(id).await, 2);
+    }
+    let huge = client.lease_grant(grant(5, i64::MAX)).await.expect_err("too long");
+    assert!(is(&huge, ApiError::LeaseTtlTooLarge), "{huge:?}");
+    let taken = client.lease_grant(grant(i64::MIN, i64::MAX)).await.expect_err("too long, and taken");
+    assert!(is(&taken, ApiError::LeaseTtlTooLarge), "the time is looked at first: {taken:?}");
+    let negative = client.lease_grant(grant(-1, 60)).await.expect_err("it is taken");
+    assert!(is(&negative, ApiError::LeaseExists), "{negative:?}");
+}
+
+#[tokio::test]
+async fn who_floods_keep_alives_without_reading_costs_little_and_hurts_nobody() {
+    let dir = TempDir::new().expect("a temporary directory");
+    let server = Process::start(dir.path(), &[]);
+    let mut client = LeaseClient::new(server.channel().await);
+    client.lease_grant(grant(1, 600)).await.expect("granted");
+    assert_eq!(KeepAlive::open(&mut client).await.renew(1).await, 600);
+    let before = server.resident_bytes();
+    let mut floods = Vec::new();
+    for _ in 0..20 {
+        let mut flooding = LeaseClient::new(server.channel().await);
+        floods.push(tokio::spawn(async move {
+            let (requests, receiver) = mpsc::channel(1);
+            let _answers = flooding.lease_keep_alive(ReceiverStream::new(receiver)).await.expect("the stream opens");
+            let mut sent = 0;
+            // Until it is held up, or thrown out; what a client's own windows take is less than this.
+            while sent < 2_000_000 {
+                let send = requests.send(pb::LeaseKeepAliveRequest { id: 1 });
+                match tokio::time::timeout(Duration::from_secs(2), send).await {
+                    Ok(Ok(())) => sent += 1,
+                    Ok(Err(_)) | Err(_) => break,
+                }
+            }
+            // Others have their turn while it is stuck.
+            let mut others = KeepAlive::open(&mut flooding).await;
+            let renewed = others.try_renew(1).await;
+            (sent, renewed.is_ok())
+        }));
+    }
+    let mut steady = KeepAlive::open(&mut client).await;
+    while floods.iter().any(|flood| !flood.is_finished()) {
+        assert_eq!(steady.renew(1).await, 600);
+    }
+    for flood in floods {
+        let (sent, goes_on) = flood.await.expect("it goes on");
+        assert!(sent < 2_000_000, "nothing held it up");
+        assert!(goes_on, "its connection serves other calls after {sent} requests");
+    }
+    let grown = server.resident_bytes().saturating_sub(before);
+    println!("twenty floods: the process grew by {} KiB", grown >> 10);
+    assert!(grown < 128 << 20, "the process grew by {grown} bytes");
+    assert_eq!(steady.renew(1).await, 600);
 }

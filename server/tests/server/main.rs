@@ -2,11 +2,14 @@
 
 mod bad_input;
 mod cluster;
+mod election;
 mod embedding;
 mod flags;
 mod http;
 mod kubernetes;
 mod lease;
+mod lease_members;
+mod lock;
 mod maintenance;
 mod process;
 mod refusals;

@@ -84,6 +84,19 @@ impl Process {
         self.child.id()
     }
 
+    /// What it has in memory.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).expect("the process runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it says the resident size");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+    }
+
+    /// The body of a page.
+    pub async fn http(&self, path: &str) -> String {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
+        super::support::http(self.addrs[0], &request).await.body
+    }
+
     pub async fn channel(&self) -> Channel {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.addrs[0])).expect("a valid URL");
         endpoint.connect().await.expect("the server accepts")

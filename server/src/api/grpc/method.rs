@@ -141,7 +141,7 @@ methods! {
 impl Method {
     /// Whether a call goes on for as long as its client likes: such a one must be ended when the server stops.
     pub const fn is_endless(self) -> bool {
-        matches!(self.kind(), Kind::BidiStream) || matches!(self, Self::Observe)
+        matches!(self.kind(), Kind::BidiStream) || matches!(self, Self::Observe | Self::Lock | Self::Campaign)
     }
 }
 

@@ -15,7 +15,7 @@ pub mod method;
 pub mod stream;
 
 use std::{
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -94,7 +94,7 @@ impl Grpc {
             endless: method.is_endless(),
         };
         // In a box: the call's task would otherwise hold it twice, with and without a deadline, and is copied when it is spawned.
-        let served = Box::pin(self.dispatch(method, request));
+        let served = Box::pin(self.serve(method, request));
         let served = match timeout {
             None => served.await,
             Some(timeout) => match tokio::time::timeout(timeout, served).await {
@@ -117,6 +117,18 @@ impl Grpc {
                 call.end(status.code());
                 refused(&status)
             }
+        }
+    }
+
+    /// Serves a call, but no longer than the server runs if it waits for as long as it takes.
+    async fn serve(&self, method: Method, request: Request<Incoming>) -> Result<Served, Status> {
+        let mut served = pin!(self.dispatch(method, request));
+        if method.kind() != method::Kind::Unary || !method.is_endless() {
+            return served.await;
+        }
+        tokio::select! {
+            served = served.as_mut() => served,
+            () = self.ends.stopping.cancelled() => Err(ApiError::Stopped.into()),
         }
     }
 
@@ -145,6 +157,15 @@ impl Grpc {
             }
             Method::LeaseLeases => request.unary(async |message| services.lease.leases(&caller, message).await).await,
             Method::Watch => Ok(request.bidi(|requests| services.watch.watch(&caller, requests))),
+            Method::Lock => request.unary(async |message| services.lock.lock(&caller, message).await).await,
+            Method::Unlock => request.unary(async |message| services.lock.unlock(&caller, message).await).await,
+            Method::Campaign => request.unary(async |message| services.election.campaign(&caller, message).await).await,
+            Method::Proclaim => request.unary(async |message| services.election.proclaim(&caller, message).await).await,
+            Method::Leader => request.unary(async |message| services.election.leader(&caller, message).await).await,
+            Method::Observe => {
+                request.server_stream(async |message| Ok(services.election.observe(&caller, message))).await
+            }
+            Method::Resign => request.unary(async |message| services.election.resign(&caller, message).await).await,
             Method::MemberList => request.unary(async |message| services.cluster.member_list(message).await).await,
             Method::MemberAdd => request.unary(async |message| services.cluster.member_add(message).await).await,
             Method::MemberRemove => request.unary(async |message| services.cluster.member_remove(message).await).await,
@@ -193,8 +214,6 @@ impl Grpc {
 fn what_is_missing(method: Method) -> &'static str {
     match method.service() {
         "etcdserverpb.Auth" => "authentication",
-        "v3lockpb.Lock" => "the lock service",
-        "v3electionpb.Election" => "the election service",
         _ => match method {
             Method::Snapshot => "sending a snapshot",
             Method::Downgrade => "downgrading the cluster",
@@ -306,7 +325,7 @@ impl Call {
         }
         let took = self.began.elapsed();
         self.grpc.metrics.handled(self.method, code, took);
-        if took > self.grpc.slow_call && self.method.kind() == method::Kind::Unary {
+        if took > self.grpc.slow_call && self.method.kind() == method::Kind::Unary && !self.method.is_endless() {
             let (service, method) = (self.method.service(), self.method.name());
             tracing::warn!(service, method, took = ?took, code = ?code, "a request took too long");
         }

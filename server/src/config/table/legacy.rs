@@ -26,7 +26,7 @@ pub(super) static OLDER: &[Flag] = rows! { Older:
     "experimental-warning-unary-request-duration" Duration "300ms", "", Alias("warning-unary-request-duration");
     "experimental-watch-progress-notify-interval" Duration "10m", "", Alias("watch-progress-notify-interval");
     "experimental-compact-hash-check-enabled" Bool "false", "members are not compared with each other yet", Ignored;
-    "experimental-enable-lease-checkpoint" Bool "false", "the remaining time of leases longer than five minutes is always recorded", Ignored;
+    "experimental-enable-lease-checkpoint" Bool "false", "the remaining time of leases longer than --lease-checkpoint-interval is always recorded", Ignored;
     "experimental-enable-lease-checkpoint-persist" Bool "false", "what is recorded is always kept", Ignored;
     "experimental-initial-corrupt-check" Bool "false", "members are not compared with each other yet", Ignored;
     "experimental-set-member-localaddr" Bool "false", "the system chooses the local address of peer connections", Ignored;

@@ -39,6 +39,7 @@ pub(super) static MEMBER: &[Flag] = rows! { Member:
     "compaction-batch-limit" Uint "1000", "Maximum revisions removed in each step of a compaction.", Effect(set!(compaction_batch_limit));
     "compaction-sleep-interval" Duration "10ms", "Pause between the steps of a compaction.", Effect(set!(compaction_sleep_interval));
     "watch-progress-notify-interval" Duration "10m", "Duration of periodic watch progress notifications.", Effect(set!(watch_progress_notify_interval));
+    "lease-checkpoint-interval" Duration "5m", "Time without a renewal after which the remaining time of a lease is recorded, so that it survives a change of leader (1s at least).", Effect(set!(lease_checkpoint_interval));
     "bootstrap-defrag-threshold-megabytes" Uint "0", "there is no defragmentation to do", Ignored;
     "memory-mlock" Bool "false", "memory is not locked", Ignored;
     "unsafe-no-fsync" Bool "false", "an acknowledged write is always on disk", Refused;

@@ -100,6 +100,7 @@ fn member_flags_take_effect() {
     takes_effect("compaction-batch-limit", "7", |c| c.compaction_batch_limit = 7);
     takes_effect("compaction-sleep-interval", "7ms", |c| c.compaction_sleep_interval = Duration::from_millis(7));
     takes_effect("watch-progress-notify-interval", "5s", |c| c.watch_progress_notify_interval = Duration::from_secs(5));
+    takes_effect("lease-checkpoint-interval", "5s", |c| c.lease_checkpoint_interval = Duration::from_secs(5));
 }
 
 #[test]
@@ -234,6 +235,14 @@ fn every_flag_of_etcd_is_in_the_table_and_every_other_is_our_own() {
     let own: Vec<&str> = flags().map(|flag| flag.name).filter(|name| !etcd.contains(name)).collect();
     assert_eq!(
         own,
-        ["memtable-bytes", "block-cache-bytes", "entry-cache-bytes", "watch-window-bytes", "api-threads", "help"]
+        [
+            "lease-checkpoint-interval",
+            "memtable-bytes",
+            "block-cache-bytes",
+            "entry-cache-bytes",
+            "watch-window-bytes",
+            "api-threads",
+            "help"
+        ]
     );
 }

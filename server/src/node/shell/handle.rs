@@ -317,7 +317,11 @@ impl NodeHandle {
 
     /// Gives a lease its whole time. Only after [`Self::linearize`] has ended, called after the wish to renew it had come.
     pub fn renew_lease(&self, id: i64) -> Result<Renewal, NotLeading> {
-        self.lease_clock.lock().renew(id, self.shared.uptime_ms())
+        let renewal = self.lease_clock.lock().renew(id, self.shared.uptime_ms())?;
+        if matches!(renewal, Renewal::Renewed(_)) {
+            self.shared.metrics.leases_renewed.inc();
+        }
+        Ok(renewal)
     }
 
     /// How long a lease has left, if it exists. Only after [`Self::linearize`] as well.

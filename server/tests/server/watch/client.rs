@@ -158,6 +158,10 @@ impl Writer {
         Self(server.kv().await)
     }
 
+    pub fn on(channel: Channel) -> Self {
+        Self(KvClient::new(channel))
+    }
+
     pub async fn put(&mut self, key: &str, value: impl Into<Vec<u8>>) -> i64 {
         let put = PutRequest { key: key.as_bytes().to_vec().into(), value: value.into().into(), ..Default::default() };
         revision(self.0.put(put).await.expect("it is put").into_inner().header)

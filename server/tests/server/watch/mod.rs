@@ -4,3 +4,4 @@ mod client;
 mod guarantees;
 mod input;
 mod rules;
+mod scale;

@@ -1,0 +1,287 @@
+//! Queues of keys: what locks and elections are made of.
+//!
+//! ```text
+//!   name/           the queue
+//!   name/1f3a       a place in it: the lease in hexadecimal; who stands there is gone when the lease is
+//! ```
+//! Places are in the order in which they were taken, that of their create revisions; whoever is first holds the lock, or leads. Who waits is woken by the
+//! deletion of the place just before the own one, so that a release wakes one and not all, or of the own one, which ends the wait. Everything here is
+//! transactions, reads and watches as a client would make them, so it holds on every member.
+//!
+//! # Giving up
+//!
+//! A client that goes away, or whose deadline passes, must not be waited for by those behind it: its place is given up with the call that took it
+//! ([`Standing`]). Only a call that has been answered leaves the place to its lease.
+//!
+//! # The fencing token
+//!
+//! Holding a place says nothing about later: a lease may run out while its holder believes otherwise, and somebody else is first then. What is done under a
+//! lock must therefore carry the place's key and create revision, and be refused by whoever does it once there is no such key with that create
+//! revision: for a write to this store, a transaction that compares the two. Create revisions rise from holder to holder, so that any other store can
+//! refuse what comes with a lower one than it has seen.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cairn_proto::{
+    ApiError,
+    etcdserverpb::{
+        self as pb, Compare, DeleteRangeRequest, LeaseGrantRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
+        compare::{CompareResult, CompareTarget, TargetUnion},
+        range_request::{SortOrder, SortTarget},
+        request_op::Request as Op,
+        response_op::Response,
+    },
+    mvccpb::KeyValue,
+};
+use prost::Message;
+
+use super::{Caller, Context, answer::Answer, kv::Kv, lease::Lease, refusal::Refusal, watch::Watches};
+
+/// Seconds that a lease lives that nobody asked for but a place needs. Nobody renews it.
+const LEASE_TTL: i64 = 60;
+
+/// The services that queues are made with. Clones are cheap.
+#[derive(Clone)]
+pub(super) struct Queues {
+    pub(super) kv: Kv,
+    pub(super) lease: Lease,
+    pub(super) watch: Watches,
+    pub(super) context: Arc<Context>,
+}
+
+/// A place in a queue.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub(super) key: Bytes,
+    /// The create revision of its key.
+    pub(super) revision: i64,
+}
+
+/// What taking a place gave.
+pub(super) struct Taken {
+    pub(super) standing: Standing,
+    pub(super) header: Option<pb::ResponseHeader>,
+    /// What stood at the place already.
+    pub(super) before: Option<KeyValue>,
+    /// Nobody stands before it.
+    pub(super) is_first: bool,
+}
+
+/// The range of a queue.
+pub(super) fn all(name: &[u8]) -> RangeRequest {
+    // What follows the slash in the order of bytes is the zero.
+    RangeRequest {
+        key: [name, b"/"].concat().into(),
+        range_end: [name, b"0"].concat().into(),
+        ..RangeRequest::default()
+    }
+}
+
+/// The first of a queue.
+fn first(name: &[u8]) -> RangeRequest {
+    by_age(name, SortOrder::Ascend)
+}
+
+/// The one just before a place.
+fn just_before(name: &[u8], place: &Place) -> RangeRequest {
+    RangeRequest { max_create_revision: place.revision - 1, ..by_age(name, SortOrder::Descend) }
+}
+
+fn by_age(name: &[u8], order: SortOrder) -> RangeRequest {
+    RangeRequest { limit: 1, sort_order: order.into(), sort_target: SortTarget::Create.into(), ..all(name) }
+}
+
+fn single(key: &Bytes) -> RangeRequest {
+    RangeRequest { key: key.clone(), ..RangeRequest::default() }
+}
+
+fn key_of(name: &[u8], lease: i64) -> Bytes {
+    let sign = if lease < 0 { "-" } else { "" };
+    [name, format!("/{sign}{:x}", lease.unsigned_abs()).as_bytes()].concat().into()
+}
+
+fn op(request: Op) -> RequestOp {
+    RequestOp { request: Some(request) }
+}
+
+/// Whether the key was created at this revision; 0: is not there.
+fn created_at(key: &Bytes, revision: i64) -> Compare {
+    Compare {
+        result: CompareResult::Equal.into(),
+        target: CompareTarget::Create.into(),
+        key: key.clone(),
+        target_union: Some(TargetUnion::CreateRevision(revision)),
+        ..Compare::default()
+    }
+}
+
+fn typed<A: Answer, M: Message + Default>(answer: &A) -> Result<M, Refusal> {
+    answer.to_message().map_err(|error| Refusal::Internal(format!("a stored value does not decode: {error}").into()))
+}
+
+/// The first key of a range within a transaction's answer.
+fn found(answer: pb::ResponseOp) -> Option<KeyValue> {
+    match answer.response {
+        Some(Response::ResponseRange(range)) => range.kvs.into_iter().next(),
+        _ => None,
+    }
+}
+
+impl Queues {
+    /// The lease that a request names, or a new one.
+    pub(super) async fn lease(&self, caller: &Caller, lease: i64) -> Result<i64, Refusal> {
+        if lease != 0 {
+            return Ok(lease);
+        }
+        Ok(self.lease.grant(caller, LeaseGrantRequest { id: 0, ttl: LEASE_TTL }).await?.id)
+    }
+
+    /// Who is first in a queue.
+    pub(super) async fn first(&self, caller: &Caller, name: &[u8]) -> Result<pb::RangeResponse, Refusal> {
+        typed(&self.kv.range(caller, first(name)).await?)
+    }
+
+    /// Takes the place of a lease, unless it has been taken for that lease already.
+    pub(super) async fn take(
+        &self,
+        caller: &Caller,
+        name: &Bytes,
+        lease: i64,
+        value: &Bytes,
+    ) -> Result<Taken, Refusal> {
+        let (queues, caller, name, value) = (self.clone(), caller.clone(), name.clone(), value.clone());
+        // In a task of its own: whoever asked may go while the place is being taken, and nobody would know of it.
+        self.context.spawn(async move { queues.take_now(caller, &name, lease, value).await }).await?
+    }
+
+    async fn take_now(&self, caller: Caller, name: &[u8], lease: i64, value: Bytes) -> Result<Taken, Refusal> {
+        let key = key_of(name, lease);
+        let put = PutRequest { key: key.clone(), value, lease, ..PutRequest::default() };
+        let first = || op(Op::RequestRange(first(name)));
+        let request = TxnRequest {
+            compare: vec![created_at(&key, 0)],
+            success: vec![op(Op::RequestPut(put)), first()],
+            failure: vec![op(Op::RequestRange(single(&key))), first()],
+        };
+        let answer = self.txn(&caller, request).await?;
+        let mut found = answer.responses.into_iter().map(found);
+        let (before, first) = (found.next().flatten(), found.next().flatten());
+        let now = answer.header.as_ref().map_or(0, |header| header.revision);
+        let revision = before.as_ref().map_or(now, |kv| kv.create_revision);
+        let is_first = first.is_none_or(|first| first.create_revision == revision);
+        let standing = Standing { queues: self.clone(), caller, place: Place { key, revision }, kept: false };
+        Ok(Taken { standing, header: answer.header, before, is_first })
+    }
+
+    /// Changes what stands at a place; nothing is changed, and `None` told, if the place is lost.
+    pub(super) async fn write(
+        &self,
+        caller: &Caller,
+        place: &Place,
+        lease: i64,
+        value: Bytes,
+    ) -> Result<Option<pb::ResponseHeader>, Refusal> {
+        let put = PutRequest { key: place.key.clone(), value, lease, ..PutRequest::default() };
+        let answer = self.if_held(caller, place, Op::RequestPut(put)).await?;
+        Ok(answer.header.filter(|_| answer.succeeded))
+    }
+
+    /// Gives a place up. It may be lost already.
+    pub(super) async fn leave(&self, caller: &Caller, place: &Place) -> Result<Option<pb::ResponseHeader>, Refusal> {
+        let delete = DeleteRangeRequest { key: place.key.clone(), ..DeleteRangeRequest::default() };
+        Ok(self.if_held(caller, place, Op::RequestDeleteRange(delete)).await?.header)
+    }
+
+    async fn if_held(&self, caller: &Caller, place: &Place, then: Op) -> Result<pb::TxnResponse, Refusal> {
+        let compare = vec![created_at(&place.key, place.revision)];
+        self.txn(caller, TxnRequest { compare, success: vec![op(then)], failure: Vec::new() }).await
+    }
+
+    /// Waits until nobody stands before a place: the header of the read that showed it. `None` if the place is lost before.
+    pub(super) async fn wait(
+        &self,
+        caller: &Caller,
+        name: &[u8],
+        place: &Place,
+    ) -> Result<Option<pb::ResponseHeader>, Refusal> {
+        loop {
+            let reads = [single(&place.key), just_before(name, place)].map(|range| op(Op::RequestRange(range)));
+            let read = self.txn(caller, TxnRequest { success: reads.into(), ..TxnRequest::default() }).await?;
+            let mut found = read.responses.into_iter().map(found);
+            let (own, before) = (found.next().flatten(), found.next().flatten());
+            if own.is_none_or(|own| own.create_revision != place.revision) {
+                return Ok(None);
+            }
+            let Some(before) = before else { return Ok(read.header) };
+            let later = read.header.map_or(0, |header| header.revision) + 1;
+            let gone = tokio::select! {
+                gone = self.watch.deleted(before.key, later) => gone,
+                gone = self.watch.deleted(place.key.clone(), later) => gone,
+            };
+            match gone {
+                // Compacted while it was read: it is read again.
+                Ok(_) | Err(Refusal::Api(ApiError::Compacted)) => {}
+                Err(refusal) => return Err(refusal),
+            }
+        }
+    }
+
+    async fn txn(&self, caller: &Caller, request: TxnRequest) -> Result<pb::TxnResponse, Refusal> {
+        typed(&self.kv.txn(caller, request).await?)
+    }
+}
+
+/// Somebody who stands at a place, and leaves it when this is dropped.
+pub(super) struct Standing {
+    queues: Queues,
+    caller: Caller,
+    place: Place,
+    kept: bool,
+}
+
+impl Standing {
+    /// Where it is.
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The place is its lease's from now on.
+    pub(super) fn keep(mut self) -> Place {
+        self.kept = true;
+        self.place.clone()
+    }
+}
+
+impl Drop for Standing {
+    fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
+        let (queues, caller, place) = (self.queues.clone(), self.caller.clone(), self.place.clone());
+        // Nobody waits for it: if the server stops before, the lease ends what stands there.
+        drop(self.queues.context.spawn(async move {
+            if let Err(error) = queues.leave(&caller, &place).await {
+                tracing::debug!(%error, "a place in a queue stays until its lease ends");
+            }
+        }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_named_by_its_lease_in_hexadecimal() {
+        assert_eq!(key_of(b"a/b", 0x1f3a), "a/b/1f3a");
+        assert_eq!(key_of(b"", -7), "/-7");
+        assert_eq!(key_of(b"x", i64::MIN), "x/-8000000000000000");
+    }
+
+    #[test]
+    fn a_queue_is_what_is_under_its_name() {
+        let range = all(b"a");
+        assert_eq!((range.key, range.range_end), ("a/".into(), "a0".into()));
+    }
+}

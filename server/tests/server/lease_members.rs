@@ -1,0 +1,321 @@
+//! Leases, locks and elections on three members: whichever is asked, and whatever becomes of the leader.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use cairn_proto::{ApiError, etcdserverpb as pb};
+use cairn_server::server::Server;
+use tokio::time::timeout;
+use tonic::Code;
+
+use super::{
+    cluster::Cluster,
+    election::Candidate,
+    lease::KeepAlive,
+    lock::Caller,
+    support::{DEADLINE, eventually},
+};
+
+/// Three members, and who of them leads.
+struct Members {
+    cluster: Cluster,
+}
+
+impl Members {
+    /// With an election time-out in milliseconds.
+    async fn start(election_ms: u64) -> Self {
+        let cluster = Cluster::of_three("http", |_, config| {
+            config.heartbeat_interval = Duration::from_millis(election_ms / 10);
+            config.election_timeout = Duration::from_millis(election_ms);
+        })
+        .await;
+        let members = Self { cluster };
+        members.leader().await;
+        members
+    }
+
+    fn servers(&self) -> &[Server] {
+        &self.cluster.servers
+    }
+
+    /// The member that all know to lead.
+    async fn leader(&self) -> usize {
+        eventually("all know one leader", async || {
+            let statuses: Vec<_> = self.servers().iter().map(|server| server.node().status()).collect();
+            let leader = statuses[0].leader;
+            let known = leader != 0 && statuses.iter().all(|status| status.leader == leader);
+            known.then(|| statuses.iter().position(|status| status.member_id == leader)).flatten()
+        })
+        .await
+    }
+
+    /// Two members that follow.
+    async fn followers(&self) -> [usize; 2] {
+        let leader = self.leader().await;
+        [(leader + 1) % 3, (leader + 2) % 3]
+    }
+
+    /// Has another member lead.
+    async fn move_leader(&self, to: usize) {
+        let target = self.servers()[to].node().status().member_id;
+        eventually("the leader moves", async || {
+            let leader = self.leader().await;
+            if leader == to {
+                return Some(());
+            }
+            self.servers()[leader].node().transfer_leader(target);
+            None
+        })
+        .await;
+    }
+
+    fn caller(&self, at: usize) -> Caller {
+        Caller::on(self.servers()[at].channel())
+    }
+
+    async fn time_to_live(&self, at: usize, id: i64) -> pb::LeaseTimeToLiveResponse {
+        let about = pb::LeaseTimeToLiveRequest { id, keys: true };
+        self.caller(at).lease.lease_time_to_live(about).await.expect("an answer").into_inner()
+    }
+}
+
+#[tokio::test]
+async fn every_member_answers_for_leases() {
+    let members = Members::start(1000).await;
+    let [one, other] = members.followers().await;
+    let leader = members.leader().await;
+    for (at, id, ttl) in [(one, 1, 300), (leader, 2, 100), (other, 3, 200)] {
+        members.caller(at).grant(id, ttl).await;
+    }
+    let put = pb::PutRequest { key: "k".into(), lease: 3, ..Default::default() };
+    members.caller(leader).kv.put(put).await.expect("a put");
+    for at in [one, other, leader] {
+        let mut caller = members.caller(at);
+        let listed = caller.lease.lease_leases(pb::LeaseLeasesRequest {}).await.expect("listed").into_inner();
+        assert_eq!(listed.leases.iter().map(|lease| lease.id).collect::<Vec<_>>(), [2, 3, 1], "of member {at}");
+        assert!(listed.header.expect("a header").revision >= 2);
+        let mut stream = KeepAlive::open(&mut caller.lease).await;
+        assert_eq!([stream.renew(1).await, stream.renew(9).await, stream.renew(3).await], [300, 0, 200]);
+        let found = members.time_to_live(at, 3).await;
+        assert_eq!((found.granted_ttl, found.keys), (200, vec![Bytes::from("k")]), "as it was acknowledged elsewhere");
+        assert!((190..=200).contains(&found.ttl), "{}", found.ttl);
+        let unknown = members.time_to_live(at, 9).await;
+        assert_eq!((unknown.ttl, unknown.granted_ttl), (-1, 0));
+    }
+    members.cluster.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_lease_revoked_at_any_member_is_renewed_by_none() {
+    let members = Members::start(1000).await;
+    let mut streams = Vec::new();
+    for at in 0..3 {
+        streams.push(KeepAlive::open(&mut members.caller(at).lease).await);
+    }
+    for round in 0..30 {
+        let (granting, revoking) = (round % 3, (round / 3) % 3);
+        members.caller(granting).grant(7, 600).await;
+        for stream in &mut streams {
+            assert_eq!(stream.renew(7).await, 600, "round {round}");
+        }
+        let revoke = pb::LeaseRevokeRequest { id: 7 };
+        members.caller(revoking).lease.lease_revoke(revoke).await.expect("revoked");
+        for stream in &mut streams {
+            assert_eq!(stream.renew(7).await, 0, "round {round}");
+        }
+    }
+    members.cluster.shutdown().await;
+}
+
+#[tokio::test]
+async fn keep_alives_through_a_follower_go_on_when_the_leader_changes() {
+    let members = Members::start(500).await;
+    let [at, next] = members.followers().await;
+    let first = members.leader().await;
+    members.caller(at).grant(1, 3).await;
+    let put = pb::PutRequest { key: "k".into(), lease: 1, ..Default::default() };
+    members.caller(at).kv.put(put).await.expect("a put");
+    let mut stream = KeepAlive::open(&mut members.caller(at).lease).await;
+    // Twice as long as the lease lives, the leader moves to and fro.
+    let until = Instant::now() + Duration::from_secs(6);
+    for leader in [next, first].into_iter().cycle().take_while(|_| Instant::now() < until) {
+        members.move_leader(leader).await;
+        for _ in 0..5 {
+            assert!((1..=3).contains(&stream.renew(1).await));
+        }
+    }
+    // To the member itself, and away again.
+    for leader in [at, next] {
+        members.move_leader(leader).await;
+        assert!((1..=3).contains(&stream.renew(1).await));
+    }
+    assert_eq!(members.time_to_live(first, 1).await.keys, ["k"]);
+    let renewed = Instant::now();
+    eventually("the lease runs out", async || {
+        let left = members.time_to_live(at, 1).await.ttl;
+        (left == -1).then_some(())
+    })
+    .await;
+    assert!(renewed.elapsed() > Duration::from_millis(2_500), "it lived for {:?}", renewed.elapsed());
+    assert_eq!(stream.renew(1).await, 0);
+    members.cluster.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_time_left_is_never_less_than_what_was_told_before_the_leader_changed() {
+    let members = Members::start(500).await;
+    members.caller(0).grant(1, 60).await;
+    for round in 0..6 {
+        let [at, next] = members.followers().await;
+        let mut stream = KeepAlive::open(&mut members.caller(at).lease).await;
+        let asked = Instant::now();
+        let told = stream.renew(1).await;
+        members.move_leader(next).await;
+        for member in 0..3 {
+            let found = members.time_to_live(member, 1).await;
+            // Whole seconds are told, and the one that has begun does not count.
+            let owed = told - asked.elapsed().as_secs() as i64 - 2;
+            assert!(found.ttl >= owed, "round {round}: {} of {owed} seconds at member {member}", found.ttl);
+        }
+    }
+    members.cluster.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_lease_that_runs_out_is_told_so_through_a_follower() {
+    let members = Members::start(300).await;
+    let [at, _] = members.followers().await;
+    members.caller(at).grant(1, 1).await;
+    let mut stream = KeepAlive::open(&mut members.caller(at).lease).await;
+    let mut renewed = Instant::now();
+    assert_eq!(stream.renew(1).await, 1);
+    // Ever longer pauses: at some time one is too long, and the answer may meet the revoke on its way.
+    let mut pause = Duration::from_millis(700);
+    loop {
+        tokio::time::sleep(pause).await;
+        let before = renewed;
+        renewed = Instant::now();
+        match stream.renew(1).await {
+            1 => pause += Duration::from_millis(60),
+            0 => {
+                assert!(before.elapsed() >= Duration::from_millis(900), "{:?} after a renewal", before.elapsed());
+                break;
+            }
+            other => panic!("renewed for {other} seconds"),
+        }
+    }
+    assert_eq!(stream.renew(1).await, 0);
+    members.cluster.shutdown().await;
+}
+
+#[tokio::test]
+async fn many_keep_alives_of_a_follower_share_the_leaders_rounds() {
+    let members = Members::start(1000).await;
+    let [at, _] = members.followers().await;
+    let mut caller = members.caller(at);
+    let ids: Vec<i64> = (1..=300).collect();
+    for id in &ids {
+        caller.grant(*id, 600).await;
+    }
+    let streams = ids.chunks(10).map(|ids| {
+        let (mut client, ids) = (caller.lease.clone(), ids.to_vec());
+        tokio::spawn(async move {
+            let requests = ids.iter().cycle().take(ids.len() * 10).map(|id| pb::LeaseKeepAliveRequest { id: *id });
+            let requests: Vec<_> = requests.collect();
+            let mut answers =
+                client.lease_keep_alive(tokio_stream::iter(requests)).await.expect("it opens").into_inner();
+            let mut ttls = Vec::new();
+            while let Some(answer) = answers.message().await.expect("the stream goes on") {
+                ttls.push((answer.id, answer.ttl));
+            }
+            let expected: Vec<_> = ids.iter().cycle().take(ids.len() * 10).map(|id| (*id, 600)).collect();
+            assert_eq!(ttls, expected, "each is answered, in order");
+        })
+    });
+    for stream in streams.collect::<Vec<_>>() {
+        timeout(DEADLINE, stream).await.expect("in time").expect("it goes well");
+    }
+    members.cluster.shutdown().await;
+}
+
+#[tokio::test]
+async fn without_a_majority_nobody_answers_for_leases() {
+    let members = Members::start(300).await;
+    members.caller(0).grant(1, 600).await;
+    let [at, other] = members.followers().await;
+    let leader = members.leader().await;
+    let mut lease = members.caller(at).lease;
+    let mut stream = KeepAlive::open(&mut lease).await;
+    assert_eq!(stream.renew(1).await, 600);
+    let Cluster { servers, .. } = members.cluster;
+    let mut servers: Vec<_> = servers.into_iter().map(Some).collect();
+    for gone in [other, leader] {
+        let server = servers[gone].take().expect("it is there");
+        server.shutdown().await;
+    }
+    let left = servers[at].take().expect("it is there");
+    let asked = Instant::now();
+    let mut second = lease.clone();
+    let told = tokio::join!(
+        stream.try_renew(1),
+        lease.lease_time_to_live(pb::LeaseTimeToLiveRequest { id: 1, keys: false }),
+        second.lease_leases(pb::LeaseLeasesRequest {}),
+    );
+    let refusals = [told.0.map(drop), told.1.map(drop), told.2.map(drop)];
+    for refusal in refusals.map(|told| told.expect_err("nobody knows")) {
+        assert_eq!(refusal.code(), Code::Unavailable, "{refusal:?}");
+        let known = [ApiError::NoLeader, ApiError::Timeout, ApiError::TimeoutLeaderFailure];
+        assert!(known.iter().any(|error| error.text() == refusal.message()), "{refusal:?}");
+    }
+    // A request may take five seconds and two elections.
+    assert!(asked.elapsed() < Duration::from_secs(20), "{:?}", asked.elapsed());
+    left.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_lock_is_handed_on_over_all_members_while_the_leader_changes() {
+    let members = Members::start(500).await;
+    for lease in 1..=6 {
+        members.caller(lease as usize % 3).grant(lease, 600).await;
+    }
+    let mut held = members.caller(1).lock("l", 1).await.expect("it is free").key;
+    let mut waiting = Vec::new();
+    for lease in 2..=6 {
+        waiting.push(members.caller(lease as usize % 3).begin("l", lease, lease).await);
+    }
+    for (waiter, lease) in waiting.into_iter().zip(2..) {
+        members.move_leader(lease as usize % 3).await;
+        assert!(!waiter.is_finished(), "the {lease}th is too early");
+        members.caller((lease as usize + 1) % 3).unlock(&held).await;
+        let answer = waiter.await.expect("it goes on").expect("it has the lock");
+        assert_eq!(answer.key, format!("l/{lease}"));
+        held = answer.key;
+    }
+    assert_eq!(members.caller(0).queue("l").await.len(), 1);
+    members.cluster.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_election_is_observed_on_all_members_while_the_leader_changes() {
+    let members = Members::start(500).await;
+    let candidate = |at: usize| Candidate::on(members.servers()[at].channel());
+    for lease in 1..=4 {
+        candidate(0).caller.grant(lease, 600).await;
+    }
+    let mut observers = Vec::new();
+    for at in 0..3 {
+        observers.push(candidate(at).observe("office").await);
+    }
+    for (lease, value) in [(1, "a"), (2, "b"), (3, "c"), (4, "d")] {
+        let at = lease as usize % 3;
+        let leader = candidate(at).win("office", lease, value).await;
+        for observer in &mut observers {
+            assert_eq!(observer.next().await, value);
+        }
+        let [next, _] = members.followers().await;
+        members.move_leader(next).await;
+        assert_eq!(candidate((at + 1) % 3).leader("office").await.expect("it leads"), value);
+        candidate((at + 2) % 3).resign(&leader).await;
+    }
+    members.cluster.shutdown().await;
+}
