@@ -1,6 +1,6 @@
 //! One request from the caller's first wish to the answer, over as many attempts as are safe and in time.
 
-use std::{fmt, future::Future, time::Duration};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use prost::Message;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -11,8 +11,10 @@ use crate::{
     client::Client,
     endpoint::Endpoint,
     error::Error,
-    peers::{Peer, jittered},
+    namespace::Namespace,
+    peers::{Peer, Peers, jittered},
     rpc::{ServerStreaming, Unary},
+    seen::Seen,
     transport::Transport,
     verdict::{NotReady, Verdict, judge},
 };
@@ -28,17 +30,21 @@ impl Client {
     /// Sends any request of the API and returns the answer as it came.
     ///
     /// The request and answer types are in [`proto`](crate::proto). Retries and deadline are as for every other request.
-    pub async fn call<Q: Unary>(&self, request: Q) -> Result<Q::Answer, Error> {
+    pub async fn call<Q: Unary>(&self, mut request: Q) -> Result<Q::Answer, Error> {
+        if let Some(namespace) = self.namespace() {
+            request.enter(namespace);
+        }
         self.fits(&request)?;
+        let guard = self.seen().map(|seen| (seen, seen.revision()));
         let mut attempts = Attempts::new(self, request.changes_nothing());
         loop {
             let peer = attempts.next().await?;
-            let mut grpc = self.grpc(peer);
+            let mut grpc = self.grpc(&peer);
             let mut outgoing = self.outgoing(request.clone());
             if let Some(deadline) = attempts.deadline {
                 outgoing.set_timeout(deadline.saturating_duration_since(Instant::now()));
             }
-            let answer = attempts.in_time(peer, async move {
+            let answer = attempts.in_time(&peer, async move {
                 grpc.ready().await.map_err(|error| NotReady(error).into_status())?;
                 let path = http::uri::PathAndQuery::from_static(Q::PATH);
                 grpc.unary(outgoing, path, ProstCodec::<Q, Q::Answer>::default()).await
@@ -46,9 +52,20 @@ impl Client {
             match answer.await? {
                 Ok(answer) => {
                     peer.is_reachable();
-                    return Ok(answer.into_inner());
+                    let mut answer = answer.into_inner();
+                    if let (Some((seen, before)), Some(revision)) = (guard, Q::revision(&answer)) {
+                        if revision < before {
+                            attempts.outdated(&peer, revision, before)?;
+                            continue;
+                        }
+                        seen.see(revision);
+                    }
+                    if let Some(namespace) = self.namespace() {
+                        Q::leave(&mut answer, namespace);
+                    }
+                    return Ok(answer);
                 }
-                Err(status) => attempts.failed(peer, status)?,
+                Err(status) => attempts.failed(&peer, status)?,
             }
         }
     }
@@ -56,14 +73,18 @@ impl Client {
     /// Sends any request that is answered in pieces.
     ///
     /// Retries and deadline hold until the answer begins; reading it takes as long as it takes.
-    pub async fn stream<Q: ServerStreaming>(&self, request: Q) -> Result<Answers<Q::Piece>, Error> {
+    pub async fn stream<Q: ServerStreaming>(&self, mut request: Q) -> Result<Answers<Q::Piece>, Error> {
+        if let Some(namespace) = self.namespace() {
+            request.enter(namespace);
+        }
         self.fits(&request)?;
+        let guard = self.seen().map(|seen| (Arc::clone(seen), seen.revision()));
         let mut attempts = Attempts::new(self, true);
         loop {
             let peer = attempts.next().await?;
-            let mut grpc = self.grpc(peer);
+            let mut grpc = self.grpc(&peer);
             let outgoing = self.outgoing(request.clone());
-            let answer = attempts.in_time(peer, async move {
+            let answer = attempts.in_time(&peer, async move {
                 grpc.ready().await.map_err(|error| NotReady(error).into_status())?;
                 let path = http::uri::PathAndQuery::from_static(Q::PATH);
                 grpc.server_streaming(outgoing, path, ProstCodec::<Q, Q::Piece>::default()).await
@@ -71,9 +92,16 @@ impl Client {
             match answer.await? {
                 Ok(answer) => {
                     peer.is_reachable();
-                    return Ok(Answers { endpoint: peer.endpoint.clone(), stream: answer.into_inner() });
+                    return Ok(Answers {
+                        endpoint: peer.endpoint.clone(),
+                        stream: answer.into_inner(),
+                        namespace: self.namespace().cloned(),
+                        leave: Q::leave,
+                        guard,
+                        revision: Q::revision,
+                    });
                 }
-                Err(status) => attempts.failed(peer, status)?,
+                Err(status) => attempts.failed(&peer, status)?,
             }
         }
     }
@@ -89,9 +117,9 @@ impl Client {
         let mut attempts = Attempts::new(self, true);
         loop {
             let peer = attempts.next().await?;
-            let mut grpc = self.grpc(peer);
+            let mut grpc = self.grpc(&peer);
             let outgoing = self.outgoing(tokio_stream::once(request.clone()));
-            let answer = attempts.in_time(peer, async move {
+            let answer = attempts.in_time(&peer, async move {
                 grpc.ready().await.map_err(|error| NotReady(error).into_status())?;
                 let path = http::uri::PathAndQuery::from_static(path);
                 let mut answers = grpc.streaming(outgoing, path, ProstCodec::<Q, A>::default()).await?.into_inner();
@@ -102,7 +130,7 @@ impl Client {
                     peer.is_reachable();
                     return Ok(answer);
                 }
-                Err(status) => attempts.failed(peer, status)?,
+                Err(status) => attempts.failed(&peer, status)?,
             }
         }
     }
@@ -137,12 +165,28 @@ impl Client {
 pub struct Answers<A> {
     endpoint: Endpoint,
     stream: Streaming<A>,
+    namespace: Option<Namespace>,
+    leave: fn(&mut A, &Namespace),
+    /// What the client had seen when it asked.
+    guard: Option<(Arc<Seen>, i64)>,
+    revision: fn(&A) -> Option<i64>,
 }
 
 impl<A: Message + Default> Answers<A> {
     /// The next piece; `None` after the last.
     pub async fn next(&mut self) -> Result<Option<A>, Error> {
-        self.stream.message().await.map_err(|status| as_error(&self.endpoint, status))
+        let piece = self.stream.message().await.map_err(|status| as_error(&self.endpoint, status))?;
+        let Some(mut piece) = piece else { return Ok(None) };
+        if let (Some((seen, before)), Some(revision)) = (&self.guard, (self.revision)(&piece)) {
+            if revision < *before {
+                return Err(Error::Outdated { endpoint: self.endpoint.clone(), revision, seen: *before });
+            }
+            seen.see(revision);
+        }
+        if let Some(namespace) = &self.namespace {
+            (self.leave)(&mut piece, namespace);
+        }
+        Ok(Some(piece))
     }
 
     /// Who answers.
@@ -169,6 +213,8 @@ fn as_error(endpoint: &Endpoint, status: Status) -> Error {
 /// The attempts at one request.
 pub(crate) struct Attempts<'c> {
     client: &'c Client,
+    /// The endpoints as they were at the last attempt.
+    peers: Arc<Peers>,
     /// The request changes nothing, so that sending it twice does no harm.
     repeatable: bool,
     timeout: Option<Duration>,
@@ -179,6 +225,8 @@ pub(crate) struct Attempts<'c> {
     tried: Vec<usize>,
     pause: Duration,
     last: Option<Box<Error>>,
+    /// The last answer that was too old, if there was one.
+    outdated: Option<Box<Error>>,
 }
 
 impl<'c> Attempts<'c> {
@@ -186,6 +234,7 @@ impl<'c> Attempts<'c> {
         let timeout = client.timeout();
         Self {
             client,
+            peers: client.peers(),
             repeatable,
             timeout,
             deadline: timeout.map(|timeout| Instant::now() + timeout),
@@ -193,24 +242,33 @@ impl<'c> Attempts<'c> {
             tried: Vec::new(),
             pause: PAUSE_MIN,
             last: None,
+            outdated: None,
         }
     }
 
     /// The endpoint to try now, after waiting until one may be tried.
-    pub(crate) async fn next(&mut self) -> Result<&'c Peer, Error> {
-        let (peers, candidates) = (self.client.peers(), self.client.used());
-        // Whoever asks for one endpoint wants to know how it is, and does not wait for it to be rested.
-        let at_once = self.client.options().fail_fast || candidates.len() == 1 && self.tried.is_empty();
+    pub(crate) async fn next(&mut self) -> Result<Arc<Peer>, Error> {
+        let peers = self.client.peers();
+        if !Arc::ptr_eq(&self.peers, &peers) {
+            // The numbers of those tried are of another list.
+            self.tried.clear();
+            self.peers = peers;
+        }
+        // Whoever asks for one endpoint wants to know how it is, and does not wait for it to be rested. And when one is
+        // behind, the others are asked how far they are, not waited for.
+        let at_once = self.client.options().fail_fast
+            || self.outdated.is_some()
+            || self.peers.list().len() == 1 && self.tried.is_empty();
         if at_once {
-            if let Some(peer) = peers.untried(candidates.clone(), &self.tried) {
+            if let Some(peer) = self.peers.untried(&self.tried) {
                 return Ok(self.try_now(peer));
             }
-            if let Some(last) = self.last.take() {
+            if let Some(last) = self.outdated.take().or_else(|| self.last.take()) {
                 return Err(*last);
             }
         }
         let now = Instant::now();
-        let turn = peers.next(candidates, &self.tried, now);
+        let turn = self.peers.next(&self.tried, now);
         let mut not_before = turn.not_before;
         if self.tried.contains(&turn.peer) {
             self.tried.clear();
@@ -223,9 +281,9 @@ impl<'c> Attempts<'c> {
         Ok(self.try_now(turn.peer))
     }
 
-    fn try_now(&mut self, peer: usize) -> &'c Peer {
+    fn try_now(&mut self, peer: usize) -> Arc<Peer> {
         self.tried.push(peer);
-        &self.client.peers().list()[peer]
+        Arc::clone(&self.peers.list()[peer])
     }
 
     async fn wait_until(&mut self, time: Instant) -> Result<(), Error> {
@@ -282,6 +340,17 @@ impl<'c> Attempts<'c> {
             return Ok(());
         }
         Err(error)
+    }
+
+    /// The answer is from before what the client has seen: others may be further, if they may be asked.
+    fn outdated(&mut self, peer: &Peer, revision: i64, seen: i64) -> Result<(), Error> {
+        let error = Error::Outdated { endpoint: peer.endpoint.clone(), revision, seen };
+        if !self.repeatable {
+            return Err(error);
+        }
+        tracing::debug!(%error, "trying another endpoint");
+        self.outdated = Some(Box::new(error));
+        Ok(())
     }
 
     fn too_late(&mut self, under_way_at: Option<&Peer>) -> Error {

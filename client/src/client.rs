@@ -3,6 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use parking_lot::RwLock;
 use tokio::runtime::Handle;
 use tonic::{
     body::Body,
@@ -12,9 +13,12 @@ use tonic::{
 use crate::{
     endpoint::{Endpoint, InvalidEndpoint},
     error::BuildError,
+    key::IntoBytes,
+    namespace::Namespace,
     options::{ClientBuilder, Options},
-    peers::Peers,
-    tls::TlsOptions,
+    peers::{Peer, Peers},
+    seen::Seen,
+    tls::{TlsError, TlsOptions},
     transport::{BoxError, Dialer, Link, Transport},
     watch::Hubs,
 };
@@ -26,14 +30,18 @@ use crate::{
 #[derive(Clone)]
 pub struct Client {
     shared: Arc<Shared>,
-    /// Index of the one endpoint to use; all if there is none.
-    only: Option<usize>,
+    /// The one endpoint to use; all that are shared if there is none.
+    only: Option<Arc<Peers>>,
     timeout: Option<Duration>,
     token: Option<MetadataValue<Ascii>>,
+    namespace: Option<Namespace>,
+    seen: Option<Arc<Seen>>,
 }
 
 struct Shared {
-    peers: Peers,
+    peers: RwLock<Arc<Peers>>,
+    /// Makes connections; none if the service is in this process.
+    dialer: Option<Dialer>,
     options: Options,
     watches: Hubs,
 }
@@ -68,9 +76,8 @@ impl Client {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let peers =
-            Peers::new([(Endpoint::in_process(), Transport::in_process(service), Arc::new(Link::in_process()))]);
-        Self::with(peers, Options::default())
+        let peer = Peer::new(Endpoint::in_process(), Transport::in_process(service), Arc::new(Link::in_process()));
+        Self::with(Peers::new([Arc::new(peer)]), None, Options::default())
     }
 
     pub(crate) fn start(endpoints: Vec<Endpoint>, options: Options) -> Result<Self, BuildError> {
@@ -85,29 +92,24 @@ impl Client {
             None if endpoints.iter().any(Endpoint::demands_tls) => Some(TlsOptions::default().prepare()?),
             None => None,
         };
-        if let Some(tls) = &tls {
-            for endpoint in endpoints.iter().filter(|endpoint| endpoint.uses_tls(true)) {
-                tls.name_of(endpoint.host())?;
-            }
-        }
         let dialer = Dialer { connect: options.connect.clone(), tls, timeout: options.dial_timeout };
-        let peers = Peers::new(endpoints.into_iter().map(|endpoint| {
-            let link = Arc::default();
-            let transport = Transport::http2(&endpoint, &link, &dialer, &options);
-            (endpoint, transport, link)
-        }));
-        Ok(Self::with(peers, options))
+        let peers = endpoints.into_iter().map(|endpoint| connected(endpoint, &dialer, &options));
+        let peers = Peers::new(peers.collect::<Result<Vec<_>, _>>()?);
+        Ok(Self::with(peers, Some(dialer), options))
     }
 
-    fn with(peers: Peers, options: Options) -> Self {
+    fn with(peers: Peers, dialer: Option<Dialer>, options: Options) -> Self {
         let timeout = options.command_timeout;
-        Self { shared: Arc::new(Shared { peers, options, watches: Hubs::default() }), only: None, timeout, token: None }
+        let peers = RwLock::new(Arc::new(peers));
+        let shared = Arc::new(Shared { peers, dialer, options, watches: Hubs::default() });
+        Self { shared, only: None, timeout, token: None, namespace: None, seen: None }
     }
 
     /// A client with the same options for other endpoints, such as those a member list names.
     pub fn with_endpoints(&self, endpoints: impl IntoIterator<Item = Endpoint>) -> Result<Self, BuildError> {
         let builder = ClientBuilder::with_options(endpoints, self.shared.options.clone());
-        Ok(Self { token: self.token.clone(), ..builder.command_timeout(self.timeout).build()? })
+        let other = builder.command_timeout(self.timeout).build()?;
+        Ok(Self { shared: other.shared, only: None, ..self.clone() })
     }
 
     /// The same client with another command time-out.
@@ -122,31 +124,67 @@ impl Client {
         Ok(Self { token: Some(token.parse().map_err(|_| BuildError::Token)?), ..self.clone() })
     }
 
+    /// The same client, seeing only the keys that begin with `prefix`, and these without it.
+    ///
+    /// Everything that names keys stays inside: reads, writes, transactions with their conditions, watches, and the recipes
+    /// built on them. A range to the end of the key space ends with the prefix. Keys of leases and answers come without the
+    /// prefix. A namespace of a namespace lies inside it. Requests that name no keys are what they are without it; those of
+    /// the server's own Lock and Election services ([`Client::call`]) are not in a namespace.
+    #[must_use]
+    pub fn namespaced(&self, prefix: impl IntoBytes) -> Self {
+        let namespace = Namespace::inside(self.namespace.as_ref(), &prefix.into_bytes());
+        Self { namespace: Some(namespace), ..self.clone() }
+    }
+
+    /// The same client, never going back in time: it accepts no answer about keys from before the newest one that it, or a
+    /// clone of it, had when the request was made, nor from before the last event of its watches.
+    ///
+    /// Members may be behind each other, which shows in reads that are [`serializable`](crate::Get::serializable): one that
+    /// is answered with an older state is sent to the other endpoints, and is an [`Error::Outdated`](crate::Error::Outdated)
+    /// if none of them is as far. Answers in pieces are judged by the last piece, which tells the revision.
+    #[must_use]
+    pub fn ordered(&self) -> Self {
+        Self { seen: Some(Arc::default()), ..self.clone() }
+    }
+
     /// The endpoints this client uses.
-    pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
-        self.used().map(|index| &self.peers().list()[index].endpoint)
+    pub fn endpoints(&self) -> Vec<Endpoint> {
+        self.peers().list().iter().map(|peer| peer.endpoint.clone()).collect()
     }
 
-    /// The same client, using only the endpoint at `index`.
-    pub(crate) fn narrowed(&self, index: usize) -> Self {
-        Self { only: Some(index), ..self.clone() }
+    /// Uses these endpoints from now on, in this client and its clones. Connections to endpoints that stay are kept; a
+    /// service of this process has no others.
+    pub(crate) fn replace_endpoints(&self, endpoints: Vec<Endpoint>) -> Result<(), TlsError> {
+        let Some(dialer) = &self.shared.dialer else { return Ok(()) };
+        let known = Arc::clone(&self.shared.peers.read());
+        let peers =
+            endpoints.into_iter().map(|endpoint| match known.list().iter().find(|peer| peer.endpoint == endpoint) {
+                Some(peer) => Ok(Arc::clone(peer)),
+                None => connected(endpoint, dialer, self.options()),
+            });
+        let peers = Peers::new(peers.collect::<Result<Vec<_>, _>>()?);
+        *self.shared.peers.write() = Arc::new(peers);
+        Ok(())
     }
 
-    /// Indices of the endpoints in use.
-    pub(crate) fn used(&self) -> std::ops::Range<usize> {
-        match self.only {
-            Some(index) => index..index + 1,
-            None => 0..self.peers().list().len(),
-        }
+    /// The same client, using only this endpoint.
+    pub(crate) fn narrowed(&self, peer: &Arc<Peer>) -> Self {
+        Self { only: Some(Arc::new(Peers::new([Arc::clone(peer)]))), ..self.clone() }
     }
 
-    pub(crate) fn peers(&self) -> &Peers {
-        &self.shared.peers
+    /// The endpoints in use now.
+    pub(crate) fn peers(&self) -> Arc<Peers> {
+        self.only.clone().unwrap_or_else(|| Arc::clone(&self.shared.peers.read()))
     }
 
     /// The one endpoint in use, if there is only one by choice.
-    pub(crate) fn only(&self) -> Option<usize> {
-        self.only
+    pub(crate) fn only(&self) -> Option<Endpoint> {
+        self.only.as_ref().map(|only| only.list()[0].endpoint.clone())
+    }
+
+    /// Makes connections; none if the service is in this process.
+    pub(crate) fn dialer(&self) -> Option<&Dialer> {
+        self.shared.dialer.as_ref()
     }
 
     pub(crate) fn watches(&self) -> &Hubs {
@@ -161,6 +199,14 @@ impl Client {
         self.timeout
     }
 
+    pub(crate) fn namespace(&self) -> Option<&Namespace> {
+        self.namespace.as_ref()
+    }
+
+    pub(crate) fn seen(&self) -> Option<&Arc<Seen>> {
+        self.seen.as_ref()
+    }
+
     pub(crate) fn token(&self) -> Option<&MetadataValue<Ascii>> {
         self.token.as_ref()
     }
@@ -168,6 +214,16 @@ impl Client {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("endpoints", &self.endpoints().collect::<Vec<_>>()).finish_non_exhaustive()
+        f.debug_struct("Client").field("endpoints", &self.endpoints()).finish_non_exhaustive()
     }
+}
+
+/// An endpoint with a connection that is made on first use.
+fn connected(endpoint: Endpoint, dialer: &Dialer, options: &Options) -> Result<Arc<Peer>, TlsError> {
+    if let Some(tls) = dialer.tls.as_ref().filter(|_| endpoint.uses_tls(true)) {
+        tls.name_of(endpoint.host())?;
+    }
+    let link = Arc::default();
+    let transport = Transport::http2(&endpoint, &link, dialer, options);
+    Ok(Arc::new(Peer::new(endpoint, transport, link)))
 }

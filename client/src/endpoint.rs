@@ -115,6 +115,14 @@ impl fmt::Display for Endpoint {
     }
 }
 
+impl TryFrom<&Endpoint> for Endpoint {
+    type Error = InvalidEndpoint;
+
+    fn try_from(endpoint: &Endpoint) -> Result<Self, InvalidEndpoint> {
+        Ok(endpoint.clone())
+    }
+}
+
 impl TryFrom<&str> for Endpoint {
     type Error = InvalidEndpoint;
 

@@ -63,6 +63,15 @@ pub enum Error {
         /// How the connection ended.
         status: Box<Status>,
     },
+    /// No endpoint is as far as this client has seen the store ([`Client::ordered`](crate::Client::ordered)).
+    Outdated {
+        /// Who answered last.
+        endpoint: Endpoint,
+        /// The revision of its answer.
+        revision: i64,
+        /// The revision this client has seen.
+        seen: i64,
+    },
     /// The command time-out passed.
     DeadlineExceeded {
         /// The time-out.
@@ -82,16 +91,17 @@ impl Error {
                 Some(status)
             }
             Self::DeadlineExceeded { last, .. } => last.as_ref()?.status(),
-            Self::TooLarge { .. } => None,
+            Self::TooLarge { .. } | Self::Outdated { .. } => None,
         }
     }
 
     /// The endpoint that answered or was tried last.
     pub fn endpoint(&self) -> Option<&Endpoint> {
         match self {
-            Self::Answered { endpoint, .. } | Self::Unreachable { endpoint, .. } | Self::Lost { endpoint, .. } => {
-                Some(endpoint)
-            }
+            Self::Answered { endpoint, .. }
+            | Self::Unreachable { endpoint, .. }
+            | Self::Lost { endpoint, .. }
+            | Self::Outdated { endpoint, .. } => Some(endpoint),
             Self::DeadlineExceeded { endpoint, last, .. } => endpoint.as_ref().or_else(|| last.as_ref()?.endpoint()),
             Self::TooLarge { .. } => None,
         }
@@ -102,7 +112,7 @@ impl Error {
         match self {
             Self::Answered { status, .. } => status.code(),
             Self::TooLarge { .. } => Code::ResourceExhausted,
-            Self::Unreachable { .. } | Self::Lost { .. } => Code::Unavailable,
+            Self::Unreachable { .. } | Self::Lost { .. } | Self::Outdated { .. } => Code::Unavailable,
             Self::DeadlineExceeded { .. } => Code::DeadlineExceeded,
         }
     }
@@ -123,7 +133,8 @@ impl Error {
         match self {
             Self::Answered { .. } => !self.api_error().is_some_and(is_refusal) && self.code() != Code::Unimplemented,
             Self::TooLarge { .. } | Self::Unreachable { .. } => false,
-            Self::Lost { .. } => true,
+            // The answer was refused, not what it answers.
+            Self::Lost { .. } | Self::Outdated { .. } => true,
             // Earlier attempts were provably without effect, or else there would not have been another one.
             Self::DeadlineExceeded { endpoint, .. } => endpoint.is_some(),
         }
@@ -162,6 +173,12 @@ impl fmt::Display for Error {
             }
             Self::Unreachable { endpoint, status } => write!(f, "cannot reach {endpoint}: {}", Chain(status)),
             Self::Lost { endpoint, status } => write!(f, "lost the connection to {endpoint}: {}", Chain(status)),
+            Self::Outdated { endpoint, revision, seen } => {
+                write!(
+                    f,
+                    "no endpoint has revision {seen}, which was seen before: {endpoint} is at revision {revision}"
+                )
+            }
             Self::DeadlineExceeded { .. } => f.write_str("context deadline exceeded"),
         }
     }

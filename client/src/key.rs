@@ -51,7 +51,7 @@ impl<const N: usize> From<&[u8; N]> for KeyRange {
 }
 
 /// The end of a range that goes to the end of the key space, and the first key of the range of all keys.
-const ZERO: Bytes = Bytes::from_static(b"\0");
+pub(crate) const ZERO: Bytes = Bytes::from_static(b"\0");
 
 /// One key, or all keys from one to another.
 ///
@@ -116,7 +116,7 @@ impl KeyRange {
 }
 
 /// The first key after all that begin with `prefix`: its last byte below 0xff plus one, the rest dropped.
-fn end_of_prefix(prefix: &[u8]) -> Bytes {
+pub(crate) fn end_of_prefix(prefix: &[u8]) -> Bytes {
     match prefix.iter().rposition(|byte| *byte < 0xff) {
         None => ZERO,
         Some(last) => {

@@ -48,7 +48,9 @@
 //! * Builders for people: [`Client::get`], [`Client::put`], [`Client::delete`], [`Client::txn`], [`Client::compact`].
 //! * Leases: [`Client::lease_grant`] and its like; [`Client::keep_alive`] renews one and tells when it is lost.
 //! * Watches: [`Client::watch`] goes on over lost connections without gap or repeat, or says that it cannot.
-//! * Recipes: [`recipe`] has sessions, locks and elections.
+//! * Recipes: [`recipe`] has sessions, locks, elections, and transactions written as ordinary code.
+//! * Views: [`Client::namespaced`] sees only the keys with a prefix, [`Client::ordered`] never goes back in time.
+//! * Endpoints: [`Client::sync_endpoints`] takes them from the member list.
 //! * Single members: [`Client::at`] and [`Client::each`] give an [`EndpointClient`], whose requests go to one endpoint.
 //! * Everything else: [`Client::call`] sends any request of the API ([`Unary`]) and returns its answer as it came,
 //!   [`Client::stream`] does so for answers in pieces ([`ServerStreaming`]).
@@ -66,10 +68,13 @@ mod key;
 mod kv;
 mod lease;
 mod maintenance;
+mod metrics;
+mod namespace;
 mod options;
 mod peers;
 pub mod recipe;
 mod rpc;
+mod seen;
 mod tls;
 mod transport;
 mod trust;
@@ -80,12 +85,14 @@ pub use cairn_proto as proto;
 
 pub use call::Answers;
 pub use client::Client;
+pub use cluster::SyncError;
 pub use endpoint::{DEFAULT_PORT, Endpoint, InvalidEndpoint};
 pub use error::{BuildError, Error};
 pub use key::{IntoBytes, KeyRange};
 pub use kv::{Compact, Compare, Delete, Get, Op, Property, Put, Txn};
 pub use lease::{KeepAlive, LeaseLost};
 pub use maintenance::EndpointClient;
+pub use namespace::Namespace;
 pub use options::{ClientBuilder, KEEP_ALIVE_INTERVAL_MIN};
 pub use rpc::{ServerStreaming, Unary};
 pub use tls::{TlsError, TlsOptions};

@@ -2,9 +2,11 @@
 //!
 //! These requests are about the member that answers them, so they go to one endpoint and to no other.
 
+use std::sync::Arc;
+
 use cairn_proto::etcdserverpb as pb;
 
-use crate::{client::Client, endpoint::Endpoint, error::Error};
+use crate::{client::Client, endpoint::Endpoint, error::Error, peers::Peer};
 
 /// A client of one endpoint of a [`Client`].
 #[derive(Debug, Clone)]
@@ -21,10 +23,8 @@ impl Client {
 
     /// This client's endpoints one by one.
     pub fn each(&self) -> impl Iterator<Item = EndpointClient> {
-        self.used().map(|index| EndpointClient {
-            client: self.narrowed(index),
-            endpoint: self.peers().list()[index].endpoint.clone(),
-        })
+        let one = |peer: &Arc<Peer>| EndpointClient { client: self.narrowed(peer), endpoint: peer.endpoint.clone() };
+        self.peers().list().iter().map(one).collect::<Vec<_>>().into_iter()
     }
 
     /// The alarms of all members.

@@ -5,7 +5,7 @@
 //! waits that long.
 
 use std::{
-    ops::{Range, RangeInclusive},
+    ops::RangeInclusive,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -34,7 +34,7 @@ pub(crate) fn jittered(duration: Duration) -> Duration {
 /// All endpoints of a client.
 #[derive(Debug)]
 pub(crate) struct Peers {
-    list: Box<[Peer]>,
+    list: Box<[Arc<Peer>]>,
     turn: AtomicUsize,
 }
 
@@ -63,41 +63,39 @@ pub(crate) struct Turn {
 }
 
 impl Peers {
-    pub(crate) fn new(list: impl IntoIterator<Item = (Endpoint, Transport, Arc<Link>)>) -> Self {
-        let list = list.into_iter().map(|(endpoint, transport, link)| Peer {
-            endpoint,
-            transport,
-            link,
-            reachable: AtomicBool::new(true),
-            rest: Mutex::default(),
-        });
-        Self { list: list.collect(), turn: AtomicUsize::new(0) }
+    /// These, at least one.
+    pub(crate) fn new(list: impl IntoIterator<Item = Arc<Peer>>) -> Self {
+        Self { list: list.into_iter().collect(), turn: AtomicUsize::new(0) }
     }
 
-    pub(crate) fn list(&self) -> &[Peer] {
+    pub(crate) fn list(&self) -> &[Arc<Peer>] {
         &self.list
     }
 
-    /// The next of `candidates` to try: rested, and if possible not one of those `tried` already.
-    pub(crate) fn next(&self, candidates: Range<usize>, tried: &[usize], now: Instant) -> Turn {
-        let rests = self.in_turn(candidates).map(|peer| Turn { peer, not_before: self.list[peer].rests_until(now) });
+    /// The next to try: rested, and if possible not one of those `tried` already.
+    pub(crate) fn next(&self, tried: &[usize], now: Instant) -> Turn {
+        let rests = self.in_turn().map(|peer| Turn { peer, not_before: self.list[peer].rests_until(now) });
         // `min_by_key` keeps the first of equals, which is the one whose turn it is.
         let soonest = rests.min_by_key(|turn| (turn.not_before, tried.contains(&turn.peer)));
         soonest.expect("a client has at least one endpoint")
     }
 
-    /// The next of `candidates` not `tried` yet, rested or not.
-    pub(crate) fn untried(&self, candidates: Range<usize>, tried: &[usize]) -> Option<usize> {
-        self.in_turn(candidates).find(|peer| !tried.contains(peer))
+    /// The next not `tried` yet, rested or not.
+    pub(crate) fn untried(&self, tried: &[usize]) -> Option<usize> {
+        self.in_turn().find(|peer| !tried.contains(peer))
     }
 
-    fn in_turn(&self, candidates: Range<usize>) -> impl Iterator<Item = usize> + use<> {
-        let first = candidates.start + self.turn.fetch_add(1, Ordering::Relaxed) % candidates.len();
-        (first..candidates.end).chain(candidates.start..first)
+    fn in_turn(&self) -> impl Iterator<Item = usize> + use<> {
+        let first = self.turn.fetch_add(1, Ordering::Relaxed) % self.list.len();
+        (first..self.list.len()).chain(0..first)
     }
 }
 
 impl Peer {
+    pub(crate) fn new(endpoint: Endpoint, transport: Transport, link: Arc<Link>) -> Self {
+        Self { endpoint, transport, link, reachable: AtomicBool::new(true), rest: Mutex::default() }
+    }
+
     fn rests_until(&self, now: Instant) -> Option<Instant> {
         if self.reachable.load(Ordering::Relaxed) {
             return None;
@@ -139,12 +137,12 @@ mod tests {
         });
         Peers::new((0..count).map(|port| {
             let endpoint = format!("host:{port}").parse().unwrap();
-            (endpoint, Transport::in_process(service), Arc::new(Link::in_process()))
+            Arc::new(Peer::new(endpoint, Transport::in_process(service), Arc::new(Link::in_process())))
         }))
     }
 
     fn next(peers: &Peers, now: Instant) -> usize {
-        peers.next(0..peers.list.len(), &[], now).peer
+        peers.next(&[], now).peer
     }
 
     #[test]
@@ -169,7 +167,7 @@ mod tests {
         let mut rests = Vec::new();
         for _ in 0..20 {
             peers.list[0].is_unreachable(&"refused", now);
-            let until = peers.next(0..1, &[], now).not_before.unwrap();
+            let until = peers.next(&[], now).not_before.unwrap();
             rests.push(until - now);
             now = until;
         }
@@ -177,7 +175,7 @@ mod tests {
         assert!(rests.iter().all(|rest| *rest <= REST_MAX.mul_f64(1.2)));
         peers.list[0].is_unreachable(&"refused", now);
         peers.list[0].is_reachable();
-        assert_eq!(peers.next(0..1, &[], now).not_before, None);
+        assert_eq!(peers.next(&[], now).not_before, None);
     }
 
     #[test]
@@ -185,7 +183,7 @@ mod tests {
         let (peers, now) = (peers(2), Instant::now());
         peers.list[0].is_unreachable(&"refused", now + REST_MAX);
         peers.list[1].is_unreachable(&"refused", now);
-        let turn = peers.next(0..2, &[], now);
+        let turn = peers.next(&[], now);
         assert_eq!(turn.peer, 1);
         assert!(turn.not_before.unwrap() > now);
     }
@@ -193,10 +191,10 @@ mod tests {
     #[test]
     fn an_endpoint_tried_before_is_taken_only_if_no_other_is_rested() {
         let (peers, now) = (peers(2), Instant::now());
-        assert_eq!(peers.next(0..2, &[0], now).peer, 1);
-        assert_eq!(peers.next(0..2, &[0], now).peer, 1);
+        assert_eq!(peers.next(&[0], now).peer, 1);
+        assert_eq!(peers.next(&[0], now).peer, 1);
         peers.list[1].is_unreachable(&"refused", now);
-        assert_eq!(peers.next(0..2, &[0], now), Turn { peer: 0, not_before: None });
+        assert_eq!(peers.next(&[0], now), Turn { peer: 0, not_before: None });
     }
 
     #[test]
@@ -204,16 +202,10 @@ mod tests {
         let (peers, now) = (peers(3), Instant::now());
         peers.list[1].is_unreachable(&"refused", now);
         let mut tried = Vec::new();
-        while let Some(peer) = peers.untried(0..3, &tried) {
+        while let Some(peer) = peers.untried(&tried) {
             tried.push(peer);
         }
         tried.sort_unstable();
         assert_eq!(tried, [0, 1, 2]);
-    }
-
-    #[test]
-    fn a_single_candidate_is_the_only_choice() {
-        let (peers, now) = (peers(3), Instant::now());
-        assert_eq!((0..4).map(|_| peers.next(2..3, &[], now).peer).collect::<Vec<_>>(), [2, 2, 2, 2]);
     }
 }

@@ -6,6 +6,8 @@ use cairn_proto::{
 };
 use prost::Message;
 
+use crate::namespace::{self, Namespace};
+
 /// A request with one answer.
 ///
 /// Implemented for every such request of the API, so that [`Client::call`](crate::Client::call) can send it. Implement it
@@ -19,6 +21,18 @@ pub trait Unary: Message + Default + Clone + 'static {
 
     /// Whether the request only reads, so that it may be sent again without harm.
     fn changes_nothing(&self) -> bool;
+
+    /// Puts the keys it names into a namespace ([`Client::namespaced`](crate::Client::namespaced)).
+    fn enter(&mut self, _namespace: &Namespace) {}
+
+    /// Takes the keys of an answer out of the namespace.
+    fn leave(_answer: &mut Self::Answer, _namespace: &Namespace) {}
+
+    /// The revision of the store that an answer is about, for [`Client::ordered`](crate::Client::ordered); `None` if
+    /// answers of this kind are not about keys.
+    fn revision(_answer: &Self::Answer) -> Option<i64> {
+        None
+    }
 }
 
 /// A request that is answered in pieces, and changes nothing.
@@ -28,10 +42,38 @@ pub trait ServerStreaming: Message + Default + Clone + 'static {
 
     /// The method, as `/package.Service/Method`.
     const PATH: &'static str;
+
+    /// Puts the keys it names into a namespace, as [`Unary::enter`].
+    fn enter(&mut self, _namespace: &Namespace) {}
+
+    /// Takes the keys of a piece out of the namespace.
+    fn leave(_piece: &mut Self::Piece, _namespace: &Namespace) {}
+
+    /// The revision of the store that the answer is about, if this piece tells it.
+    fn revision(_piece: &Self::Piece) -> Option<i64> {
+        None
+    }
+}
+
+/// What requests about keys do in a namespace and under a guard.
+macro_rules! about_keys {
+    (keys) => {
+        fn enter(&mut self, namespace: &Namespace) {
+            namespace::Request::enter(self, namespace);
+        }
+
+        fn leave(answer: &mut Self::Answer, namespace: &Namespace) {
+            namespace::Answer::leave(answer, namespace);
+        }
+
+        fn revision(answer: &Self::Answer) -> Option<i64> {
+            answer.header.as_ref().map(|header| header.revision)
+        }
+    };
 }
 
 macro_rules! unary {
-    ($($request:ty => $answer:ty, $path:literal, $changes_nothing:expr;)+) => {
+    ($($request:ty => $answer:ty, $path:literal, $changes_nothing:expr $(, about $keys:ident)?;)+) => {
         $(impl Unary for $request {
             type Answer = $answer;
             const PATH: &'static str = $path;
@@ -40,20 +82,21 @@ macro_rules! unary {
                 let changes_nothing: fn(&$request) -> bool = $changes_nothing;
                 changes_nothing(self)
             }
+
+            $(about_keys!($keys);)?
         })+
     };
 }
 
 unary! {
-    pb::RangeRequest => pb::RangeResponse, "/etcdserverpb.KV/Range", |_| true;
-    pb::PutRequest => pb::PutResponse, "/etcdserverpb.KV/Put", |_| false;
-    pb::DeleteRangeRequest => pb::DeleteRangeResponse, "/etcdserverpb.KV/DeleteRange", |_| false;
-    pb::TxnRequest => pb::TxnResponse, "/etcdserverpb.KV/Txn", only_reads;
+    pb::RangeRequest => pb::RangeResponse, "/etcdserverpb.KV/Range", |_| true, about keys;
+    pb::PutRequest => pb::PutResponse, "/etcdserverpb.KV/Put", |_| false, about keys;
+    pb::DeleteRangeRequest => pb::DeleteRangeResponse, "/etcdserverpb.KV/DeleteRange", |_| false, about keys;
+    pb::TxnRequest => pb::TxnResponse, "/etcdserverpb.KV/Txn", only_reads, about keys;
     pb::CompactionRequest => pb::CompactionResponse, "/etcdserverpb.KV/Compact", |_| false;
 
     pb::LeaseGrantRequest => pb::LeaseGrantResponse, "/etcdserverpb.Lease/LeaseGrant", |_| false;
     pb::LeaseRevokeRequest => pb::LeaseRevokeResponse, "/etcdserverpb.Lease/LeaseRevoke", |_| false;
-    pb::LeaseTimeToLiveRequest => pb::LeaseTimeToLiveResponse, "/etcdserverpb.Lease/LeaseTimeToLive", |_| true;
     pb::LeaseLeasesRequest => pb::LeaseLeasesResponse, "/etcdserverpb.Lease/LeaseLeases", |_| true;
 
     pb::MemberAddRequest => pb::MemberAddResponse, "/etcdserverpb.Cluster/MemberAdd", |_| false;
@@ -102,9 +145,36 @@ unary! {
     election::ResignRequest => election::ResignResponse, "/v3electionpb.Election/Resign", |_| false;
 }
 
+impl Unary for pb::LeaseTimeToLiveRequest {
+    type Answer = pb::LeaseTimeToLiveResponse;
+    const PATH: &'static str = "/etcdserverpb.Lease/LeaseTimeToLive";
+
+    fn changes_nothing(&self) -> bool {
+        true
+    }
+
+    fn leave(answer: &mut pb::LeaseTimeToLiveResponse, namespace: &Namespace) {
+        answer.keys.retain_mut(|key| namespace.leave(key));
+    }
+}
+
 impl ServerStreaming for pb::RangeRequest {
     type Piece = pb::RangeStreamResponse;
     const PATH: &'static str = "/etcdserverpb.KV/RangeStream";
+
+    fn enter(&mut self, namespace: &Namespace) {
+        namespace::Request::enter(self, namespace);
+    }
+
+    fn leave(piece: &mut pb::RangeStreamResponse, namespace: &Namespace) {
+        if let Some(range) = &mut piece.range_response {
+            namespace::Answer::leave(range, namespace);
+        }
+    }
+
+    fn revision(piece: &pb::RangeStreamResponse) -> Option<i64> {
+        Some(piece.range_response.as_ref()?.header.as_ref()?.revision)
+    }
 }
 
 impl ServerStreaming for pb::SnapshotRequest {

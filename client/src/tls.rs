@@ -7,16 +7,15 @@ use std::{
 };
 
 use rustls::{
-    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
+    ClientConfig, RootCertStore,
+    crypto::ring,
     pki_types::{
-        CertificateDer, PrivateKeyDer, ServerName, UnixTime,
+        CertificateDer, PrivateKeyDer, ServerName,
         pem::{self, PemObject},
     },
 };
 
-use crate::trust::Bundle;
+use crate::trust::Trust;
 
 /// Where systems keep the certificates of public authorities.
 const SYSTEM_ROOTS: [&str; 4] = [
@@ -133,14 +132,14 @@ impl TlsOptions {
         let provider = Arc::new(ring::default_provider());
         let builder =
             ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
-        let builder = if self.accept_any_certificate {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAny(provider)))
+        let trust = if self.accept_any_certificate {
+            Trust::anybody(provider)
         } else {
             let (roots, members) = self.roots()?;
-            let bundle = Bundle::new(roots, members, Arc::clone(&provider));
-            let bundle = bundle.map_err(|error| rustls::Error::General(error.to_string()))?;
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(bundle))
+            let bundle = Trust::bundle(roots, members, provider);
+            bundle.map_err(|error| rustls::Error::General(error.to_string()))?
         };
+        let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(trust));
         let mut config = match &self.identity {
             None => builder.with_no_client_auth(),
             Some(identity) => {
@@ -197,6 +196,13 @@ impl Tls {
         Arc::clone(&self.config)
     }
 
+    /// The same, for another protocol than gRPC's.
+    pub(crate) fn speaking(&self, protocol: &[u8]) -> Self {
+        let mut config = ClientConfig::clone(&self.config);
+        config.alpn_protocols = vec![protocol.to_vec()];
+        Self { config: Arc::new(config), server_name: self.server_name.clone() }
+    }
+
     /// The name the certificate of a server at `host` must be for.
     pub(crate) fn name_of(&self, host: &str) -> Result<ServerName<'static>, TlsError> {
         self.server_name.clone().map_or_else(|| parse_server_name(host), Ok)
@@ -218,43 +224,4 @@ fn certificates(pem: &[u8], what: &'static str) -> Result<Vec<CertificateDer<'st
         return Err(TlsError::NoCertificate { what });
     }
     Ok(certificates)
-}
-
-/// Looks at signatures, since a handshake needs them, but at no name, date or authority.
-#[derive(Debug)]
-struct AcceptAny(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AcceptAny {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -1,6 +1,7 @@
-//! Whom a bundle of certificates makes trustworthy: whoever an authority in it has signed, and whoever is in it.
+//! Whom to trust: anybody, or whoever a bundle of certificates makes trustworthy, which is whom an authority in it has signed and
+//! who is in it.
 //!
-//! The second is the certificate that signs itself, which is the first one everybody makes (`openssl req -x509`). It says
+//! The last is the certificate that signs itself, which is the first one everybody makes (`openssl req -x509`). It says
 //! that it is an authority, and rustls takes no authority for a server; the clients people come from do.
 
 use std::sync::Arc;
@@ -12,26 +13,39 @@ use rustls::{
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
         verify_server_name,
     },
-    crypto::CryptoProvider,
+    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
     server::ParsedCertificate,
 };
 use x509_parser::time::ASN1Time;
 
-/// Trusts whoever is signed by an authority of the bundle, or is in it.
+/// Decides about servers' certificates.
 #[derive(Debug)]
-pub(crate) struct Bundle {
-    signed: Arc<WebPkiServerVerifier>,
-    members: Vec<CertificateDer<'static>>,
+pub(crate) struct Trust {
+    whom: Whom,
+    provider: Arc<CryptoProvider>,
 }
 
-impl Bundle {
-    pub(crate) fn new(
+#[derive(Debug)]
+enum Whom {
+    /// Signatures are looked at, since a handshake needs them, but no name, date or authority.
+    Anybody,
+    /// Whoever is signed by an authority of the bundle, or is in it.
+    Bundle { signed: Arc<WebPkiServerVerifier>, members: Vec<CertificateDer<'static>> },
+}
+
+impl Trust {
+    pub(crate) fn anybody(provider: Arc<CryptoProvider>) -> Self {
+        Self { whom: Whom::Anybody, provider }
+    }
+
+    pub(crate) fn bundle(
         roots: RootCertStore,
         members: Vec<CertificateDer<'static>>,
         provider: Arc<CryptoProvider>,
     ) -> Result<Self, VerifierBuilderError> {
-        Ok(Self { signed: WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build()?, members })
+        let signed = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build()?;
+        Ok(Self { whom: Whom::Bundle { signed, members }, provider })
     }
 }
 
@@ -50,7 +64,7 @@ fn verify_member(member: &CertificateDer<'_>, name: &ServerName<'_>, now: UnixTi
     Ok(())
 }
 
-impl ServerCertVerifier for Bundle {
+impl ServerCertVerifier for Trust {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -59,12 +73,13 @@ impl ServerCertVerifier for Bundle {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let signed = self.signed.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
-        if signed.is_err() && self.members.iter().any(|member| member == end_entity) {
+        let Whom::Bundle { signed, members } = &self.whom else { return Ok(ServerCertVerified::assertion()) };
+        let verified = signed.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        if verified.is_err() && members.iter().any(|member| member == end_entity) {
             verify_member(end_entity, server_name, now)?;
             return Ok(ServerCertVerified::assertion());
         }
-        signed
+        verified
     }
 
     fn verify_tls12_signature(
@@ -73,7 +88,7 @@ impl ServerCertVerifier for Bundle {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.signed.verify_tls12_signature(message, cert, dss)
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -82,10 +97,10 @@ impl ServerCertVerifier for Bundle {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.signed.verify_tls13_signature(message, cert, dss)
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.signed.supported_verify_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

@@ -21,4 +21,10 @@ pub enum RecipeError {
     /// The leadership has passed to somebody else.
     #[error("election: not leader")]
     NotLeader,
+    /// A transaction met others' writes each time it was tried.
+    #[error("others were faster than the transaction {attempts} times")]
+    Conflicts {
+        /// How often it was tried.
+        attempts: u32,
+    },
 }

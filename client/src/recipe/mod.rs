@@ -1,6 +1,6 @@
-//! What can be built from keys, leases and watches: locks and elections.
+//! What can be built from keys, leases and watches: locks, elections, and transactions written as ordinary code.
 //!
-//! Both are queues. Everybody in one has a key under the queue's prefix, attached to the lease of a [`Session`]; the key with
+//! The first two are queues. Everybody in one has a key under the queue's prefix, attached to the lease of a [`Session`]; the key with
 //! the lowest create revision is first. Whoever stops renewing its lease leaves the queue. Keys and order are etcd's, so that
 //! programs of other languages can queue with these.
 //!
@@ -16,9 +16,11 @@ mod error;
 mod mutex;
 mod queue;
 mod session;
+mod stm;
 
 pub use election::{Election, Observer};
 pub use error::RecipeError;
 pub use mutex::Mutex;
 pub use queue::Held;
 pub use session::Session;
+pub use stm::{Isolation, Stm, Transaction};

@@ -125,7 +125,7 @@ impl Hub {
         };
         let (requests, taken) = mpsc::channel(REQUESTS_MAX);
         self.begin();
-        let mut grpc = client.grpc(peer);
+        let mut grpc = client.grpc(&peer);
         let outgoing = client.outgoing_with(ReceiverStream::new(taken), self.metadata.require_leader);
         let opening = async move {
             grpc.ready().await.map_err(|error| NotReady(error).into_status())?;
@@ -135,7 +135,7 @@ impl Hub {
         let mut answers = match self.attending(opening, Some(&requests)).await {
             None => return End::Idle,
             Some(Ok(answers)) => answers.into_inner(),
-            Some(Err(status)) => return self.failed(client, attempts, peer, status),
+            Some(Err(status)) => return self.failed(client, attempts, &peer, status),
         };
         peer.is_reachable();
         let bytes_max = client.options().answer_bytes_max;
@@ -148,9 +148,9 @@ impl Hub {
                 }
                 Some(Ok(None)) => {
                     let status = Status::unavailable("the watch stream ended");
-                    return self.failed(client, attempts, peer, status);
+                    return self.failed(client, attempts, &peer, status);
                 }
-                Some(Err(status)) => return self.failed(client, attempts, peer, status),
+                Some(Err(status)) => return self.failed(client, attempts, &peer, status),
             }
         }
     }

@@ -34,6 +34,7 @@ use std::{
     collections::HashMap,
     future::{Future, IntoFuture},
     pin::Pin,
+    sync::Arc,
 };
 
 use cairn_proto::{
@@ -49,7 +50,7 @@ use tokio::{
 pub use error::WatchError;
 use hub::{Command, Order};
 
-use crate::{client::Client, error::Error, key::KeyRange};
+use crate::{client::Client, endpoint::Endpoint, error::Error, key::KeyRange, namespace::Namespace, seen::Seen};
 
 /// Answers a watcher may leave unread before it is paused.
 const BUFFER_ANSWERS: usize = 64;
@@ -90,6 +91,8 @@ pub struct Watcher {
     answers: mpsc::Receiver<Result<WatchAnswer, WatchError>>,
     hub: mpsc::Sender<Command>,
     ended: bool,
+    namespace: Option<Namespace>,
+    seen: Option<Arc<Seen>>,
 }
 
 impl Client {
@@ -159,7 +162,11 @@ impl Watch {
         })
     }
 
-    async fn created(self) -> Result<Watcher, WatchError> {
+    async fn created(mut self) -> Result<Watcher, WatchError> {
+        let namespace = self.client.namespace().cloned();
+        if let Some(namespace) = &namespace {
+            namespace.enter_watch(&mut self.request);
+        }
         loop {
             let (answers, receiver) = mpsc::channel(self.buffer);
             let (created, told) = oneshot::channel();
@@ -167,7 +174,8 @@ impl Watch {
             let hub = self.client.watches().order(&self.client, self.require_leader, order).await;
             // No answer at all means that the hub had just decided that nobody needs it any more. The next one is new.
             if let Ok(created) = told.await {
-                return Ok(Watcher { created: created?, answers: receiver, hub, ended: false });
+                let (created, seen) = (created?, self.client.seen().cloned());
+                return Ok(Watcher { created, answers: receiver, hub, ended: false, namespace, seen });
             }
         }
     }
@@ -193,8 +201,16 @@ impl Watcher {
         if self.ended {
             return Err(WatchError::Ended);
         }
-        let answer = self.answers.recv().await.unwrap_or(Err(WatchError::Ended));
+        let mut answer = self.answers.recv().await.unwrap_or(Err(WatchError::Ended));
         self.ended = answer.is_err();
+        if let Ok(answer) = &mut answer {
+            if let (Some(seen), Some(last)) = (&self.seen, answer.events.last()) {
+                seen.see(watched::revision(last));
+            }
+            if let Some(namespace) = &self.namespace {
+                namespace.leave_events(&mut answer.events);
+            }
+        }
         answer
     }
 
@@ -209,7 +225,7 @@ impl Watcher {
 /// What watches on one stream have in common.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Metadata {
-    only: Option<usize>,
+    only: Option<Endpoint>,
     token: Option<Vec<u8>>,
     require_leader: bool,
 }

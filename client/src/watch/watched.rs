@@ -144,7 +144,8 @@ impl Watched {
     }
 }
 
-fn revision(event: &Event) -> i64 {
+/// When it happened.
+pub(super) fn revision(event: &Event) -> i64 {
     event.kv.as_ref().map_or(0, |kv| kv.mod_revision)
 }
 

@@ -9,6 +9,7 @@ use cairn_client::proto::{
     ApiError,
     etcdserverpb::{
         self as pb,
+        cluster_server::{Cluster, ClusterServer},
         kv_server::{Kv, KvServer},
         lease_server::{Lease, LeaseServer},
         maintenance_server::{Maintenance, MaintenanceServer},
@@ -40,6 +41,10 @@ pub struct Member {
     ttl: AtomicI64,
     renewed: Mutex<Vec<i64>>,
     history: Arc<History>,
+    /// How far its store is.
+    revision: AtomicI64,
+    /// What it knows of its cluster.
+    cluster: Mutex<Vec<pb::Member>>,
 }
 
 impl Member {
@@ -58,6 +63,8 @@ impl Member {
             tokens: Mutex::default(),
             ttl: AtomicI64::new(1),
             renewed: Mutex::default(),
+            revision: AtomicI64::new(1),
+            cluster: Mutex::default(),
         })
     }
 
@@ -69,6 +76,16 @@ impl Member {
 
     pub fn behave(&self, behaviour: Behaviour) {
         *self.behaviour.lock() = behaviour;
+    }
+
+    /// From now on its answers are of this revision.
+    pub fn is_at(&self, revision: i64) {
+        self.revision.store(revision, Ordering::SeqCst);
+    }
+
+    /// From now on these are the members of its cluster.
+    pub fn knows(&self, members: Vec<pb::Member>) {
+        *self.cluster.lock() = members;
     }
 
     /// The methods called so far.
@@ -100,6 +117,7 @@ impl Member {
         // The services want to own what implements them, the tests want to look at it.
         let service = || Service(Arc::clone(self));
         Routes::new(KvServer::new(service()))
+            .add_service(ClusterServer::new(service()))
             .add_service(LeaseServer::new(service()))
             .add_service(MaintenanceServer::new(service()))
             .add_service(WatchServer::new(service()))
@@ -113,7 +131,10 @@ impl Member {
         self.tokens.lock().push(token);
         let behaviour = *self.behaviour.lock();
         match behaviour {
-            Behaviour::Serve => Ok(pb::ResponseHeader { member_id: self.id, revision: 1, ..Default::default() }),
+            Behaviour::Serve => {
+                let revision = self.revision.load(Ordering::SeqCst);
+                Ok(pb::ResponseHeader { member_id: self.id, revision, ..Default::default() })
+            }
             Behaviour::Fail(error) => Err(error.into()),
             Behaviour::Hang => std::future::pending().await,
         }
@@ -214,6 +235,30 @@ impl Watch for Service {
         self.0.take("watch", &request).await?;
         let answers = Arc::clone(&self.0.history).serve(request.into_inner());
         Ok(Response::new(ReceiverStream::new(answers)))
+    }
+}
+
+#[async_trait]
+impl Cluster for Service {
+    async fn member_list(&self, request: Request<pb::MemberListRequest>) -> Answer<pb::MemberListResponse> {
+        let header = Some(self.0.take("member_list", &request).await?);
+        Ok(Response::new(pb::MemberListResponse { header, members: self.0.cluster.lock().clone() }))
+    }
+
+    async fn member_add(&self, _: Request<pb::MemberAddRequest>) -> Answer<pb::MemberAddResponse> {
+        Err(Status::unimplemented("add"))
+    }
+
+    async fn member_remove(&self, _: Request<pb::MemberRemoveRequest>) -> Answer<pb::MemberRemoveResponse> {
+        Err(Status::unimplemented("remove"))
+    }
+
+    async fn member_update(&self, _: Request<pb::MemberUpdateRequest>) -> Answer<pb::MemberUpdateResponse> {
+        Err(Status::unimplemented("update"))
+    }
+
+    async fn member_promote(&self, _: Request<pb::MemberPromoteRequest>) -> Answer<pb::MemberPromoteResponse> {
+        Err(Status::unimplemented("promote"))
     }
 }
 

@@ -42,7 +42,7 @@ async fn a_token_goes_with_every_request_of_the_client_that_has_it() {
     let known = client.with_token("simple.7").unwrap();
     known.put("k", "v").await.unwrap();
     client.put("k", "v").await.unwrap();
-    let elsewhere = known.with_endpoints(known.endpoints().cloned()).unwrap();
+    let elsewhere = known.with_endpoints(known.endpoints()).unwrap();
     elsewhere.each().next().unwrap().status().await.unwrap();
     let token = Some("simple.7".to_owned());
     assert_eq!(member.tokens(), [token.clone(), None, token]);
@@ -111,7 +111,7 @@ async fn a_client_for_other_endpoints_keeps_the_options() {
     let other = client.with_endpoints(["b".parse().unwrap()]).unwrap();
     other.get("k").await.unwrap();
     assert_eq!(members[1].leader_requirements(), [true]);
-    assert_eq!(other.endpoints().map(ToString::to_string).collect::<Vec<_>>(), ["b"]);
+    assert_eq!(other.endpoints().iter().map(ToString::to_string).collect::<Vec<_>>(), ["b"]);
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@
 //! Ids are computed once, when a data directory is made, and persisted: later changes of flags or URLs do not change them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 
 use sha1::{Digest, Sha1};
 
@@ -20,17 +21,17 @@ use super::url::{Url, join};
 use super::value::{Value, comma_list};
 
 /// The id of one of the first members of the cluster named by `token`.
-pub fn initial_member_id(peer_urls: &[Url], token: &str) -> u64 {
+pub fn initial_member_id(peer_urls: &[impl Display], token: &str) -> u64 {
     member_id(peer_urls, token)
 }
 
 /// The id of a member that is added to a running cluster at `unix_seconds`. The caller carries it in the command.
-pub fn added_member_id(peer_urls: &[Url], unix_seconds: u64) -> u64 {
+pub fn added_member_id(peer_urls: &[impl Display], unix_seconds: u64) -> u64 {
     member_id(peer_urls, &unix_seconds.to_string())
 }
 
-fn member_id(peer_urls: &[Url], suffix: &str) -> u64 {
-    let mut texts: Vec<String> = peer_urls.iter().map(Url::to_string).collect();
+fn member_id(peer_urls: &[impl Display], suffix: &str) -> u64 {
+    let mut texts: Vec<String> = peer_urls.iter().map(ToString::to_string).collect();
     texts.sort_unstable();
     texts.push(suffix.to_owned());
     first_8_bytes(texts.concat().as_bytes())

@@ -9,7 +9,7 @@ use rustls::{RootCertStore, ServerConfig, SupportedCipherSuite, SupportedProtoco
 
 use super::error::TlsError;
 use super::material::Material;
-use super::verifier::{AllowedCommonNames, AllowedHostnames};
+use super::verifier::{AllowedNames, Named};
 use crate::config::{CipherSuite, TlsConfig, TlsVersion};
 
 /// What may be spoken inside TLS, most wanted first: gRPC needs `h2`.
@@ -87,15 +87,16 @@ fn client_verifier(
             };
             TlsError::Unusable { flag, path: file.clone().unwrap_or_default(), reason: format!("is unusable: {error}") }
         })?;
-    let verifier: Arc<dyn ClientCertVerifier> = if tls.client_cert_allowed_hostnames.is_empty() {
-        verifier
-    } else {
-        Arc::new(AllowedHostnames::new(verifier, &tls.client_cert_allowed_hostnames, tls.flags().hostname)?)
-    };
-    if tls.allowed_common_names.is_empty() {
-        return Ok(verifier);
+    let mut verifier: Arc<dyn ClientCertVerifier> = verifier;
+    if !tls.client_cert_allowed_hostnames.is_empty() {
+        let names = AllowedNames::hosts(&tls.client_cert_allowed_hostnames, tls.flags().hostname)?;
+        verifier = Arc::new(Named { inner: verifier, names });
     }
-    Ok(Arc::new(AllowedCommonNames::new(verifier, &tls.allowed_common_names)))
+    if !tls.allowed_common_names.is_empty() {
+        let names = AllowedNames::Common(tls.allowed_common_names.clone());
+        verifier = Arc::new(Named { inner: verifier, names });
+    }
+    Ok(verifier)
 }
 
 /// What is wrong with certificate and key together.

@@ -1,4 +1,5 @@
-//! `--client-cert-allowed-hostname` and its like: a client certificate must also be for one of some names.
+//! `--client-cert-allowed-hostname`, `--peer-cert-allowed-cn` and their like: a client certificate must also be for one of some
+//! names.
 
 use std::sync::Arc;
 
@@ -12,97 +13,56 @@ use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use super::error::TlsError;
 use super::identity::PeerIdentity;
 
-/// Passes certificates that another verifier passes and that are valid for at least one of its names.
+/// The names of which a certificate must have one.
 #[derive(Debug)]
-pub(super) struct AllowedHostnames {
-    inner: Arc<dyn ClientCertVerifier>,
-    names: Vec<ServerName<'static>>,
+pub(super) enum AllowedNames {
+    /// It is valid for a host of these.
+    Hosts(Vec<ServerName<'static>>),
+    /// Its subject has a common name of these.
+    Common(Vec<String>),
 }
 
-impl AllowedHostnames {
-    pub(super) fn new(
-        inner: Arc<dyn ClientCertVerifier>,
-        names: &[String],
-        flag: &'static str,
-    ) -> Result<Self, TlsError> {
-        let names = names
-            .iter()
-            .map(|name| {
-                ServerName::try_from(name.clone()).map_err(|_| TlsError::BadHostname { flag, name: name.clone() })
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { inner, names })
+impl AllowedNames {
+    /// Names of hosts, as `flag` gives them.
+    pub(super) fn hosts(names: &[String], flag: &'static str) -> Result<Self, TlsError> {
+        let name = |name: &String| {
+            ServerName::try_from(name.clone()).map_err(|_| TlsError::BadHostname { flag, name: name.clone() })
+        };
+        Ok(Self::Hosts(names.iter().map(name).collect::<Result<_, _>>()?))
     }
-}
 
-impl ClientCertVerifier for AllowedHostnames {
-    fn verify_client_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<ClientCertVerified, Error> {
-        let verified = self.inner.verify_client_cert(end_entity, intermediates, now)?;
-        let certificate = ParsedCertificate::try_from(end_entity)?;
-        let mut last = Error::General("no host name is allowed".to_owned());
-        for name in &self.names {
-            match verify_server_name(&certificate, name) {
-                Ok(()) => return Ok(verified),
-                Err(error) => last = error,
+    fn check(&self, certificate: &CertificateDer<'_>) -> Result<(), Error> {
+        match self {
+            Self::Hosts(names) => {
+                let certificate = ParsedCertificate::try_from(certificate)?;
+                let mut last = Error::General("no host name is allowed".to_owned());
+                for name in names {
+                    match verify_server_name(&certificate, name) {
+                        Ok(()) => return Ok(()),
+                        Err(error) => last = error,
+                    }
+                }
+                Err(last)
+            }
+            Self::Common(names) => {
+                let name = PeerIdentity::from_certificate(certificate).common_name.unwrap_or_default();
+                if names.contains(&name) {
+                    return Ok(());
+                }
+                Err(Error::General(format!("the common name {name:?} is not among those that are allowed")))
             }
         }
-        Err(last)
-    }
-
-    fn offer_client_auth(&self) -> bool {
-        self.inner.offer_client_auth()
-    }
-
-    fn client_auth_mandatory(&self) -> bool {
-        self.inner.client_auth_mandatory()
-    }
-
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.inner.root_hint_subjects()
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
     }
 }
 
-/// Passes certificates that another verifier passes and whose subject has one of its common names.
+/// Passes certificates that another verifier passes and that have an allowed name.
 #[derive(Debug)]
-pub(super) struct AllowedCommonNames {
-    inner: Arc<dyn ClientCertVerifier>,
-    names: Vec<String>,
+pub(super) struct Named {
+    pub(super) inner: Arc<dyn ClientCertVerifier>,
+    pub(super) names: AllowedNames,
 }
 
-impl AllowedCommonNames {
-    pub(super) fn new(inner: Arc<dyn ClientCertVerifier>, names: &[String]) -> Self {
-        Self { inner, names: names.to_vec() }
-    }
-}
-
-impl ClientCertVerifier for AllowedCommonNames {
+impl ClientCertVerifier for Named {
     fn verify_client_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -110,11 +70,8 @@ impl ClientCertVerifier for AllowedCommonNames {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let verified = self.inner.verify_client_cert(end_entity, intermediates, now)?;
-        let name = PeerIdentity::from_certificate(end_entity).common_name.unwrap_or_default();
-        if self.names.contains(&name) {
-            return Ok(verified);
-        }
-        Err(Error::General(format!("the common name {name:?} is not among those that are allowed")))
+        self.names.check(end_entity)?;
+        Ok(verified)
     }
 
     fn offer_client_auth(&self) -> bool {

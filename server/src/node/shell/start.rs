@@ -16,6 +16,7 @@ use super::{
     transport::{Alone, Transport},
 };
 use crate::{
+    config::{cluster_id, initial_member_id},
     log::{
         DataDirLock, Disk, Identity as LogIdentity, Log, LogEvent, LogOptions, LogStore, LogThread, LogThreadOptions,
         Recovered, SyncReport,
@@ -23,7 +24,7 @@ use crate::{
     node::{
         NodeError, Unfit,
         core::{Core, CoreOptions, log_of_new_cluster},
-        identity::{Identity, cluster_id, member_id},
+        identity::{Identity, InitialMember},
     },
     raft::{LogStart, RaftOptions},
     state::{Membership, State, StateOptions},
@@ -211,13 +212,13 @@ fn identity_of_flags(config: &NodeConfig) -> Result<Identity, NodeError> {
         bad(format!("{:?} is not among the initial members; check --name and --initial-cluster", config.name))
     })?;
     let mut ids: Vec<u64> =
-        config.initial_cluster.iter().map(|member| member_id(&member.peer_urls, &config.token, None)).collect();
+        config.initial_cluster.iter().map(|member| initial_member_id(&member.peer_urls, &config.token)).collect();
     let cluster = cluster_id(&ids);
     ids.sort_unstable();
     if ids.windows(2).any(|pair| pair[0] == pair[1]) {
         return Err(bad("two initial members have the same peer URLs; check --initial-cluster".to_owned()));
     }
-    Ok(Identity { member: member_id(&own.peer_urls, &config.token, None), cluster })
+    Ok(Identity { member: initial_member_id(&own.peer_urls, &config.token), cluster })
 }
 
 /// The first start, or one after a first start that was interrupted: log first, then state.
@@ -240,8 +241,8 @@ fn begin_cluster(
     if last != first {
         log.reset(first, Some(&start.hard_state))?;
     }
-    let member = |member: &crate::node::identity::InitialMember| Member {
-        id: member_id(&member.peer_urls, &config.token, None),
+    let member = |member: &InitialMember| Member {
+        id: initial_member_id(&member.peer_urls, &config.token),
         peer_urls: member.peer_urls.clone(),
         ..Member::default()
     };
