@@ -83,7 +83,11 @@ fn order_range_ties(range: &RangeRequest, rows: &mut RangeResponse) {
     for ties in rows.kvs.chunk_by_mut(|a, b| by(a) == by(b)) {
         ties.sort_by(|a, b| a.key.cmp(&b.key));
     }
-    if rows.more && range.sort_order != SortOrder::None as i32 {
+    // Without an order and without filters, the limit cuts first, in the order of keys.
+    let filters =
+        [range.min_mod_revision, range.max_mod_revision, range.min_create_revision, range.max_create_revision];
+    let cut_when_sorted = range.sort_order != SortOrder::None as i32 || filters != [0; 4];
+    if rows.more && cut_when_sorted {
         let last = rows.kvs.last().map(by);
         for kv in rows.kvs.iter_mut().filter(|kv| Some(by(kv)) == last) {
             *kv = KeyValue { value: by(kv).1, ..KeyValue::default() };

@@ -1,7 +1,7 @@
 //! One client's connection, from its first byte to its end.
 //!
 //! ```text
-//!   Acceptor (TLS) ─▶ Watched (pings) ─▶ HTTP/1.1 or HTTP/2 ─▶ gRPC by content type, else the HTTP endpoints
+//!   Acceptor (TLS) ─▶ Line (sends together) ─▶ Watched (pings) ─▶ HTTP/1.1 or HTTP/2 ─▶ gRPC by content type, else the HTTP endpoints
 //! ```
 //!
 //! Every wait for the client has a time-out until it has made itself known. What comes in is bytes from anyone: whatever does not speak a protocol we know
@@ -9,6 +9,7 @@
 
 use std::{
     convert::Infallible,
+    future::poll_fn,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
@@ -30,7 +31,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::pings::{Activity, OpenCall, Watched};
+use super::{
+    line::Line,
+    pings::{Activity, OpenCall, Watched},
+};
 use crate::{
     api::grpc::{
         Grpc,
@@ -123,7 +127,8 @@ impl Gate {
             async move { Ok::<_, Infallible>(gate.answer(request, port, tls, call).await) }
         });
         let builder = self.builder();
-        let watched = Watched::new(io, activity.clone(), self.limits.ping_min_time);
+        let line = Line::new(io);
+        let watched = Watched::new(line.clone(), activity.clone(), self.limits.ping_min_time);
         let mut connection = pin!(builder.serve_connection(TokioIo::new(watched), service));
         // Polled only when one of them has something to say: the connection is woken for every request.
         let mut seldom = FuturesUnordered::<Pin<Box<dyn Future<Output = Seldom> + Send>>>::new();
@@ -137,10 +142,15 @@ impl Gate {
             Seldom::TimeToHaveSaidSomething
         }));
         loop {
+            let turn = poll_fn(|cx| {
+                // How a connection ends is of no interest: clients leave in every way there is.
+                let ended = connection.as_mut().poll(cx).is_ready();
+                let broken = matches!(line.poll_send(cx), Poll::Ready(Err(_)));
+                if ended || broken { Poll::Ready(()) } else { Poll::Pending }
+            });
             tokio::select! {
                 biased;
-                // How a connection ends is of no interest: clients leave in every way there is.
-                _ = connection.as_mut() => break,
+                () = turn => break,
                 Some(event) = seldom.next() => match event {
                     Seldom::Stopping => connection.as_mut().graceful_shutdown(),
                     Seldom::TimeToHaveSaidSomething if activity.heard() => {}

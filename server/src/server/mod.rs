@@ -3,7 +3,7 @@
 //! ```text
 //!   listener ── accept loop ──▶ threads: the one with the fewest connections
 //!                                 │
-//!   connection: Acceptor (TLS) ─▶ Watched (pings) ─▶ HTTP ─▶ api/grpc, http/
+//!   connection: Acceptor (TLS) ─▶ Line ─▶ Watched (pings) ─▶ HTTP ─▶ api/grpc, http/
 //!   client:     calls the same services in process
 //! ```
 //!
@@ -19,6 +19,7 @@ pub mod connection;
 #[cfg(test)]
 mod flag_tests;
 mod frames;
+mod line;
 pub mod listener;
 mod pings;
 pub mod threads;
