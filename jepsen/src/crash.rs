@@ -206,7 +206,10 @@ async fn check(
     for key in clients.iter_mut().flatten() {
         let answer = client.range(RangeRequest { key: key.name.clone(), ..Default::default() }).await?.into_inner();
         revision = answer.header.context("an answer without a header")?.revision;
-        ensure!(revision >= highest_revision, "the revision went back from {highest_revision} to {revision}");
+        ensure!(
+            revision >= highest_revision,
+            "a write was acknowledged at revision {highest_revision}, and now the store is at {revision}"
+        );
         let (version, value, modified) = match answer.kvs.first() {
             Some(kv) => (kv.version, number(&kv.value)?, kv.mod_revision),
             None => (0, 0, 0),
