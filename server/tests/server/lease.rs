@@ -19,6 +19,7 @@ use super::{
 };
 
 /// A stream of keep-alives.
+#[derive(Debug)]
 pub struct KeepAlive {
     requests: mpsc::Sender<pb::LeaseKeepAliveRequest>,
     answers: Streaming<pb::LeaseKeepAliveResponse>,
