@@ -23,7 +23,7 @@ pub mod lease;
 pub mod lock;
 pub mod maintenance;
 pub mod metrics;
-mod queue;
+pub mod queue;
 pub mod quota;
 pub mod refusal;
 pub mod validate;

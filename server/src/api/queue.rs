@@ -11,7 +11,7 @@
 //! # Giving up
 //!
 //! A client that goes away, or whose deadline passes, must not be waited for by those behind it: its place is given up with the call that took it
-//! ([`Standing`]). Only a call that has been answered leaves the place to its lease.
+//! (`Standing`). Only a call that has been answered leaves the place to its lease.
 //!
 //! # The fencing token
 //!
