@@ -1,6 +1,12 @@
 //! Watches, leases, locks and elections on three members: whichever is asked, and whatever becomes of the leader.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use cairn_proto::{
@@ -443,6 +449,52 @@ async fn a_lock_is_handed_on_over_all_members_while_the_leader_changes() {
         held = answer.key;
     }
     assert_eq!(members.caller(0).queue("l").await.len(), 1);
+    members.cluster.shutdown().await;
+}
+
+#[tokio::test]
+async fn of_many_clients_at_all_members_only_one_has_the_lock_at_a_time() {
+    const CLIENTS: i64 = 12;
+    const ROUNDS: usize = 8;
+    let members = Members::start(500).await;
+    let holder = Arc::new(AtomicI64::new(0));
+    let mut clients = Vec::new();
+    for client in 1..=CLIENTS {
+        let mut caller = members.caller(client as usize % 3);
+        caller.grant(client, 600).await;
+        let holder = holder.clone();
+        clients.push(tokio::spawn(async move {
+            let mut tokens = Vec::new();
+            while tokens.len() < ROUNDS {
+                // Now and then somebody loses patience.
+                let patience = Duration::from_millis(rand::random_range(20..2_000));
+                let Ok(locked) = timeout(patience, caller.lock("l", client)).await else { continue };
+                let key = locked.expect("it has the lock").key;
+                assert_eq!(holder.swap(client, Ordering::SeqCst), 0, "somebody else has it");
+                let places = caller.queue("l").await;
+                assert_eq!(places[0].0, key, "it is not the first");
+                tokens.push(places[0].1);
+                assert_eq!(holder.swap(0, Ordering::SeqCst), client, "somebody else had it");
+                caller.unlock(&key).await;
+            }
+            tokens
+        }));
+    }
+    while clients.iter().any(|client| !client.is_finished()) {
+        let [next, _] = members.followers().await;
+        members.move_leader(next).await;
+    }
+    let mut tokens = Vec::new();
+    for client in clients {
+        let own = client.await.expect("it goes on");
+        assert!(own.is_sorted(), "tokens rise: {own:?}");
+        tokens.extend(own);
+    }
+    tokens.sort_unstable();
+    tokens.dedup();
+    assert_eq!(tokens.len(), ROUNDS * CLIENTS as usize, "no token is given twice");
+    eventually("nobody is left in the queue", async || members.caller(0).queue("l").await.is_empty().then_some(()))
+        .await;
     members.cluster.shutdown().await;
 }
 
