@@ -375,7 +375,11 @@ async fn the_time_left_survives_a_kill_neither_shortened_nor_longer_by_more_than
         // What was told before counts on; what it was recorded as may be an interval older, and the time in which nobody led does not count.
         let owed = told.0 - told.1.elapsed().as_secs() as i64 - 2;
         assert!(found >= owed, "after kill {kill} {found} seconds are left of {owed}");
-        assert!(found <= told.0 + LONGER_MAX, "after kill {kill} {found} seconds are left, {} were told before", told.0);
+        assert!(
+            found <= told.0 + LONGER_MAX,
+            "after kill {kill} {found} seconds are left, {} were told before",
+            told.0
+        );
         told = (found, asked);
         // Long enough for records to be made.
         let target = found - 4;
