@@ -1,4 +1,4 @@
-//! The Election service: the first of a [queue](super::queue) leads, and what stands at its place is what it proclaims.
+//! The Election service: the first of a [queue] leads, and what stands at its place is what it proclaims.
 //!
 //! The leader's key with its create revision is its proof of leadership, and the fencing token of whatever it does.
 

@@ -1,4 +1,4 @@
-//! The Lock service: a lock is held by the first of a [queue](super::queue).
+//! The Lock service: a lock is held by the first of a [`queue`](super::queue).
 //!
 //! The answer's key and the create revision of that key are the fencing token: a lock whose lease ran out is held by somebody else, whatever its former
 //! holder believes.

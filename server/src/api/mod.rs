@@ -23,7 +23,7 @@ pub mod lease;
 pub mod lock;
 pub mod maintenance;
 pub mod metrics;
-mod queue;
+pub mod queue;
 pub mod quota;
 pub mod refusal;
 pub mod validate;
@@ -74,16 +74,14 @@ pub struct Services {
 impl Services {
     /// The services on `context`.
     pub fn new(context: &Arc<Context>) -> Self {
-        let queues = Queues {
-            kv: Kv::new(context.clone()),
-            lease: Lease::new(context.clone()),
-            watch: Watches::new(context.clone()),
-            context: context.clone(),
-        };
+        let kv = Kv::new(context.clone());
+        let lease = Lease::new(context.clone());
+        let watch = Watches::new(context.clone());
+        let queues = Queues::new(context, &kv, &lease, &watch);
         Self {
-            kv: queues.kv.clone(),
-            lease: queues.lease.clone(),
-            watch: queues.watch.clone(),
+            kv,
+            lease,
+            watch,
             lock: Lock::new(queues.clone()),
             election: Election::new(queues),
             maintenance: Maintenance::new(context.clone()),

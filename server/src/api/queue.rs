@@ -11,7 +11,8 @@
 //! # Giving up
 //!
 //! A client that goes away, or whose deadline passes, must not be waited for by those behind it: its place is given up with the call that took it
-//! ([`Standing`]). Only a call that has been answered leaves the place to its lease.
+//! (`Standing`). Only a call that has been answered leaves the place to its lease. A client may ask again, with the same lease, before its earlier call is
+//! seen to be over: the place is given up with the last call that stands at it, and not at all once one of them was answered.
 //!
 //! # The fencing token
 //!
@@ -20,7 +21,7 @@
 //! revision: for a write to this store, a transaction that compares the two. Create revisions rise from holder to holder, so that any other store can
 //! refuse what comes with a lower one than it has seen.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use cairn_proto::{
@@ -34,6 +35,7 @@ use cairn_proto::{
     },
     mvccpb::KeyValue,
 };
+use parking_lot::Mutex;
 use prost::Message;
 
 use super::{Caller, Context, answer::Answer, kv::Kv, lease::Lease, refusal::Refusal, watch::Watches};
@@ -48,6 +50,7 @@ pub(super) struct Queues {
     pub(super) lease: Lease,
     pub(super) watch: Watches,
     pub(super) context: Arc<Context>,
+    calls: Calls,
 }
 
 /// A place in a queue.
@@ -129,6 +132,11 @@ fn found(answer: pb::ResponseOp) -> Option<KeyValue> {
 }
 
 impl Queues {
+    pub(super) fn new(context: &Arc<Context>, kv: &Kv, lease: &Lease, watch: &Watches) -> Self {
+        let (kv, lease, watch) = (kv.clone(), lease.clone(), watch.clone());
+        Self { kv, lease, watch, context: context.clone(), calls: Calls::default() }
+    }
+
     /// The lease that a request names, or a new one.
     pub(super) async fn lease(&self, caller: &Caller, lease: i64) -> Result<i64, Refusal> {
         if lease != 0 {
@@ -157,6 +165,8 @@ impl Queues {
 
     async fn take_now(&self, caller: Caller, name: &[u8], lease: i64, value: Bytes) -> Result<Taken, Refusal> {
         let key = key_of(name, lease);
+        self.calls.enter(&key);
+        let mut standing = Standing { queues: self.clone(), caller, place: Place { key: key.clone(), revision: 0 } };
         let put = PutRequest { key: key.clone(), value, lease, ..PutRequest::default() };
         let first = || op(Op::RequestRange(first(name)));
         let request = TxnRequest {
@@ -164,13 +174,14 @@ impl Queues {
             success: vec![op(Op::RequestPut(put)), first()],
             failure: vec![op(Op::RequestRange(single(&key))), first()],
         };
-        let answer = self.txn(&caller, request).await?;
+        let answer = self.txn(&standing.caller, request).await?;
         let mut found = answer.responses.into_iter().map(found);
         let (before, first) = (found.next().flatten(), found.next().flatten());
         let now = answer.header.as_ref().map_or(0, |header| header.revision);
         let revision = before.as_ref().map_or(now, |kv| kv.create_revision);
         let is_first = first.is_none_or(|first| first.create_revision == revision);
-        let standing = Standing { queues: self.clone(), caller, place: Place { key, revision }, kept: false };
+        standing.place.revision = revision;
+        self.calls.took(&standing.place);
         Ok(Taken { standing, header: answer.header, before, is_first })
     }
 
@@ -232,12 +243,60 @@ impl Queues {
     }
 }
 
+/// The calls that stand at places, by the places' keys. As many as there are calls that wait.
+#[derive(Clone, Default)]
+struct Calls(Arc<Mutex<HashMap<Bytes, AtPlace>>>);
+
+/// Who stands at one place.
+#[derive(Default)]
+struct AtPlace {
+    calls: usize,
+    /// The create revision of the place's key, once it is known.
+    revision: Option<i64>,
+    /// A call was answered: the place is the lease's.
+    kept: bool,
+}
+
+impl Calls {
+    /// A call is about to take a place.
+    fn enter(&self, key: &Bytes) {
+        self.0.lock().entry(key.clone()).or_default().calls += 1;
+    }
+
+    /// A call has taken a place, or found it taken.
+    fn took(&self, place: &Place) {
+        if let Some(at) = self.0.lock().get_mut(&place.key)
+            && at.revision != Some(place.revision)
+        {
+            (at.revision, at.kept) = (Some(place.revision), false);
+        }
+    }
+
+    /// A call is answered.
+    fn keep(&self, place: &Place) {
+        if let Some(at) = self.0.lock().get_mut(&place.key) {
+            at.kept |= at.revision == Some(place.revision);
+        }
+    }
+
+    /// A call is over. The place, if it is to be given up.
+    fn leave(&self, key: &Bytes) -> Option<Place> {
+        let mut all = self.0.lock();
+        let at = all.get_mut(key)?;
+        at.calls -= 1;
+        if at.calls > 0 {
+            return None;
+        }
+        let AtPlace { revision, kept, .. } = all.remove(key)?;
+        Some(Place { key: key.clone(), revision: revision.filter(|_| !kept)? })
+    }
+}
+
 /// Somebody who stands at a place, and leaves it when this is dropped.
 pub(super) struct Standing {
     queues: Queues,
     caller: Caller,
     place: Place,
-    kept: bool,
 }
 
 impl Standing {
@@ -247,18 +306,16 @@ impl Standing {
     }
 
     /// The place is its lease's from now on.
-    pub(super) fn keep(mut self) -> Place {
-        self.kept = true;
+    pub(super) fn keep(self) -> Place {
+        self.queues.calls.keep(&self.place);
         self.place.clone()
     }
 }
 
 impl Drop for Standing {
     fn drop(&mut self) {
-        if self.kept {
-            return;
-        }
-        let (queues, caller, place) = (self.queues.clone(), self.caller.clone(), self.place.clone());
+        let Some(place) = self.queues.calls.leave(&self.place.key) else { return };
+        let (queues, caller) = (self.queues.clone(), self.caller.clone());
         // Nobody waits for it: if the server stops before, the lease ends what stands there.
         drop(self.queues.context.spawn(async move {
             if let Err(error) = queues.leave(&caller, &place).await {
@@ -277,6 +334,40 @@ mod tests {
         assert_eq!(key_of(b"a/b", 0x1f3a), "a/b/1f3a");
         assert_eq!(key_of(b"", -7), "/-7");
         assert_eq!(key_of(b"x", i64::MIN), "x/-8000000000000000");
+    }
+
+    #[test]
+    fn a_place_is_given_up_with_the_last_call_and_never_once_one_was_answered() {
+        let (calls, key) = (Calls::default(), Bytes::from("l/7"));
+        let place = |revision| Place { key: key.clone(), revision };
+        let left = || calls.leave(&key).map(|place| place.revision);
+        calls.enter(&key);
+        assert_eq!(left(), None, "it was never taken");
+        // Two calls of one lease.
+        calls.enter(&key);
+        calls.took(&place(5));
+        calls.enter(&key);
+        assert_eq!(left(), None, "the other one is about to find it");
+        calls.took(&place(5));
+        assert_eq!(left(), Some(5));
+        // One is answered before the other is over.
+        calls.enter(&key);
+        calls.took(&place(6));
+        calls.enter(&key);
+        calls.took(&place(6));
+        calls.keep(&place(6));
+        assert_eq!((left(), left()), (None, None));
+        // A straggler, and a place that was taken anew meanwhile.
+        calls.enter(&key);
+        calls.took(&place(7));
+        calls.enter(&key);
+        calls.took(&place(7));
+        calls.keep(&place(7));
+        assert_eq!(left(), None);
+        calls.enter(&key);
+        calls.took(&place(8));
+        assert_eq!((left(), left()), (None, Some(8)));
+        assert!(calls.0.lock().is_empty());
     }
 
     #[test]

@@ -21,7 +21,7 @@ use tonic::{Code, Status, Streaming, transport::Channel};
 
 use super::support::{Certs, DEADLINE, TestServer, builder, certs};
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("it has an address").port()
 }

@@ -258,6 +258,43 @@ async fn a_lease_has_one_place_however_often_it_asks() {
 }
 
 #[tokio::test]
+async fn who_asks_again_does_not_lose_the_place_when_the_earlier_call_is_over() {
+    let server = TestServer::start().await;
+    let mut caller = Caller::of(&server).await;
+    caller.grant(1, 600).await;
+    caller.grant(2, 600).await;
+    let over = async |calls: usize| {
+        eventually("calls are over", async || {
+            let metrics = server.http("GET", "/metrics").await.body;
+            let of_lock =
+                |line: &&str| line.contains("grpc_method=\"Lock\"") && line.contains("grpc_code=\"Canceled\"");
+            let line = metrics.lines().filter(|line| line.starts_with("grpc_server_handled_total")).find(of_lock)?;
+            line.ends_with(&format!(" {calls}")).then_some(())
+        })
+        .await;
+    };
+    let held = caller.lock("l", 1).await.expect("it is free").key;
+    let earlier = caller.begin("l", 2, 2).await;
+    let mut again = Caller::of(&server).await;
+    let again = again.begin("l", 2, 2).await;
+    earlier.abort();
+    over(1).await;
+    caller.queue_has("l", 2).await;
+    caller.unlock(&held).await;
+    let key = again.await.expect("it goes on").expect("it has the lock").key;
+    assert_eq!(caller.queue("l").await.len(), 1, "and keeps it");
+    caller.unlock(&key).await;
+
+    // When all are over, it is given up.
+    caller.lock("l", 1).await.expect("it is free");
+    let both = [caller.begin("l", 2, 2).await, Caller::of(&server).await.begin("l", 2, 2).await];
+    both[0].abort();
+    over(2).await;
+    both[1].abort();
+    caller.queue_has("l", 1).await;
+}
+
+#[tokio::test]
 async fn without_a_lease_the_lock_lives_on_one_of_a_minute() {
     let server = TestServer::start().await;
     let mut caller = Caller::of(&server).await;

@@ -1,6 +1,6 @@
 //! Watches over real connections: one test for each guarantee and for each rule of the wire contract.
 
-mod client;
+pub mod client;
 mod guarantees;
 mod input;
 mod rules;

@@ -1,19 +1,33 @@
-//! Leases, locks and elections on three members: whichever is asked, and whatever becomes of the leader.
+//! Watches, leases, locks and elections on three members: whichever is asked, and whatever becomes of the leader.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
-use cairn_proto::{ApiError, etcdserverpb as pb};
+use cairn_proto::{
+    ApiError,
+    etcdserverpb::{self as pb, lease_client::LeaseClient, watch_client::WatchClient},
+};
 use cairn_server::server::Server;
-use tokio::time::timeout;
+use futures::future::join_all;
+use tempfile::TempDir;
+use tokio::{sync::mpsc, time::timeout};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
 use super::{
-    cluster::Cluster,
+    cluster::{Cluster, free_port},
     election::Candidate,
     lease::KeepAlive,
     lock::Caller,
+    process::Process,
     support::{DEADLINE, eventually},
+    watch::client::{Watching, Writer, all, create, revision_of, texts},
 };
 
 /// Three members, and who of them leads.
@@ -272,6 +286,149 @@ async fn without_a_majority_nobody_answers_for_leases() {
     left.shutdown().await;
 }
 
+/// A request that is rather ended than left without a leader.
+fn wanting<T>(stream: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(stream);
+    request.metadata_mut().insert("hasleader", "true".parse().expect("a metadata value"));
+    request
+}
+
+#[tokio::test]
+async fn streams_that_want_a_leader_end_without_one_and_the_others_stay() {
+    let members = Members::start(300).await;
+    let [at, other] = members.followers().await;
+    let leader = members.leader().await;
+    let channel = members.servers()[at].channel();
+    let mut watch = WatchClient::new(channel.clone());
+    let mut watching =
+        watch.watch(wanting(ReceiverStream::new(mpsc::channel(1).1))).await.expect("it opens").into_inner();
+    let (_requests, open) = mpsc::channel(1);
+    let mut lease = LeaseClient::new(channel.clone());
+    let kept = wanting(ReceiverStream::new(open));
+    let mut kept = lease.lease_keep_alive(kept).await.expect("it opens").into_inner();
+    let mut patient = Watching::on(channel).await;
+    patient.create(create("k", "")).await;
+
+    let Cluster { servers, .. } = members.cluster;
+    let mut servers: Vec<_> = servers.into_iter().map(Some).collect();
+    for gone in [other, leader] {
+        servers[gone].take().expect("it is there").shutdown().await;
+    }
+    let ended = timeout(DEADLINE, watching.message()).await.expect("it ends in time").expect_err("there is no leader");
+    assert_eq!((ended.code(), ended.message()), (Code::Unavailable, ApiError::NoLeader.text()));
+    let ended = timeout(DEADLINE, kept.message()).await.expect("it ends in time").expect_err("there is no leader");
+    assert_eq!((ended.code(), ended.message()), (Code::Unavailable, ApiError::NoLeader.text()));
+    patient.is_silent().await;
+    servers[at].take().expect("it is there").shutdown().await;
+}
+
+#[tokio::test]
+async fn watchers_on_every_member_are_told_the_same_while_the_leader_changes() {
+    let members = Members::start(500).await;
+    let mut watching = Vec::new();
+    for server in members.servers() {
+        let mut on = Watching::on(server.channel()).await;
+        on.create(all(1)).await;
+        watching.push(on);
+    }
+    let mut last = 0;
+    for round in 0..6 {
+        let mut writer = Writer::on(members.servers()[round % 3].channel());
+        for number in 0..20 {
+            last = writer.put(&format!("k{}", number % 7), format!("{round}")).await;
+        }
+        last = writer.delete("k1", "k3").await.max(last);
+        let [next, _] = members.followers().await;
+        members.move_leader(next).await;
+    }
+    let mut told = Vec::new();
+    for on in &mut watching {
+        let mut events = Vec::new();
+        while events.last().map_or(0, revision_of) < last {
+            events.extend(on.next().await.events);
+        }
+        let mut revisions: Vec<_> = events.iter().map(revision_of).collect();
+        revisions.dedup();
+        assert_eq!(revisions, (2..=last).collect::<Vec<_>>());
+        told.push(texts(&events));
+    }
+    assert!(told.iter().all(|by| *by == told[0]), "the members tell different things: {told:?}");
+    members.cluster.shutdown().await;
+}
+
+/// Three members as processes, and their directories.
+async fn processes() -> (Vec<Process>, Vec<TempDir>) {
+    let ports: Vec<_> = (0..3).map(|_| free_port()).collect();
+    let url = |at: usize| format!("http://127.0.0.1:{}", ports[at]);
+    let listed: Vec<_> = (0..3).map(|at| format!("n{at}={}", url(at))).collect();
+    let starts = (0..3).map(|at| {
+        let flags = [
+            format!("--name=n{at}"),
+            format!("--listen-peer-urls={}", url(at)),
+            format!("--initial-advertise-peer-urls={}", url(at)),
+            format!("--initial-cluster={}", listed.join(",")),
+            "--heartbeat-interval=50".to_owned(),
+            "--election-timeout=500".to_owned(),
+        ];
+        tokio::task::spawn_blocking(move || {
+            let dir = TempDir::new().expect("a temporary directory");
+            let flags: Vec<_> = flags.iter().map(String::as_str).collect();
+            (Process::start(dir.path(), &flags), dir)
+        })
+    });
+    join_all(starts).await.into_iter().map(|started| started.expect("a member starts")).unzip()
+}
+
+/// A member's own id, and that of the leader it knows.
+async fn ids_of(member: &Process) -> (u64, u64) {
+    let status = member.maintenance().await.status(pb::StatusRequest {}).await.expect("a status").into_inner();
+    (status.header.expect("a header").member_id, status.leader)
+}
+
+/// The member that all know to lead, and its id.
+async fn leader_of(members: &[Process]) -> (usize, u64) {
+    eventually("all know one leader", async || {
+        let ids = join_all(members.iter().map(ids_of)).await;
+        let leader = ids[0].1;
+        let at = ids.iter().position(|(own, _)| *own == leader)?;
+        ids.iter().all(|(_, known)| *known == leader).then_some((at, leader))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_leader_that_was_paused_renews_nothing_that_was_revoked_meanwhile() {
+    let (members, _dirs) = processes().await;
+    let mut callers = Vec::new();
+    for member in &members {
+        callers.push(Caller::on(member.channel().await));
+    }
+    for round in 0..3 {
+        callers[0].grant(7, 600).await;
+        callers[0].grant(8, 600).await;
+        let (paused, leader) = leader_of(&members).await;
+        let mut stream = KeepAlive::open(&mut callers[paused].lease).await;
+        assert_eq!([stream.renew(7).await, stream.renew(8).await], [600, 600], "round {round}");
+        members[paused].pause();
+        // While it knows nothing of it, others elect a leader that ends one of the leases.
+        let other = (paused + 1) % 3;
+        eventually("another one leads", async || {
+            let (_, now) = ids_of(&members[other]).await;
+            (now != 0 && now != leader).then_some(())
+        })
+        .await;
+        callers[other].lease.lease_revoke(pb::LeaseRevokeRequest { id: 7 }).await.expect("revoked");
+        // Asked while it sleeps, it answers as soon as it wakes up.
+        let mut asking = tokio::spawn(async move { (stream.try_renew(7).await, stream) });
+        timeout(Duration::from_millis(200), &mut asking).await.expect_err("it sleeps");
+        members[paused].resume();
+        let (renewed, mut stream) = timeout(DEADLINE, asking).await.expect("in time").expect("it goes on");
+        assert_eq!(renewed.expect("an answer"), 0, "round {round}: it was revoked");
+        assert_eq!(stream.renew(8).await, 600, "round {round}: it was not");
+        callers[other].lease.lease_revoke(pb::LeaseRevokeRequest { id: 8 }).await.expect("revoked");
+    }
+}
+
 #[tokio::test]
 async fn a_lock_is_handed_on_over_all_members_while_the_leader_changes() {
     let members = Members::start(500).await;
@@ -292,6 +449,52 @@ async fn a_lock_is_handed_on_over_all_members_while_the_leader_changes() {
         held = answer.key;
     }
     assert_eq!(members.caller(0).queue("l").await.len(), 1);
+    members.cluster.shutdown().await;
+}
+
+#[tokio::test]
+async fn of_many_clients_at_all_members_only_one_has_the_lock_at_a_time() {
+    const CLIENTS: i64 = 12;
+    const ROUNDS: usize = 8;
+    let members = Members::start(500).await;
+    let holder = Arc::new(AtomicI64::new(0));
+    let mut clients = Vec::new();
+    for client in 1..=CLIENTS {
+        let mut caller = members.caller(client as usize % 3);
+        caller.grant(client, 600).await;
+        let holder = holder.clone();
+        clients.push(tokio::spawn(async move {
+            let mut tokens = Vec::new();
+            while tokens.len() < ROUNDS {
+                // Now and then somebody loses patience.
+                let patience = Duration::from_millis(rand::random_range(20..2_000));
+                let Ok(locked) = timeout(patience, caller.lock("l", client)).await else { continue };
+                let key = locked.expect("it has the lock").key;
+                assert_eq!(holder.swap(client, Ordering::SeqCst), 0, "somebody else has it");
+                let places = caller.queue("l").await;
+                assert_eq!(places[0].0, key, "it is not the first");
+                tokens.push(places[0].1);
+                assert_eq!(holder.swap(0, Ordering::SeqCst), client, "somebody else had it");
+                caller.unlock(&key).await;
+            }
+            tokens
+        }));
+    }
+    while clients.iter().any(|client| !client.is_finished()) {
+        let [next, _] = members.followers().await;
+        members.move_leader(next).await;
+    }
+    let mut tokens = Vec::new();
+    for client in clients {
+        let own = client.await.expect("it goes on");
+        assert!(own.is_sorted(), "tokens rise: {own:?}");
+        tokens.extend(own);
+    }
+    tokens.sort_unstable();
+    tokens.dedup();
+    assert_eq!(tokens.len(), ROUNDS * CLIENTS as usize, "no token is given twice");
+    eventually("nobody is left in the queue", async || members.caller(0).queue("l").await.is_empty().then_some(()))
+        .await;
     members.cluster.shutdown().await;
 }
 
