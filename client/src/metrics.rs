@@ -43,11 +43,12 @@ impl EndpointClient {
             hyper::client::conn::http1::handshake(TokioIo::new(io)).await.map_err(|error| lost(error.into()))?;
         let request = http::Request::get(PATH).header(http::header::HOST, endpoint.authority()).body(Body::empty());
         let request = request.map_err(|error| lost(error.into()))?;
-        let answer = async {
+        let bytes_max = self.client().options().answer_bytes_max;
+        // The connection ends when its sender is dropped, which is with the answer.
+        let answer = async move {
             let answer = sender.send_request(request).await.map_err(BoxError::from)?;
             let status = answer.status();
-            let body = Limited::new(answer.into_body(), self.client().options().answer_bytes_max);
-            Ok((status, body.collect().await?.to_bytes()))
+            Ok((status, Limited::new(answer.into_body(), bytes_max).collect().await?.to_bytes()))
         };
         let (answer, _) = tokio::join!(answer, connection);
         let (status, body) = answer.map_err(lost)?;

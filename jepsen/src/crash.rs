@@ -20,18 +20,16 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
-use cairn_proto::etcdserverpb::{
-    Compare, PutRequest, RangeRequest, RequestOp, TxnRequest,
-    compare::{CompareResult, CompareTarget, TargetUnion},
-    kv_client::KvClient,
-    request_op,
-};
+use cairn_proto::etcdserverpb::{RangeRequest, kv_client::KvClient};
 use cairn_server::log::{Unsynced, cut_back};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tempfile::TempDir;
 use tonic::transport::Channel;
 
-use crate::process::Member;
+use crate::{
+    counting::{Found, compare_and_put, put},
+    process::Member,
+};
 
 /// Keys of each client.
 const KEYS_PER_CLIENT: usize = 4;
@@ -154,23 +152,11 @@ async fn write_until_failure(
         let number = random.random_range(0..keys.len());
         let key = &mut keys[number];
         key.under_way = Some(next);
-        let value = Bytes::from(format!("{next:020}{:width$}", "", width = random.random_range(0..300)));
-        let put = PutRequest { key: key.name.clone(), value, ..Default::default() };
+        let put = put(&key.name, next, random.random_range(0..300));
         let written = if random.random_bool(0.5) {
             client.put(put).await.map(|answer| (true, answer.into_inner().header))
         } else {
-            let txn = TxnRequest {
-                compare: vec![Compare {
-                    key: key.name.clone(),
-                    target: CompareTarget::Mod as i32,
-                    result: CompareResult::Equal as i32,
-                    target_union: Some(TargetUnion::ModRevision(key.revision)),
-                    ..Default::default()
-                }],
-                success: vec![RequestOp { request: Some(request_op::Request::RequestPut(put)) }],
-                failure: Vec::new(),
-            };
-            client.txn(txn).await.map(|answer| {
+            client.txn(compare_and_put(put, key.revision)).await.map(|answer| {
                 let answer = answer.into_inner();
                 (answer.succeeded, answer.header)
             })
@@ -210,22 +196,18 @@ async fn check(
             revision >= highest_revision,
             "a write was acknowledged at revision {highest_revision}, and now the store is at {revision}"
         );
-        let (version, value, modified) = match answer.kvs.first() {
-            Some(kv) => (kv.version, number(&kv.value)?, kv.mod_revision),
-            None => (0, 0, 0),
-        };
+        let found = Found::of(&answer)?;
         if let Some(under_way) = key.under_way.take() {
-            if version == key.version + 1 && value == under_way {
+            if found.version == key.version + 1 && found.value == under_way {
                 summary.unknown_applied += 1;
-                (key.version, key.value, key.revision) = (version, value, modified);
+                (key.version, key.value, key.revision) = (found.version, found.value, found.revision);
             } else {
                 summary.unknown_lost += 1;
             }
         }
         ensure!(
-            (version, value, modified) == (key.version, key.value, key.revision),
-            "{:?}: version {version}, value {value}, revision {modified} found where {key:?} was acknowledged",
-            key.name
+            found == Found { version: key.version, value: key.value, revision: key.revision },
+            "{found:?} where {key:?} was acknowledged"
         );
         applied += key.version;
         if key.revision > 0 {
@@ -239,9 +221,4 @@ async fn check(
     }
     ensure!(revision == applied + 1, "revision {revision} after {applied} writes that took effect");
     Ok(())
-}
-
-fn number(value: &[u8]) -> Result<u64> {
-    let digits = value.get(..20).context("a value without its number")?;
-    Ok(std::str::from_utf8(digits)?.parse()?)
 }

@@ -4,12 +4,14 @@
 //! process       servers as real processes: started on free ports, killed without warning, started again
 //! differential  random requests against a genuine etcd and Cairn: every answer equal
 //! cluster       several members: killed, stopped, restarted, added, removed under load; nothing acknowledged lost
+//! counting      keys whose values count up: what `cluster` and `crash` write
 //! crash         kill -9 under load: nothing acknowledged lost, nothing applied twice, the revision never back
 //! watch         watchers under compactions and kill -9: the nine guarantees, against everything that happened
 //! ```
 //! Everything is seeded and bounded. A failure prints the seed and the command that repeats it.
 
 pub mod cluster;
+mod counting;
 pub mod crash;
 pub mod differential;
 pub mod process;

@@ -5,7 +5,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cairn_client::proto::etcdserverpb as pb;
 use tokio::task::JoinHandle;
 
 use super::{
@@ -55,8 +54,7 @@ async fn write(world: Arc<World>, began: Instant) -> Result<()> {
         } else {
             // From before the request: the lease cannot have begun earlier.
             let granted = Instant::now();
-            let request = pb::LeaseGrantRequest { ttl, id: 0 };
-            (world.registry.lease.clone().lease_grant(request).await?.into_inner().id, granted)
+            (world.registry.client.lease_grant(ttl, 0).await?.id, granted)
         };
         lease = Some((id, granted));
         let since = granted.duration_since(began).as_millis().to_string();

@@ -6,7 +6,10 @@ use std::{
     time::Instant,
 };
 
-use cairn_client::proto::mvccpb::{Event, event::EventType};
+use cairn_client::{
+    WatchError,
+    proto::mvccpb::{Event, event::EventType},
+};
 use tokio::sync::{broadcast, watch};
 
 use super::{
@@ -132,19 +135,18 @@ impl Shared {
     }
 
     async fn follow_stream(&self, seen: &mut i64) -> Result<()> {
-        let mut answers = self.registry.watch(&self.prefix, *seen + 1).await?;
-        while let Some(answer) = answers.message().await? {
-            if answer.canceled {
-                let reason = format!("canceled: {} {}", answer.compact_revision, answer.cancel_reason);
-                self.registry.audit.expect(false, || format!("the watch of {} was {reason}", self.prefix));
-                return Err(reason.into());
-            }
+        let mut watcher = self.registry.watch(&self.prefix, *seen + 1).await?;
+        loop {
+            let answer = watcher.next().await.inspect_err(|error| {
+                // Lost connections are the client's affair; anything else is no end that a watch may come to here.
+                let ended = matches!(error, WatchError::Compacted { .. } | WatchError::Cancelled { .. });
+                self.registry.audit.expect(!ended, || format!("the watch of {} ended: {error}", self.prefix));
+            })?;
             for event in &answer.events {
                 self.take(event, seen);
             }
             self.seen.send_replace(*seen);
         }
-        Ok(())
     }
 
     /// Checks an event against the copy and changes the copy.

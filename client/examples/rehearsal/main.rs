@@ -52,6 +52,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The size of the rehearsal.
 struct Options {
+    /// One or several, with commas in between.
     endpoint: String,
     nodes: usize,
     /// How long users go on starting over.
@@ -137,7 +138,7 @@ async fn main() -> ExitCode {
 async fn rehearse() -> Result<Arc<Audit>> {
     let options = Options::parse()?;
     let audit = Arc::new(Audit::default());
-    let registry = Arc::new(Registry::connect(&options.endpoint, audit.clone()).await?);
+    let registry = Arc::new(Registry::new(&options.endpoint, audit.clone())?);
     registry.delete_all("/registry/").await?;
 
     let rules = Arc::new(PodRules::new(audit.clone()));

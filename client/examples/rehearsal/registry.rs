@@ -3,24 +3,14 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use cairn_client::{
-    Client, Compare, Delete, Get, KeyRange, Put,
-    proto::{
-        etcdserverpb::{
-            self as pb, lease_client::LeaseClient, response_op::Response as Answer, watch_client::WatchClient,
-        },
-        mvccpb::KeyValue,
-    },
+    Client, Compare, Delete, Get, KeyRange, Put, Watcher,
+    proto::{etcdserverpb::response_op::Response as Answer, mvccpb::KeyValue},
 };
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Streaming, transport::Channel};
 
 use super::{Result, audit::Audit, election::Term};
 
 /// Objects of one page of a list.
 const PAGE: i64 = 500;
-/// Requests of a watch stream that wait to be sent; one is ever sent.
-const WATCH_REQUESTS: usize = 1;
 
 /// What an object says, by field.
 pub type Fields = BTreeMap<String, String>;
@@ -94,22 +84,13 @@ pub enum Written {
 
 /// The store.
 pub struct Registry {
-    client: Client,
-    watch: WatchClient<Channel>,
-    pub lease: LeaseClient<Channel>,
+    pub client: Client,
     pub audit: Arc<Audit>,
 }
 
 impl Registry {
-    pub async fn connect(endpoint: &str, audit: Arc<Audit>) -> Result<Self> {
-        let bare = endpoint.trim_start_matches("http://");
-        let channel = Channel::from_shared(format!("http://{bare}"))?.tcp_nodelay(true).connect().await?;
-        Ok(Self {
-            client: Client::new([bare])?,
-            watch: WatchClient::new(channel.clone()).max_decoding_message_size(usize::MAX),
-            lease: LeaseClient::new(channel),
-            audit,
-        })
+    pub fn new(endpoints: &str, audit: Arc<Audit>) -> Result<Self> {
+        Ok(Self { client: Client::new(endpoints.split(','))?, audit })
     }
 
     /// Creates an object that must not exist, with a lease or 0, if `also` holds.
@@ -201,32 +182,7 @@ impl Registry {
     }
 
     /// The changes below a prefix from a revision on, with what was there before each.
-    pub async fn watch(&self, prefix: &str, from: i64) -> Result<Streaming<pb::WatchResponse>> {
-        let (key, range_end) = KeyRange::prefix(prefix.to_owned()).into_parts();
-        let create =
-            pb::WatchCreateRequest { key, range_end, start_revision: from, prev_kv: true, ..Default::default() };
-        let request = pb::WatchRequest { request_union: Some(pb::watch_request::RequestUnion::CreateRequest(create)) };
-        let (sender, requests) = mpsc::channel(WATCH_REQUESTS);
-        sender.send(request).await?;
-        let mut watch = self.watch.clone();
-        let answers = watch.watch(HeldOpen { requests: ReceiverStream::new(requests), _sender: sender }).await?;
-        Ok(answers.into_inner())
-    }
-}
-
-/// Requests that do not end: a server takes their end for the watch's.
-struct HeldOpen {
-    requests: ReceiverStream<pb::WatchRequest>,
-    _sender: mpsc::Sender<pb::WatchRequest>,
-}
-
-impl tokio_stream::Stream for HeldOpen {
-    type Item = pb::WatchRequest;
-
-    fn poll_next(
-        mut self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Self::Item>> {
-        std::pin::Pin::new(&mut self.requests).poll_next(context)
+    pub async fn watch(&self, prefix: &str, from: i64) -> Result<Watcher> {
+        Ok(self.client.watch(KeyRange::prefix(prefix.to_owned())).revision(from).prev_kv().await?)
     }
 }

@@ -45,6 +45,8 @@ async fn live(world: &World, namespace: &str) -> Result<()> {
         let configuration = format!("/registry/configmaps/{namespace}/config-{number}");
         registry.create(None, &configuration, &fields([("data", "rehearsed")]), 0, None).await?;
     }
+    let event = format!("/registry/events/{namespace}/filled");
+    registry.create(None, &event, &fields([("reason", "Filled")]), 0, None).await?;
 
     let (old, new) = (format!("{namespace}/web-1"), format!("{namespace}/web-2"));
     create_set(world, &old, replicas).await?;

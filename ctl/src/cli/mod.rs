@@ -13,12 +13,14 @@
 //! | [`resolve`] | finding the command the words name |
 //! | [`mod@env`] | `ETCDCTL_*` variables |
 //! | [`help`] | `--help`, `help`, `options` |
+//! | `long` | the long texts of the table |
 //! | [`completion`] | scripts for the shells |
 
 pub mod completion;
 pub mod env;
 pub mod flags;
 pub mod help;
+mod long;
 pub mod resolve;
 pub mod tree;
 

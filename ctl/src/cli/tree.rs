@@ -4,6 +4,7 @@
 //! clear error instead of "unknown command", and keeps short forms of its neighbours from changing meaning once it comes.
 
 use super::flags::{Flag, Kind};
+use super::long::{COMPLETION_LONG, DATASCALE_LONG, MEMBER_LIST_LONG, PUT_LONG, STATUS_LONG, TXN_LONG};
 
 /// What a command does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub enum Action {
     AlarmDisarm,
     /// `alarm list`
     AlarmList,
+    /// `check datascale`
+    CheckDatascale,
     /// `check perf`
     CheckPerf,
     /// `compaction`
@@ -314,10 +317,29 @@ static MIRROR: &[Flag] = &[
     flag("rev", None, Kind::Int, "0", "Specify the kv revision to start to mirror"),
 ];
 
+const AUTO_COMPACT: Flag =
+    flag("auto-compact", None, Kind::Bool, "false", "Compact storage with last revision after test is finished.");
+
+const AUTO_DEFRAG: Flag = flag("auto-defrag", None, Kind::Bool, "false", "Defragment storage after test is finished.");
+
+/// Flags of `check datascale`.
+static DATASCALE: &[Flag] = &[
+    AUTO_COMPACT,
+    AUTO_DEFRAG,
+    flag(
+        "load",
+        None,
+        Kind::Text,
+        "s",
+        "The datascale check's workload model. Accepted workloads: s(small), m(medium), l(large), xl(xLarge)",
+    ),
+    flag("prefix", None, Kind::Text, "/etcdctl-check-datascale/", "The prefix for writing the datascale check's keys."),
+];
+
 /// Flags of `check perf`.
 static PERF: &[Flag] = &[
-    flag("auto-compact", None, Kind::Bool, "false", "Compact storage with last revision after test is finished."),
-    flag("auto-defrag", None, Kind::Bool, "false", "Defragment storage after test is finished."),
+    AUTO_COMPACT,
+    AUTO_DEFRAG,
     flag(
         "load",
         None,
@@ -328,61 +350,21 @@ static PERF: &[Flag] = &[
     flag("prefix", None, Kind::Text, "/etcdctl-check-perf/", "The prefix for writing the performance check's keys."),
 ];
 
-const PUT_LONG: &str = "Puts the given key into the store.
-
-When <value> begins with '-', <value> is interpreted as a flag.
-Insert '--' for workaround:
-
-$ put <key> -- <value>
-$ put -- <key> <value>
-
-If <value> isn't given as a command line argument and '--ignore-value' is not specified,
-this command tries to read the value from standard input.
-
-For example,
-$ cat file | put <key>
-will store the content of the file to <key>.";
-
-const TXN_LONG: &str = "Reads conditions and requests from standard input and applies them as one atomic transaction:
-the conditions, an empty line, the requests for the case that all conditions hold, an empty line,
-the requests for the case that one does not, an empty line.
-
-For example,
-$ txn -i
-compares:
-mod(\"key1\") > \"0\"
-
-success requests (get, put, del):
-put key1 \"overwrote-key1\"
-
-failure requests (get, put, del):
-put key1 \"created-key1\"
-put key2 \"some extra key\"
-
-A condition compares mod, create, version, value or lease (in hexadecimal) of a key with =, !=, < or >.";
-
-const STATUS_LONG: &str =
-    "When --write-out is set to simple, this command prints out comma-separated status lists for each endpoint.
-The items in the lists are endpoint, ID, version, storage version, db size, in use, percentage not in use, quota,
-is leader, is learner, raft term, raft index, raft applied index, errors, downgrade target version, downgrade enabled.";
-
-const MEMBER_LIST_LONG: &str =
-    "When --write-out is set to simple, this command prints out comma-separated member lists for each endpoint.
-The items in the lists are ID, Status, Name, Peer Addrs, Client Addrs, Is Learner.";
-
-const COMPLETION_LONG: &str = "Prints a script that completes commands and flags in the given shell.
-
-bash:        source <(cairnctl completion bash)
-zsh:         cairnctl completion zsh > \"${fpath[1]}/_cairnctl\"
-fish:        cairnctl completion fish | source
-powershell:  cairnctl completion powershell | Out-String | Invoke-Expression";
-
 static CHECK: &[Command] = &[
     Command {
         flags: PERF,
         ..command("perf", "perf [options]", "Check the performance of the etcd cluster", Action::CheckPerf)
     },
-    later("datascale", "Check the memory usage of holding data for different workloads on a given server endpoint."),
+    Command {
+        flags: DATASCALE,
+        long: DATASCALE_LONG,
+        ..command(
+            "datascale",
+            "datascale [options]",
+            "Check the memory usage of holding data for different workloads on a given server endpoint.",
+            Action::CheckDatascale,
+        )
+    },
 ];
 
 static ALARM: &[Command] = &[

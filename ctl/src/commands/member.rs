@@ -22,6 +22,9 @@ pub async fn add(invocation: &Invocation) -> Result<(), Failure> {
         _ => return Err(Failure::bad_args("too many arguments")),
     };
     let peer_urls = peer_urls(invocation)?;
+    for url in &peer_urls {
+        check_url(url).map_err(Failure::error)?;
+    }
     let session = Session::new(invocation)?;
     session.printer.expect_change()?;
     let request = pb::MemberAddRequest { peer_urls: peer_urls.clone(), is_learner: invocation.flags.bool("learner") };
@@ -109,6 +112,21 @@ fn peer_urls(invocation: &Invocation) -> Result<Vec<String>, Failure> {
     let urls: Vec<String> =
         invocation.flags.text("peer-urls").split(',').filter(|url| !url.is_empty()).map(str::to_owned).collect();
     if urls.is_empty() { Err(Failure::bad_args("member peer urls not provided")) } else { Ok(urls) }
+}
+
+/// What etcdctl looks at before it asks anybody.
+fn check_url(url: &str) -> Result<(), String> {
+    match url.trim().split_once("://") {
+        Some(("unix" | "unixs", _)) => Ok(()),
+        Some(("http" | "https", rest)) => {
+            let (address, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+            if !address.contains(':') {
+                return Err(format!("URL address does not have the form \"host:port\": {url}"));
+            }
+            if path.is_empty() { Ok(()) } else { Err(format!("URL must not contain a path: {url}")) }
+        }
+        _ => Err(format!("URL scheme must be http, https, unix, or unixs: {url}")),
+    }
 }
 
 fn member_id(invocation: &Invocation) -> Result<u64, Failure> {

@@ -36,6 +36,7 @@ pub fn run(invocation: &Invocation) -> Result<(), Failure> {
     match invocation.action {
         Action::AlarmDisarm => block_on(alarm::disarm(invocation)),
         Action::AlarmList => block_on(alarm::list(invocation)),
+        Action::CheckDatascale => block_on(check::datascale(invocation)),
         Action::CheckPerf => block_on(check::perf(invocation)),
         Action::Compaction => block_on(compaction::run(invocation)),
         Action::Completion => emit(&completion::script(&invocation.args)?),

@@ -2,12 +2,20 @@
 
 use std::io::{BufRead as _, BufReader};
 
-use crate::referee::{Given, Pair, Side, mask_after, output, prepared, run};
+use crate::referee::{Given, On, Pair, Side, mask_after, on_either_server, output, prepared, run};
+
+on_either_server! {
+    leases_are_granted_shown_renewed_and_revoked_alike,
+    a_list_of_leases_shows_how_many_and_which,
+    unusable_lease_commands_are_refused_with_the_same_text_and_exit_code,
+    a_revocation_is_refused_before_it_is_done_when_it_could_not_be_shown,
+    a_lease_kept_alive_is_renewed_until_it_is_revoked,
+}
 
 /// Sets aside the seconds a lease has left, and the id of a lease that was just granted.
-fn moving(text: String) -> String {
+fn moving(text: &str) -> String {
     let digit = |character: char| !character.is_ascii_digit() && character != '-';
-    let mut text = text;
+    let mut text = text.to_owned();
     for prefix in ["remaining(", "\"ttl\":", "\"TTL\" : ", "\"ID\":", "\"ID\" : "] {
         text = mask_after(&text, prefix, digit);
     }
@@ -21,16 +29,15 @@ fn moving(text: String) -> String {
     text
 }
 
-fn with_leases(ttl: u32) -> Pair {
-    let mut pair = Pair::start(&[]);
+fn with_leases(on: On, ttl: u32) -> Pair {
+    let mut pair = Pair::start(on, &[]);
     pair.genuine.learn_lease(ttl);
     pair.ours.learn_lease(ttl);
     pair
 }
 
-#[test]
-fn leases_are_granted_shown_renewed_and_revoked_alike() {
-    let pair = with_leases(500);
+fn leases_are_granted_shown_renewed_and_revoked_alike(on: On) {
+    let pair = with_leases(on, 500);
     for line in ["put a 1 --lease <lease>", "get a -w json", "get a -w fields"] {
         pair.same(line);
     }
@@ -54,9 +61,8 @@ fn leases_are_granted_shown_renewed_and_revoked_alike() {
     pair.same("lease timetolive <lease>");
 }
 
-#[test]
-fn a_list_of_leases_shows_how_many_and_which() {
-    let mut pair = Pair::start(&[]);
+fn a_list_of_leases_shows_how_many_and_which(on: On) {
+    let mut pair = Pair::start(on, &[]);
     for format in ["simple", "json", "fields"] {
         pair.same(&format!("lease list -w {format}"));
     }
@@ -75,9 +81,8 @@ fn a_list_of_leases_shows_how_many_and_which() {
     }
 }
 
-#[test]
-fn unusable_lease_commands_are_refused_with_the_same_text_and_exit_code() {
-    let pair = Pair::start(&[]);
+fn unusable_lease_commands_are_refused_with_the_same_text_and_exit_code(on: On) {
+    let pair = Pair::start(on, &[]);
     for line in [
         "lease grant",
         "lease grant x",
@@ -102,9 +107,8 @@ fn unusable_lease_commands_are_refused_with_the_same_text_and_exit_code() {
     }
 }
 
-#[test]
-fn a_revocation_is_refused_before_it_is_done_when_it_could_not_be_shown() {
-    let pair = with_leases(500);
+fn a_revocation_is_refused_before_it_is_done_when_it_could_not_be_shown(on: On) {
+    let pair = with_leases(on, 500);
     let refused = output(4, "", "Error: protobuf not supported as output format");
     let genuine = pair.differs("Output formats", "lease revoke <lease> -w protobuf", Given::default(), &refused);
     assert_eq!(genuine.code, 4);
@@ -115,9 +119,8 @@ fn a_revocation_is_refused_before_it_is_done_when_it_could_not_be_shown() {
     );
 }
 
-#[test]
-fn a_lease_kept_alive_is_renewed_until_it_is_revoked() {
-    let mut pair = Pair::start(&[]);
+fn a_lease_kept_alive_is_renewed_until_it_is_revoked(on: On) {
+    let mut pair = Pair::start(on, &[]);
     let renewed = |side: &mut Side| {
         side.learn_lease(3);
         let words = side.words("lease keep-alive <lease>");

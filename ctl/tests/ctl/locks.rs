@@ -1,11 +1,19 @@
 //! `lock` and `elect`: held, waited for, given up.
 
-use crate::referee::{Given, Pair, Side, mask_after};
+use crate::referee::{Given, On, Pair, Side, mask_after, on_either_server};
 use crate::running::Running;
 
+on_either_server! {
+    a_command_runs_under_the_lock_and_its_exit_code_is_passed_on,
+    a_lock_is_held_until_a_signal_and_goes_to_the_next,
+    who_waits_for_a_lock_can_be_interrupted,
+    a_lock_whose_lease_is_revoked_is_lost,
+    leaders_follow_each_other_and_an_observer_hears_of_them,
+}
+
 /// Sets aside the lease in a key, which is another one each time.
-fn nameless(text: String) -> String {
-    let mut text = text;
+fn nameless(text: &str) -> String {
+    let mut text = text.to_owned();
     for prefix in ["l/", "e/"] {
         text = mask_after(&text, prefix, |character| !character.is_ascii_hexdigit());
     }
@@ -15,9 +23,8 @@ fn nameless(text: String) -> String {
     text
 }
 
-#[test]
-fn a_command_runs_under_the_lock_and_its_exit_code_is_passed_on() {
-    let pair = Pair::start(&[]);
+fn a_command_runs_under_the_lock_and_its_exit_code_is_passed_on(on: On) {
+    let pair = Pair::start(on, &[]);
     for (line, code) in [
         ("lock l echo a b", 0),
         ("lock l -- sh -c 'env | grep ^ETCD_LOCK | sort'", 0),
@@ -38,9 +45,8 @@ fn a_command_runs_under_the_lock_and_its_exit_code_is_passed_on() {
     pair.same("get '' --from-key -w json");
 }
 
-#[test]
-fn a_lock_is_held_until_a_signal_and_goes_to_the_next() {
-    let pair = Pair::start(&[]);
+fn a_lock_is_held_until_a_signal_and_goes_to_the_next(on: On) {
+    let pair = Pair::start(on, &[]);
     for (format, lines) in [("simple", 2), ("json", 1), ("fields", 12)] {
         for signal in ["INT", "TERM"] {
             let held = |side: &Side| {
@@ -52,7 +58,7 @@ fn a_lock_is_held_until_a_signal_and_goes_to_the_next() {
                 let first = side.anonymous(program.signal_and_end(signal));
                 next.lines(2);
                 let second = side.anonymous(next.signal_and_end(signal));
-                [first, second].map(|ended| (ended.code, nameless(ended.stdout), ended.stderr))
+                [first, second].map(|ended| (ended.code, nameless(&ended.stdout), ended.stderr))
             };
             assert_eq!(held(&pair.ours), held(&pair.genuine), "{format}, {signal}: ours is on the left");
         }
@@ -60,9 +66,8 @@ fn a_lock_is_held_until_a_signal_and_goes_to_the_next() {
     pair.same("get l/ --prefix --keys-only");
 }
 
-#[test]
-fn who_waits_for_a_lock_can_be_interrupted() {
-    let pair = Pair::start(&[]);
+fn who_waits_for_a_lock_can_be_interrupted(on: On) {
+    let pair = Pair::start(on, &[]);
     let waited = |side: &Side| {
         let mut holder = Running::start(side, "lock l");
         holder.lines(2);
@@ -75,9 +80,8 @@ fn who_waits_for_a_lock_can_be_interrupted() {
     assert_eq!(waited(&pair.ours), waited(&pair.genuine));
 }
 
-#[test]
-fn a_lock_whose_lease_is_revoked_is_lost() {
-    let pair = Pair::start(&[]);
+fn a_lock_whose_lease_is_revoked_is_lost(on: On) {
+    let pair = Pair::start(on, &[]);
     for (line, lines) in [("lock l --ttl 3", 2), ("elect e me", 2)] {
         // Only the lock's short time to live lets the loss be noticed soon.
         if line.starts_with("elect") {
@@ -96,9 +100,8 @@ fn a_lock_whose_lease_is_revoked_is_lost() {
     }
 }
 
-#[test]
-fn leaders_follow_each_other_and_an_observer_hears_of_them() {
-    let pair = Pair::start(&[]);
+fn leaders_follow_each_other_and_an_observer_hears_of_them(on: On) {
+    let pair = Pair::start(on, &[]);
     for (format, lines) in [("simple", 2), ("json", 1)] {
         let elected = |side: &Side| {
             let mut observer = Running::start(side, &format!("elect -l e -w {format}"));
@@ -112,7 +115,7 @@ fn leaders_follow_each_other_and_an_observer_hears_of_them() {
             observer.lines(lines);
             let second = second.signal_and_end("TERM");
             let observer = observer.signal_and_end("INT");
-            [first, second, observer].map(|ended| (ended.code, nameless(side.anonymous(ended).stdout)))
+            [first, second, observer].map(|ended| (ended.code, nameless(&side.anonymous(ended).stdout)))
         };
         assert_eq!(elected(&pair.ours), elected(&pair.genuine), "{format}: ours is on the left");
     }

@@ -1,6 +1,8 @@
-//! The program as a whole, most of it against a genuine etcd and beside a genuine etcdctl; see [`referee`].
+//! The program as a whole, most of it against genuine servers and ours, beside a genuine etcdctl; see [`referee`].
 
+mod check_datascale;
 mod check_perf;
+mod clusters;
 mod compared;
 mod leases;
 mod locks;

@@ -1,7 +1,13 @@
 //! `make-mirror`: what a genuine etcdctl copies, this program copies.
 
-use crate::referee::{Given, Pair, Server, Side};
+use crate::referee::{Given, On, Pair, Server, Side, on_either_server};
 use crate::running::Running;
+
+on_either_server! {
+    keys_are_copied_and_followed_alike,
+    unusable_mirrors_are_refused_with_the_same_text_and_exit_code,
+    a_mirror_may_begin_at_a_revision,
+}
 
 /// Copies from a side's server to another one, with changes before and behind the start. What the copy then holds.
 fn mirrored(side: &Side, flags: &str, shown: &str) -> String {
@@ -29,32 +35,29 @@ fn mirrored(side: &Side, flags: &str, shown: &str) -> String {
     side.output(&format!("--endpoints {target} get '' --from-key"), Given::default()).stdout
 }
 
-#[test]
-fn keys_are_copied_and_followed_alike() {
+fn keys_are_copied_and_followed_alike(on: On) {
     for (flags, shown) in [
         ("--prefix /a/", "/a/"),
         ("", "/a/"),
         ("--prefix /a/ --dest-prefix /c/d/", "/c/d/"),
         ("--prefix /a/ --no-dest-prefix", ""),
     ] {
-        let pair = Pair::start(&[]);
+        let pair = Pair::start(on, &[]);
         let ours = mirrored(&pair.ours, flags, shown);
         assert_eq!(ours, mirrored(&pair.genuine, flags, shown), "`{flags}`: ours is on the left");
         assert!(ours.contains("changed") && !ours.contains("three"), "{ours}");
     }
 }
 
-#[test]
-fn unusable_mirrors_are_refused_with_the_same_text_and_exit_code() {
-    let pair = Pair::start(&[]);
+fn unusable_mirrors_are_refused_with_the_same_text_and_exit_code(on: On) {
+    let pair = Pair::start(on, &[]);
     for line in ["make-mirror", "make-mirror a b", "make-mirror --dest-prefix x --no-dest-prefix @"] {
         assert_eq!(pair.same(line).code, 128, "`{line}`");
     }
 }
 
-#[test]
-fn a_mirror_may_begin_at_a_revision() {
-    let pair = Pair::start(&[]);
+fn a_mirror_may_begin_at_a_revision(on: On) {
+    let pair = Pair::start(on, &[]);
     let destination = Server::start("http", &[]);
     let target = destination.endpoint();
     for line in ["put /a/1 one", "put /a/2 two", "put /a/3 three"] {

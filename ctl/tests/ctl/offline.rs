@@ -8,7 +8,7 @@ fn ours(line: &str) -> Output {
 
 #[test]
 fn commands_that_are_not_there_yet_say_so_and_help_lists_them_apart() {
-    for line in ["role list", "user list", "snapshot save f", "check datascale"] {
+    for line in ["role list", "user list", "snapshot save f"] {
         let ended = ours(line);
         assert_eq!((ended.code, ended.stdout.as_str()), (1, ""), "{line}");
         assert!(ended.stderr.starts_with("Error: \"") && ended.stderr.contains("is not available yet"), "{line}");

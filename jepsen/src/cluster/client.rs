@@ -10,12 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
-use cairn_proto::etcdserverpb::{
-    Compare, PutRequest, RangeRequest, RequestOp, TxnRequest, TxnResponse,
-    compare::{CompareResult, CompareTarget, TargetUnion},
-    kv_client::KvClient,
-    request_op,
-};
+use cairn_proto::etcdserverpb::{RangeRequest, kv_client::KvClient};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::{
     task::JoinHandle,
@@ -24,6 +19,7 @@ use tokio::{
 use tonic::transport::{Channel, Endpoint};
 
 use super::DEADLINE;
+use crate::counting::{Found, compare_and_put, put};
 
 /// Keys of each client.
 const KEYS_PER_CLIENT: usize = 4;
@@ -160,7 +156,9 @@ impl Client {
     async fn write(&mut self, kv: &mut KvClient<Channel>, number: usize) -> Result<bool> {
         self.next += 1;
         let next = self.next;
-        let request = compare_and_put(&self.keys[number], next, self.random.random_range(0..300));
+        let key = &self.keys[number];
+        let put = put(&key.name, next, self.random.random_range(0..300));
+        let request = compare_and_put(put, key.revision);
         self.keys[number].pending.push(next);
         let Ok(Ok(answer)) = timeout(PATIENCE, kv.txn(request)).await else {
             self.unknown += 1;
@@ -179,8 +177,7 @@ impl Client {
         }
         // This one did not take effect, so one of those before it must have.
         key.pending.retain(|&pending| pending != next);
-        let found = found(&answer)?;
-        settle(key, found)?;
+        settle(key, Found::of_refused(&answer)?)?;
         self.unknown_applied += 1;
         Ok(true)
     }
@@ -204,7 +201,7 @@ impl Client {
                 "the revision went back from {} to {revision}",
                 self.highest_revision
             );
-            let found = answer.kvs.first().map(Found::of).transpose()?.unwrap_or_default();
+            let found = Found::of(&answer)?;
             let as_known = Found { version: key.version, value: key.value, revision: key.revision };
             if found != as_known {
                 settle(&mut key.clone(), found)?;
@@ -219,22 +216,6 @@ async fn connect(url: &str) -> Result<Channel> {
     Ok(endpoint.connect().await?)
 }
 
-/// What is stored under a key.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-struct Found {
-    version: i64,
-    value: u64,
-    revision: i64,
-}
-
-impl Found {
-    fn of(kv: &cairn_proto::mvccpb::KeyValue) -> Result<Self> {
-        let digits = kv.value.get(..20).context("a value without its number")?;
-        let value = std::str::from_utf8(digits)?.parse()?;
-        Ok(Self { version: kv.version, value, revision: kv.mod_revision })
-    }
-}
-
 /// A pending write turned out to have taken effect: exactly one, exactly once.
 fn settle(key: &mut Key, found: Found) -> Result<()> {
     ensure!(
@@ -244,30 +225,4 @@ fn settle(key: &mut Key, found: Found) -> Result<()> {
     (key.version, key.value, key.revision) = (found.version, found.value, found.revision);
     key.pending.clear();
     Ok(())
-}
-
-/// Puts `value` if the key is as it is known, else reads it.
-fn compare_and_put(key: &Key, value: u64, padding: usize) -> TxnRequest {
-    let value = Bytes::from(format!("{value:020}{:padding$}", ""));
-    let put = PutRequest { key: key.name.clone(), value, ..Default::default() };
-    let range = RangeRequest { key: key.name.clone(), ..Default::default() };
-    TxnRequest {
-        compare: vec![Compare {
-            key: key.name.clone(),
-            target: CompareTarget::Mod as i32,
-            result: CompareResult::Equal as i32,
-            target_union: Some(TargetUnion::ModRevision(key.revision)),
-            ..Default::default()
-        }],
-        success: vec![RequestOp { request: Some(request_op::Request::RequestPut(put)) }],
-        failure: vec![RequestOp { request: Some(request_op::Request::RequestRange(range)) }],
-    }
-}
-
-/// What the read of a failed compare found.
-fn found(answer: &TxnResponse) -> Result<Found> {
-    use cairn_proto::etcdserverpb::response_op::Response;
-    let response = answer.responses.first().and_then(|op| op.response.as_ref());
-    let Some(Response::ResponseRange(range)) = response else { bail!("a txn answered something else") };
-    range.kvs.first().map(Found::of).transpose().map(Option::unwrap_or_default)
 }

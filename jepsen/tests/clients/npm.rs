@@ -38,6 +38,30 @@ const SUITE: Suite = Suite {
     ],
 };
 
+/// The newest `etcd3`, whose package has no tests: cases of our own in their place.
+const CASES: Suite = Suite {
+    name: "npm `etcd3`, our cases",
+    version: "1.1.2",
+    tests: 140,
+    exceptions: &[
+        ("roles and auth management create and deletes", NO_AUTH),
+        ("roles and auth management round trips permission grants", NO_AUTH),
+        ("roles and auth management throws on deleting a non-existent role", NO_AUTH),
+        ("roles and auth management throws on existing roles", NO_AUTH),
+        ("roles and auth management throws on granting permission to a non-existent role", NO_AUTH),
+        ("roles and auth password auth allows authentication using the correct credentials", NO_AUTH),
+        ("roles and auth password auth automatically retrieves a new token if the existing one is invalid", NO_AUTH),
+        ("roles and auth password auth rejects modifying a key the client has no access to", NO_AUTH),
+        ("roles and auth password auth throws when using incorrect credentials", NO_AUTH),
+        ("roles and auth users creates users", NO_AUTH),
+        ("roles and auth users round trips roles", NO_AUTH),
+        ("roles and auth users throws on deleting a non-existent user", NO_AUTH),
+        ("roles and auth users throws on existing users", NO_AUTH),
+        ("roles and auth users throws on granting a non-existent role", NO_AUTH),
+        ("roles and auth users throws on regranting the same role multiple times", NO_AUTH),
+    ],
+};
+
 /// A leftover of an earlier build in the package: it asks the suite for functions that the suite does not have.
 const STALE: &str = "kv.test.js";
 
@@ -67,6 +91,18 @@ fn the_suite_of_npm_etcd3_passes() -> Result<()> {
     command.args(files);
     let output = suite::output_of(&command)?;
     SUITE.judge(&outcomes(&output)?, &output)
+}
+
+#[test]
+fn the_cases_of_the_newest_npm_etcd3_pass() -> Result<()> {
+    let directory = suite::installed("npm-etcd3-1.1.2")?;
+    let server = Server::start(&["etcd0"], &[], None)?;
+    let mut command = server.command(directory.join("node_modules/.bin/mocha"))?;
+    command.current_dir(&directory).env("NODE_PATH", directory.join("node_modules"));
+    command.args(["--timeout", "20000", "--exit", "--reporter", "json"]);
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/npm_cases.js"));
+    let output = suite::output_of(&command)?;
+    CASES.judge(&outcomes(&output)?, &output)
 }
 
 /// Where the suite looks for the server's certificate, key and authority.

@@ -26,11 +26,15 @@ const REVISION_INTERVAL: Duration = Duration::from_mins(5);
 
 /// Compacts as configured until told to stop.
 pub async fn run(mode: AutoCompaction, node: NodeHandle, kv: Kv, stopping: CancellationToken) {
-    let mut policy = match mode {
+    let policy = match mode {
         AutoCompaction::Off => return,
         AutoCompaction::Periodic(retention) => Policy::Periodic(Periodic::new(retention, Instant::now())),
-        AutoCompaction::Revision(retention) => Policy::Revision(ByRevision::new(retention)),
+        AutoCompaction::Revision(retention) => Policy::Revision(ByRevision::new(retention, REVISION_INTERVAL)),
     };
+    follow(policy, node, kv, stopping).await;
+}
+
+async fn follow(mut policy: Policy, node: NodeHandle, kv: Kv, stopping: CancellationToken) {
     loop {
         policy.note(node.reader().revision());
         tokio::select! {
@@ -68,7 +72,7 @@ impl Policy {
     fn interval(&self) -> Duration {
         match self {
             Self::Periodic(periodic) => periodic.interval(),
-            Self::Revision(_) => REVISION_INTERVAL,
+            Self::Revision(by_revision) => by_revision.interval,
         }
     }
 
@@ -135,12 +139,13 @@ impl Periodic {
 /// Keeps a number of revisions.
 struct ByRevision {
     retention: i64,
+    interval: Duration,
     last: i64,
 }
 
 impl ByRevision {
-    fn new(retention: u64) -> Self {
-        Self { retention: i64::try_from(retention).unwrap_or(i64::MAX), last: 0 }
+    fn new(retention: u64, interval: Duration) -> Self {
+        Self { retention: i64::try_from(retention).unwrap_or(i64::MAX), interval, last: 0 }
     }
 
     fn due(&self, revision: i64) -> Option<i64> {
@@ -151,7 +156,10 @@ impl ByRevision {
 
 #[cfg(test)]
 mod tests {
+    use cairn_proto::etcdserverpb as pb;
+
     use super::*;
+    use crate::server::Server;
 
     /// Plays a periodic policy whose store makes one revision a minute, and returns (minute, compacted revision).
     fn played(retention: Duration, minutes: i64) -> Vec<(i64, i64)> {
@@ -194,9 +202,36 @@ mod tests {
         assert_eq!(policy.due(later + Duration::from_mins(100)), None);
     }
 
+    #[tokio::test]
+    async fn a_running_server_keeps_a_number_of_revisions() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let server = Server::builder().data_dir(dir.path()).in_process_only().start().await.expect("the server starts");
+        for _ in 0..20 {
+            server.client().put(pb::PutRequest { key: "a".into(), ..Default::default() }).await.expect("a put");
+        }
+        let read = async |revision| {
+            let request = pb::RangeRequest { key: "a".into(), revision, ..Default::default() };
+            server.client().range(request).await
+        };
+        assert!(read(2).await.is_ok());
+        let policy = Policy::Revision(ByRevision::new(5, Duration::from_millis(1)));
+        let compacting = follow(policy, server.node().clone(), server.services().kv.clone(), CancellationToken::new());
+        let compacted = async {
+            while !matches!(read(15).await, Err(Refusal::Api(ApiError::Compacted))) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::select! {
+            () = compacting => unreachable!("it goes on until it is told to stop"),
+            done = tokio::time::timeout(Duration::from_secs(30), compacted) => done.expect("history is given up"),
+        }
+        assert!(read(16).await.is_ok(), "the last five revisions and the one below them are there");
+        server.shutdown().await;
+    }
+
     #[test]
     fn a_number_of_revisions_is_kept() {
-        let mut policy = ByRevision::new(100);
+        let mut policy = ByRevision::new(100, REVISION_INTERVAL);
         assert_eq!(policy.due(100), None);
         assert_eq!(policy.due(150), Some(50));
         policy.last = 50;

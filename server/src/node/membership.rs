@@ -61,8 +61,11 @@ impl Judge<'_> {
                 return Err(ApiError::Unhealthy);
             }
         }
-        if self.members.members.contains_key(&member.id) || self.members.removed.contains(&member.id) {
+        if self.members.members.contains_key(&member.id) {
             return Err(ApiError::MemberExists);
+        }
+        if self.members.removed.contains(&member.id) {
+            return Err(ApiError::MemberNotFound);
         }
         self.check_urls(member.id, &member.peer_urls)?;
         if member.is_learner && self.learners() >= self.rules.learners_max {
@@ -199,7 +202,7 @@ mod tests {
         assert_eq!(judge(&three(), &[2, 3], &add(4)), Ok(single(ConfChangeType::AddNode, 4)));
         assert_eq!(judge(&three(), &[2], &add(4)), Err(ApiError::Unhealthy));
         assert_eq!(judge(&three(), &[2, 3], &add(3)), Err(ApiError::MemberExists));
-        assert_eq!(judge(&three(), &[2, 3], &add(99)), Err(ApiError::MemberExists), "ids never come back");
+        assert_eq!(judge(&three(), &[2, 3], &add(99)), Err(ApiError::MemberNotFound), "ids never come back");
         assert_eq!(judge(&[member(1, "a", false)], &[], &add(2)), Ok(single(ConfChangeType::AddNode, 2)));
         let second_not_started = [member(1, "a", false), member(2, "", false)];
         assert_eq!(judge(&second_not_started, &[], &add(3)), Err(ApiError::MemberNotEnoughStarted));

@@ -295,6 +295,11 @@ impl Server {
         client::channel(self.gate.clone(), self.threads.last().clone())
     }
 
+    #[cfg(test)]
+    pub(crate) fn services(&self) -> &Services {
+        &self.services
+    }
+
     /// The running replica.
     pub fn node(&self) -> &NodeHandle {
         &self.node

@@ -4,7 +4,8 @@ use std::{fs, path::Path, sync::Arc};
 
 use cairn_proto::{
     ApiError,
-    etcdserverpb::{self as pb, cluster_client::ClusterClient},
+    etcdserverpb::{self as pb, cluster_client::ClusterClient, kv_client::KvClient},
+    peer::{MembersRequest, peer_client::PeerClient},
 };
 use rustls::{
     ClientConfig, RootCertStore, SupportedProtocolVersion,
@@ -17,10 +18,11 @@ use tokio::{
     net::TcpStream,
 };
 use tokio_rustls::TlsConnector;
+use tonic::transport::Endpoint;
 
 use super::{
     process::{Process, command, refused},
-    support::{DEADLINE, certs, eventually, http},
+    support::{Certs, DEADLINE, certs, eventually, http},
 };
 
 fn temporary() -> TempDir {
@@ -143,6 +145,109 @@ async fn metrics_have_a_port_of_their_own() {
     assert!(answer.body.contains("grpc_server_handling_seconds_bucket"), "{}", answer.body);
 }
 
+/// The loopback port of a listener that is closed again.
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("it has an address").port()
+}
+
+#[tokio::test]
+async fn other_members_are_served_where_the_flag_says() {
+    let (dir, other) = (temporary(), temporary());
+    let (first, second) = (free_port(), free_port());
+    let flag = format!("--listen-peer-urls=http://127.0.0.1:{first},http://127.0.0.1:{second}");
+    let server = Process::start(dir.path(), &[&flag]);
+    let known = members(&server).await.members;
+    for port in [first, second] {
+        let channel = Endpoint::from_shared(format!("http://127.0.0.1:{port}")).expect("a valid URL");
+        let mut peer = PeerClient::new(channel.connect().await.expect("the peer port accepts"));
+        let told = peer.members(MembersRequest {}).await.expect("the members").into_inner();
+        assert_eq!(told.members.len(), known.len(), "port {port}");
+    }
+    refused(other.path(), &[&flag]).says(&[&format!("127.0.0.1:{first}"), "in use"]);
+}
+
+/// The flags of a member of a cluster whose clients nobody cares for.
+fn member(name: &str, port: u16, cluster: &str, state: &str) -> [String; 5] {
+    [
+        format!("--name={name}"),
+        format!("--listen-peer-urls=http://127.0.0.1:{port}"),
+        format!("--initial-advertise-peer-urls=http://127.0.0.1:{port}"),
+        format!("--initial-cluster={cluster}"),
+        format!("--initial-cluster-state={state}"),
+    ]
+}
+
+/// Who a member is, which learners tell, too.
+async fn header(server: &Process) -> pb::ResponseHeader {
+    let status = server.maintenance().await.status(pb::StatusRequest {}).await.expect("a status");
+    status.into_inner().header.expect("a header")
+}
+
+#[tokio::test]
+async fn a_member_joins_a_cluster_that_exists_only_if_it_is_told_to() {
+    let (one, two) = (temporary(), temporary());
+    let (first, second) = (free_port(), free_port());
+    let alone = format!("one=http://127.0.0.1:{first}");
+    let both = format!("{alone},two=http://127.0.0.1:{second}");
+    let joining = member("two", second, &both, "existing");
+    let joining: Vec<_> = joining.iter().map(String::as_str).collect();
+    let nobody = member("two", second, &format!("two=http://127.0.0.1:{second}"), "existing");
+    let nobody: Vec<_> = nobody.iter().map(String::as_str).collect();
+    refused(two.path(), &nobody).says(&["could not fetch the cluster's members", "--initial-cluster-state=existing"]);
+    refused(two.path(), &joining).says(&["could not fetch the cluster's members"]);
+
+    let flags = member("one", first, &alone, "new");
+    let server = Process::start(one.path(), &flags.iter().map(String::as_str).collect::<Vec<_>>());
+    server.put("a", "1").await;
+    refused(two.path(), &joining).says(&["--initial-cluster does not name the cluster's members"]);
+    let mut cluster = ClusterClient::new(server.channel().await);
+    let urls = vec![format!("http://127.0.0.1:{second}")];
+    let request = pb::MemberAddRequest { peer_urls: urls, is_learner: true };
+    cluster.member_add(request).await.expect("it is added");
+    let joined = Process::start(two.path(), &joining);
+    let ids = |list: &pb::MemberListResponse| -> Vec<_> { list.members.iter().map(|member| member.id).collect() };
+    let listed = eventually("its name is known", async || {
+        let list = members(&server).await;
+        list.members.iter().any(|member| member.name == "two").then_some(list)
+    })
+    .await;
+    let header = header(&joined).await;
+    assert!(ids(&listed).contains(&header.member_id), "it is the one that was added");
+    assert_eq!(Some(header.cluster_id), listed.header.map(|header| header.cluster_id));
+    // Once there is data the flag counts no more.
+    assert!(joined.stop().success());
+    let again = member("two", second, &both, "new");
+    let again = Process::start(two.path(), &again.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(self::header(&again).await.member_id, header.member_id);
+}
+
+#[tokio::test]
+async fn history_older_than_the_retention_is_given_up_by_itself() {
+    let dir = temporary();
+    let server = Process::start(dir.path(), &["--auto-compaction-mode=periodic", "--auto-compaction-retention=1s"]);
+    for value in ["1", "2", "3"] {
+        server.put("a", value).await;
+    }
+    let mut kv = server.kv().await;
+    eventually("revision 2 is given up", async || {
+        let request = pb::RangeRequest { key: "a".into(), revision: 2, ..Default::default() };
+        let refused = kv.range(request).await.err()?;
+        (ApiError::from_status(&refused) == Some(ApiError::Compacted)).then_some(())
+    })
+    .await;
+    assert_eq!(server.get("a").await.as_deref(), Some(&b"3"[..]));
+    assert!(server.log().contains("completed auto compaction"), "{}", server.log());
+
+    let kept = temporary();
+    let server = Process::start(kept.path(), &["--auto-compaction-retention=0"]);
+    server.put("a", "1").await;
+    assert!(!server.log().contains("auto compaction"), "{}", server.log());
+    refused(kept.path(), &["--auto-compaction-mode=sometimes"]).says(&["--auto-compaction-mode", "sometimes"]);
+    let unreadable = ["--auto-compaction-mode=revision", "--auto-compaction-retention=1h"];
+    refused(kept.path(), &unreadable).says(&["--auto-compaction-retention"]);
+}
+
 /// Reads HTTP/2 frames until one of `kind` comes without `not_flag`; returns its payload.
 async fn frame(stream: &mut TcpStream, kind: u8, not_flag: u8) -> Vec<u8> {
     let found = async {
@@ -243,6 +348,27 @@ async fn tls_versions_and_suites_are_those_asked_for() {
         agreed(&picky, &[&TLS12], &ca).await.as_deref(),
         Some("TLSv1_2 TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256")
     );
+}
+
+#[tokio::test]
+async fn clients_need_a_certificate_of_the_authority_that_is_named() {
+    for flags in [&["--client-cert-auth"][..], &[]] {
+        let dir = temporary();
+        let mut all = tls_flags();
+        all.push(format!("--trusted-ca-file={}", certs().path("ca.crt").display()));
+        all.extend(flags.iter().map(|&flag| flag.to_owned()));
+        let server = Process::start(dir.path(), &all.iter().map(String::as_str).collect::<Vec<_>>());
+        let range = pb::RangeRequest { key: "a".into(), ..Default::default() };
+        let known = certs().connect_to(server.addrs[0], Some(certs())).await.expect("a client it knows");
+        KvClient::new(known).range(range.clone()).await.expect("it is served");
+        let others = Certs::new();
+        for identity in [None, Some(&others)] {
+            // The client may believe that it is connected until it is told otherwise.
+            if let Ok(channel) = certs().connect_to(server.addrs[0], identity).await {
+                KvClient::new(channel).range(range.clone()).await.expect_err("a client it does not know");
+            }
+        }
+    }
 }
 
 #[tokio::test]

@@ -1,9 +1,9 @@
 //! The load: puts of 1 KiB at a fixed rate, spread over many connections.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use cairn_client::Client;
 use cairn_proto::etcdserverpb as pb;
 use rand::Rng as _;
@@ -48,23 +48,9 @@ impl Load {
 
     /// Runs the load to its end.
     pub async fn run(&self, clients: Vec<Client>, prefix: &[u8]) -> Results {
-        let (sender, receiver) = mpsc::channel(self.clients);
-        let receiver = Arc::new(Mutex::new(receiver));
-        let start = Instant::now();
-        let mut workers = JoinSet::new();
-        for client in clients {
-            workers.spawn(work(client, receiver.clone()));
-        }
-        self.schedule(start, prefix, sender).await;
-        let mut results = Results::default();
-        while let Some(worker) = workers.join_next().await {
-            match worker {
-                Ok(done) => results.merge(done),
-                Err(panicked) => results.error(panicked.to_string()),
-            }
-        }
-        results.total = start.elapsed();
-        results
+        let (sender, workers) = Workers::start(clients, &Arc::default());
+        self.schedule(workers.start, prefix, sender).await;
+        workers.results().await
     }
 
     /// Hands out one put at a time, each when it is due.
@@ -72,14 +58,12 @@ impl Load {
         let interval = Duration::from_secs(1) / self.limit;
         let end = start + self.duration;
         let mut due = start;
-        let value = Bytes::from_static(&[0; VALUE_BYTES]);
         while due < end {
             sleep_until(due).await;
             if Instant::now() >= end {
                 return;
             }
-            let request = pb::PutRequest { key: random_key(prefix), value: value.clone(), ..Default::default() };
-            if sender.send(request).await.is_err() {
+            if sender.send(random_put(prefix, KEY_BYTES, VALUE_BYTES)).await.is_err() {
                 return;
             }
             due = (due + interval).max(Instant::now() - CATCH_UP_MAX);
@@ -87,15 +71,53 @@ impl Load {
     }
 }
 
-fn random_key(prefix: &[u8]) -> Bytes {
+/// A put of zeroes to a key of zeroes that begins with a random number.
+pub(super) fn random_put(prefix: &[u8], key_bytes: usize, value_bytes: usize) -> pb::PutRequest {
     let mut key = prefix.to_vec();
-    key.resize(prefix.len() + KEY_BYTES, 0);
+    key.resize(prefix.len() + key_bytes, 0);
     let number: u64 = rand::rng().random();
     key[prefix.len()..prefix.len() + 8].copy_from_slice(&number.to_be_bytes());
-    key.into()
+    pb::PutRequest { key: key.into(), value: vec![0; value_bytes].into(), ..Default::default() }
 }
 
-async fn work(client: Client, requests: Arc<Mutex<mpsc::Receiver<pb::PutRequest>>>) -> Results {
+/// Connections that put what they are handed.
+pub(super) struct Workers {
+    running: JoinSet<Results>,
+    pub(super) start: Instant,
+}
+
+impl Workers {
+    /// One worker for each client; they count in `answered`. They end when the sender is dropped.
+    pub(super) fn start(clients: Vec<Client>, answered: &Arc<AtomicU64>) -> (mpsc::Sender<pb::PutRequest>, Self) {
+        let (sender, receiver) = mpsc::channel(clients.len());
+        let receiver = Arc::new(Mutex::new(receiver));
+        let start = Instant::now();
+        let mut running = JoinSet::new();
+        for client in clients {
+            running.spawn(work(client, Arc::clone(&receiver), Arc::clone(answered)));
+        }
+        (sender, Self { running, start })
+    }
+
+    /// What came back to all of them.
+    pub(super) async fn results(mut self) -> Results {
+        let mut results = Results::default();
+        while let Some(worker) = self.running.join_next().await {
+            match worker {
+                Ok(done) => results.merge(done),
+                Err(panicked) => results.error(panicked.to_string()),
+            }
+        }
+        results.total = self.start.elapsed();
+        results
+    }
+}
+
+async fn work(
+    client: Client,
+    requests: Arc<Mutex<mpsc::Receiver<pb::PutRequest>>>,
+    answered: Arc<AtomicU64>,
+) -> Results {
     let client = client.with_timeout(PUT_TIMEOUT);
     let mut results = Results::default();
     loop {
@@ -105,5 +127,6 @@ async fn work(client: Client, requests: Arc<Mutex<mpsc::Receiver<pb::PutRequest>
             Ok(_) => results.latency(start.elapsed()),
             Err(error) => results.error(error_text(&error)),
         }
+        answered.fetch_add(1, Ordering::Relaxed);
     }
 }

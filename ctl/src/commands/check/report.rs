@@ -39,6 +39,18 @@ impl Results {
         }
     }
 
+    /// What went wrong, as text; empty if nothing did.
+    pub fn errors(&self) -> String {
+        if self.errors.is_empty() {
+            return String::new();
+        }
+        let mut text = String::from("FAIL: too many errors\n");
+        for (error, count) in &self.errors {
+            let _ = writeln!(text, "FAIL: ERROR({error}) -> {count}");
+        }
+        text
+    }
+
     /// The verdict as text, and whether it is a good one.
     pub fn judge(&self, limit: u32) -> (String, bool) {
         let count = self.latencies.len().max(1) as f64;
@@ -47,14 +59,8 @@ impl Results {
         let mean = self.latencies.iter().sum::<f64>() / count;
         let stddev = (self.latencies.iter().map(|latency| (latency - mean).powi(2)).sum::<f64>() / count).sqrt();
 
-        let mut text = String::new();
-        let mut passed = self.errors.is_empty();
-        if !passed {
-            text.push_str("FAIL: too many errors\n");
-            for (error, count) in &self.errors {
-                let _ = writeln!(text, "FAIL: ERROR({error}) -> {count}");
-            }
-        }
+        let mut text = self.errors();
+        let mut passed = text.is_empty();
         let shown_rate = rate as u64 + 1;
         let mut line = |good: bool, pass: String, fail: String| {
             text.push_str(if good { &pass } else { &fail });
