@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use cairn_jepsen::{cluster, crash, differential, process, watch};
+use cairn_jepsen::{cluster, cluster::lagging, crash, differential, process, watch};
 use clap::{Parser, Subcommand};
 
 /// Tries to break Cairn. Every run is seeded and bounded.
@@ -79,6 +79,21 @@ enum Run {
         #[arg(long, default_value_t = 32)]
         clients: usize,
     },
+    /// Makes members of a cluster lag so far that they need snapshots, kills them while they catch up, and checks what they have
+    Lagging {
+        /// Seed of everything that is chosen
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Members
+        #[arg(long, default_value_t = 3)]
+        members: usize,
+        /// How often a member lags
+        #[arg(long, default_value_t = 20)]
+        rounds: usize,
+        /// Concurrent clients
+        #[arg(long, default_value_t = 16)]
+        clients: usize,
+    },
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -109,6 +124,11 @@ async fn main() -> Result<()> {
             let faults = cluster::Fault::drawn(seed, rounds);
             let summary = cluster::run(&cluster::Plan { cairn, seed, members, clients, faults }).await?;
             println!("{summary}");
+        }
+        Run::Lagging { seed, members, rounds, clients } => {
+            let lags = (0..rounds).map(|round| lagging::Lag::ALL[round % lagging::Lag::ALL.len()]).collect();
+            let summary = lagging::run(&lagging::Plan { cairn, seed, members, clients, lags }).await?;
+            println!("{summary:?}");
         }
     }
     Ok(())

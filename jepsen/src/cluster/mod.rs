@@ -6,10 +6,13 @@
 //! * no acknowledged write is lost, none is applied twice, and nobody else's appears (`client`);
 //! * while no majority runs, nothing is acknowledged, and calls that ask for a leader are told that there is none;
 //! * every member serves the same in the end: same revision, same HashKV (`members`);
+//! * the same holds for members that catch up or join by a snapshot ([`lagging`]);
 //! * the revision that a client is told never goes back.
 
 mod client;
+pub mod lagging;
 mod members;
+mod membership;
 
 use std::{fmt, path::PathBuf, time::Duration};
 

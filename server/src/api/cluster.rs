@@ -14,12 +14,11 @@ use cairn_proto::{
     etcdserverpb::{self as pb, Member},
 };
 use tokio::time::{Instant, timeout_at};
-use tonic::Code;
 
 use super::{Context, refusal::Refusal};
 use crate::{
     config::{Url, added_member_id},
-    node::{NodeHandle, ProposeError},
+    node::NodeHandle,
     state::{MemberChange, Members, command::RequestId},
 };
 
@@ -134,22 +133,16 @@ impl Cluster {
         let node = &self.context.node;
         let leader = known_leader(node).await?;
         if leader == node.status().member_id {
-            return node.change_members(change).await.map_err(|error| match error {
-                ProposeError::NeedsSnapshot => Refusal::Missing(NEEDS_SNAPSHOT),
-                error => ApiError::from(error).into(),
-            });
+            return node.change_members(change).await.map_err(|error| ApiError::from(error).into());
         }
         // Who asked is the leader's own request then; this id goes nowhere.
         let nobody = RequestId { member: 0, nonce: 0, counter: 0 };
         self.context.peers.change(leader, change.encode(nobody)).await.map_err(|status| {
-            match ApiError::from_status(&status) {
-                Some(error) => error.into(),
-                None if status.code() == Code::Unimplemented => Refusal::Missing(NEEDS_SNAPSHOT),
-                None => {
-                    tracing::warn!(%status, "the leader did not make a membership change");
-                    ApiError::TimeoutConnectionLost.into()
-                }
-            }
+            let error = ApiError::from_status(&status).unwrap_or_else(|| {
+                tracing::warn!(%status, "the leader did not make a membership change");
+                ApiError::TimeoutConnectionLost
+            });
+            error.into()
         })
     }
 
@@ -161,9 +154,6 @@ impl Cluster {
         self.context.header(0).into()
     }
 }
-
-const NEEDS_SNAPSHOT: &str =
-    "adding a member to a cluster that has cut its log (the new one would need a snapshot of the store)";
 
 /// The leader, waited for if there is none.
 async fn known_leader(node: &NodeHandle) -> Result<u64, Refusal> {

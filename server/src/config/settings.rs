@@ -80,7 +80,7 @@ pub struct Config {
     pub pre_vote: bool,
     /// `--snapshot-count`: commands (not raft entries) after which the log may be cut. Default 10,000.
     pub snapshot_count: u64,
-    /// `--snapshot-catchup-entries`: commands kept in the log for slow followers when it is cut. Default 5,000.
+    /// `--snapshot-catchup-entries`: commands kept in the log for members that lag a little, when it is cut. Default 5,000.
     pub snapshot_catchup_entries: u64,
 
     /// `--max-request-bytes`: largest request, in bytes. Default 1.5 MiB.
@@ -138,6 +138,8 @@ pub struct Config {
     /// `--lease-checkpoint-interval`: time without a renewal after which the remaining time of a lease is recorded. Default 5 m, at least 1 s.
     pub lease_checkpoint_interval: Duration,
 
+    /// `--snapshot-send-bytes-per-second`: bytes of snapshots that are sent to other members in a second. Default 64 MiB.
+    pub snapshot_send_bytes_per_second: u64,
     /// `--memtable-bytes`: size of one of RocksDB's two memtables, in bytes. Default 16 MiB.
     pub memtable_bytes: usize,
     /// `--block-cache-bytes`: RocksDB's cache of data blocks, in bytes. Default 32 MiB.
@@ -197,6 +199,7 @@ impl Default for Config {
             warning_unary_request_duration: Duration::from_millis(300),
             watch_progress_notify_interval: Duration::from_mins(10),
             lease_checkpoint_interval: Duration::from_mins(5),
+            snapshot_send_bytes_per_second: 64 << 20,
             memtable_bytes: 16 * MIB,
             block_cache_bytes: 32 * MIB,
             entry_cache_bytes: 32 * MIB,

@@ -139,6 +139,9 @@ impl Config {
                 return invalid(format!("--{flag} must be >0"));
             }
         }
+        if self.snapshot_send_bytes_per_second == 0 {
+            return invalid("--snapshot-send-bytes-per-second must be >0");
+        }
         if self.memtable_bytes < MIN_MEMTABLE_BYTES {
             return invalid(format!(
                 "--memtable-bytes must be at least {MIN_MEMTABLE_BYTES} (set to {})",
@@ -437,6 +440,9 @@ mod tests {
         assert!(error(|c| c.max_concurrent_streams = 0).contains("--max-concurrent-streams must be >0"));
         assert!(error(|c| c.compaction_batch_limit = 0).contains("--compaction-batch-limit must be >0"));
         assert!(error(|c| c.snapshot_count = 0).contains("--snapshot-count must be >0"));
+        assert!(
+            error(|c| c.snapshot_send_bytes_per_second = 0).contains("--snapshot-send-bytes-per-second must be >0")
+        );
         assert!(error(|c| c.memtable_bytes = 1).contains("--memtable-bytes must be at least"));
         assert_eq!(notices(|c| c.max_request_bytes = 11 * 1024 * 1024).len(), 1);
     }

@@ -34,10 +34,6 @@ pub enum ProposeError {
     /// A membership change is under way; this one was not proposed.
     #[error("another membership change is under way")]
     ChangePending,
-    /// A member cannot be added, because the beginning of the log is gone and a snapshot cannot be sent. Nothing was
-    /// changed.
-    #[error("the log does not go back to the cluster's beginning, and a new member would need a snapshot")]
-    NeedsSnapshot,
     /// The replica stops. The command may or may not be applied.
     #[error("the server stops")]
     Stopped,
@@ -52,7 +48,7 @@ impl From<ProposeError> for ApiError {
             ProposeError::TimeoutLeaderFailure => Self::TimeoutLeaderFailure,
             ProposeError::NotLeader => Self::NotLeader,
             ProposeError::Refused(error) => error,
-            ProposeError::ChangePending | ProposeError::NeedsSnapshot => Self::Unhealthy,
+            ProposeError::ChangePending => Self::Unhealthy,
             ProposeError::Stopped => Self::Stopped,
         }
     }

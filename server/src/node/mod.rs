@@ -7,7 +7,8 @@
 //!                         core: inputs -> outputs          (no clock, no threads, no I/O but the state machine's store)
 //! ```
 //!
-//! What lives here: [`core`], which decides; [`shell`], which has the threads, the clock and the files; who a member is
+//! What lives here: [`core`], which decides; [`shell`], which has the threads, the clock and the files; [`snapshot`], which has
+//! the files of snapshots; who a member is
 //! ([`identity`]); which membership changes are allowed ([`ChangeRules`]); what is counted ([`NodeMetrics`]). What may call
 //! it: `api/`, `peer/` and `http/` through [`NodeHandle`], the server to start and stop it.
 //!
@@ -21,6 +22,7 @@ mod metrics;
 pub mod shell;
 #[cfg(test)]
 mod sim_tests;
+pub mod snapshot;
 
 pub use error::{NodeError, ProposeError, ReadIndexError, Unfit};
 pub use membership::ChangeRules;

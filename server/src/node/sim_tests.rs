@@ -4,13 +4,15 @@
 //! What must hold in every history:
 //! * what was acknowledged is there at the end, at the revision that was told, on every member; nothing is there twice;
 //! * a read that was granted sees everything that was acknowledged before it came; revisions never go back;
-//! * all members end with the same data;
+//! * all members end with the same data, however some of them came to it: by the log, or by a snapshot of another one's
+//!   store, whose installation a crash may cut short anywhere;
 //! * the same seed gives the same history, to the byte.
 
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt::Write,
     ops::ControlFlow,
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -20,14 +22,14 @@ use prost::Message as _;
 use raft::eraftpb::Message;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
-use super::core::{Core, CoreOptions, RetentionOptions, log_of_new_cluster};
+use super::core::{Core, CoreOptions, RetentionOptions, log_of_member, log_of_new_cluster};
 use crate::{
     log::{Change, Fault, Identity, Log, LogOptions, LogStore, SimDisk},
-    raft::{Fetch, LogStart, RaftOptions, Role},
+    raft::{Fetch, Offer, RaftOptions, Role, SnapshotMeta},
     state::{
         Membership, State, StateOptions,
         command::{Command, Reply, Request, RequestId, encode},
-        persisted_applied,
+        identify, is_installing, mark_installed, mark_installing, persisted_applied,
     },
     store::{MemStore, Store, Table},
 };
@@ -43,6 +45,18 @@ struct Run {
     /// What a flush that ended made durable, until the core is told.
     flushed: Option<u64>,
     fetches: Vec<Fetch>,
+    /// A snapshot is to be made.
+    checkpoint: bool,
+    /// A snapshot that is offered.
+    offer: Option<Offer>,
+    /// A snapshot that was fetched: its number, its store and the state in it.
+    received: Option<(u64, Arc<MemStore>, State)>,
+    /// The received one is to take the state's place.
+    install: bool,
+    /// It has, on the disk.
+    switched: bool,
+    /// The state is to forget that it was being installed.
+    settle: bool,
 }
 
 /// A member, running or not.
@@ -78,27 +92,42 @@ struct World {
     crashes: u64,
     granted: u64,
     fetched: u64,
+    /// Snapshots there are: their number, whose they are, and the store that has them.
+    snapshots: BTreeMap<u64, (usize, Arc<MemStore>)>,
+    installed: u64,
+    /// Installations that a start had to finish.
+    finished: u64,
+    /// Members crash seldom and stay away for long; while they move snapshots, they crash often.
+    lagging: bool,
+}
+
+/// Where a store keeps a snapshot.
+fn path_of(snapshot: u64) -> PathBuf {
+    format!("{snapshot}").into()
 }
 
 const CLUSTER: u64 = 0xc1;
 
-fn options(member: u64, nonce: u64, seed: u64, alone: bool) -> CoreOptions {
+fn options(member: u64, nonce: u64, seed: u64) -> CoreOptions {
     CoreOptions {
         retention: RetentionOptions {
             snapshot_count: 20,
-            // Without snapshots, a follower can only catch up from a log that is not cut.
-            catchup_commands: if alone { 10 } else { u64::MAX },
+            catchup_commands: 10,
+            catchup_bytes_max: u64::MAX,
+            needed_bytes_max: 12 << 10,
             unflushed_bytes_max: 8 << 10,
-            kept_bytes_max: u64::MAX,
             flush_ticks_min: 3,
         },
         piece_entries_max: 3,
+        snapshot_silence_ticks: 20,
+        snapshot_idle_ticks: 40,
         ..CoreOptions::new(RaftOptions::new(member, seed ^ member << 32 ^ nonce), nonce)
     }
 }
 
 impl Member {
-    fn start(&mut self, members: &[u64], seed: u64) {
+    /// Starts it. Whether it had to finish an installation.
+    fn start(&mut self, members: &[u64], seed: u64) -> bool {
         self.starts += 1;
         let nonce = self.starts;
         let options = StateOptions { answers_for: Some((self.id, nonce)), ..StateOptions::default() };
@@ -106,6 +135,7 @@ impl Member {
         let identity = Identity { cluster_id: CLUSTER, member_id: self.id };
         let log_options = LogOptions { segment_bytes: 8 << 10, ..LogOptions::new(identity, seed ^ nonce) };
         let (mut log, recovered) = Log::open(Arc::new(self.disk.clone()), &log_options, state.applied().0).unwrap();
+        let mut finished = false;
         let start = if state.applied() == (0, 0) {
             let start = log_of_new_cluster();
             if recovered.terms.last() != start.terms.base() {
@@ -116,10 +146,33 @@ impl Member {
             state.bootstrap(&membership, 1, 1).unwrap();
             start
         } else {
-            LogStart { hard_state: recovered.hard_state, terms: recovered.terms, entries: recovered.entries }
+            let installing = is_installing(self.store.as_ref()).unwrap();
+            let before = recovered.terms.base();
+            let start =
+                log_of_member(&mut log, recovered, installing.filter(|last| last.index == state.applied().0)).unwrap();
+            finished = start.terms.base() != before;
+            if installing.is_some() {
+                mark_installed(self.store.as_ref()).unwrap();
+            }
+            start
         };
-        let core = Core::start(self::options(self.id, nonce, seed, members.len() == 1), state, start).unwrap();
-        self.run = Some(Run { core, log, staged: None, nonce, flush: false, flushed: None, fetches: Vec::new() });
+        let core = Core::start(self::options(self.id, nonce, seed), state, start).unwrap();
+        self.run = Some(Run {
+            core,
+            log,
+            staged: None,
+            nonce,
+            flush: false,
+            flushed: None,
+            fetches: Vec::new(),
+            checkpoint: false,
+            offer: None,
+            received: None,
+            install: false,
+            switched: false,
+            settle: false,
+        });
+        finished
     }
 
     fn crash(&mut self, power: bool) {
@@ -153,6 +206,10 @@ impl World {
             crashes: 0,
             granted: 0,
             fetched: 0,
+            snapshots: BTreeMap::new(),
+            installed: 0,
+            finished: 0,
+            lagging: false,
         };
         (0..count as usize).for_each(|at| world.start(at));
         world
@@ -165,7 +222,9 @@ impl World {
     fn start(&mut self, at: usize) {
         let ids: Vec<u64> = self.members.iter().map(|member| member.id).collect();
         let seed = self.random.random();
-        self.members[at].start(&ids, seed);
+        // Stalls are the running process's, and a start writes.
+        self.members[at].store.set_stalled(false);
+        self.finished += u64::from(self.members[at].start(&ids, seed));
         let status = self.members[at].run.as_ref().unwrap().core.status();
         self.note(format_args!("start {at} {status:?}"));
     }
@@ -190,15 +249,31 @@ impl World {
         let out = std::mem::take(&mut run.core.out);
         for write in out.writes {
             run.log
-                .stage(&Change { reset: None, entries: &write.entries, hard_state: write.hard_state.as_ref() })
+                .stage(&Change { reset: write.reset, entries: &write.entries, hard_state: write.hard_state.as_ref() })
                 .unwrap();
             run.staged = Some(write.number);
         }
         run.flush |= out.flush;
-        if let Some(index) = out.purge {
-            run.log.purge(index).unwrap();
+        if let Some(index) = out.purge
+            && let Err(error) = run.log.purge(index)
+        {
+            self.note(format_args!("power cut {at} {error}"));
+            return self.crash_with(at, true);
         }
         run.fetches.extend(out.fetches);
+        run.checkpoint |= out.checkpoint;
+        run.offer = out.receive.or(run.offer);
+        run.settle |= out.settled;
+        if let Some(id) = out.install {
+            assert!(run.received.as_ref().is_some_and(|(received, ..)| *received == id));
+            run.install = true;
+        }
+        if out.abandon.is_some() {
+            run.received = None;
+        }
+        for id in out.discard {
+            self.snapshots.remove(&id);
+        }
         let revision = run.core.state().reader().revision();
         let from = member.id;
         for (write, answer) in out.answers {
@@ -306,13 +381,62 @@ impl World {
     }
 
     fn flush(&mut self, at: usize) {
-        let store = Arc::clone(&self.members[at].store);
         let Some(run) = &mut self.members[at].run else { return };
+        // Not the one that is about to take its place.
+        let store = Arc::clone(run.core.state().store());
         store.flush().unwrap();
         let persisted = persisted_applied(store.as_ref()).unwrap();
         run.flush = false;
         run.flushed = Some(persisted);
         self.note(format_args!("flush {at} {persisted}"));
+    }
+
+    /// Does one thing of what there is to do with snapshots.
+    fn move_snapshot(&mut self, at: usize) {
+        let id = self.members[at].id;
+        let Member { run: Some(run), store, .. } = &mut self.members[at] else { return };
+        if std::mem::take(&mut run.checkpoint) {
+            let snapshot = self.random.random();
+            store.checkpoint(&path_of(snapshot)).unwrap();
+            let copy = store.open_checkpoint(&path_of(snapshot)).unwrap();
+            let (last, conf_state, _) = identify(&copy).unwrap();
+            run.core.checkpointed(Some(&SnapshotMeta { id: snapshot, last, conf_state }));
+            self.snapshots.insert(snapshot, (at, Arc::clone(store)));
+            self.note(format_args!("checkpoint {at} {last:?}"));
+        } else if let Some(offer) = run.offer.take() {
+            let arrives = self.random.random_bool(0.8);
+            let Some((owner, copy)) = self.snapshots.get(&offer.id).filter(|_| arrives) else {
+                run.core.received(offer.id, None);
+                return self.note(format_args!("fetch {at} {offer:?} in vain"));
+            };
+            let (owner, copy) = (*owner, Arc::new(copy.open_checkpoint(&path_of(offer.id)).unwrap()));
+            let (last, conf_state, cluster) = identify(copy.as_ref()).unwrap();
+            assert_eq!((last, cluster), (offer.last, CLUSTER));
+            mark_installing(copy.as_ref(), last).unwrap();
+            let options = StateOptions { answers_for: Some((id, run.nonce)), ..StateOptions::default() };
+            let state = State::open(Arc::clone(&copy) as Arc<dyn Store>, options).unwrap();
+            run.received = Some((offer.id, copy, state));
+            run.core.received(offer.id, Some(SnapshotMeta { id: offer.id, last, conf_state }));
+            if let Some(run) = &mut self.members[owner].run {
+                run.core.snapshot_heard(id, offer.id);
+            }
+            self.note(format_args!("fetch {at} {offer:?}"));
+        } else if std::mem::take(&mut run.install)
+            && let Some((_, copy, _)) = &run.received
+        {
+            *store = Arc::clone(copy);
+            run.switched = true;
+            self.note(format_args!("switch {at}"));
+        } else if std::mem::take(&mut run.switched)
+            && let Some((_, _, state)) = run.received.take()
+        {
+            run.core.installed(state);
+            self.installed += 1;
+            self.note(format_args!("installed {at}"));
+        } else if std::mem::take(&mut run.settle) && mark_installed(run.core.state().store().as_ref()).is_err() {
+            // It is stalled.
+            run.settle = true;
+        }
     }
 
     /// Delivers or loses the oldest message between two members. Gives the receiver.
@@ -341,6 +465,8 @@ impl World {
         self.members[at].crash(power);
         let id = self.members[at].id;
         self.network.retain(|&(from, to), _| from != id && to != id);
+        // What was made for others goes with the process.
+        self.snapshots.retain(|_, (owner, _)| *owner != at);
         self.crashes += 1;
         self.note(format_args!("crash {at} power {power}"));
     }
@@ -360,10 +486,26 @@ impl World {
             54..55 => {
                 self.fetch(at);
                 self.tell_flushed(at);
+                self.move_snapshot(at);
             }
-            55..56 => self.crash(at),
+            60..66 if self.lagging => {
+                self.move_snapshot(at);
+                let crash = self.members[at].run.as_ref().map_or(0.0, |run| match &run.received {
+                    Some(_) if run.switched => 0.7,
+                    Some(_) => 0.05,
+                    None => 0.0,
+                });
+                if self.random.random_bool(crash) {
+                    self.crash(at);
+                }
+            }
+            55..56 => {
+                if !self.lagging || self.random.random_bool(0.2) {
+                    self.crash(at);
+                }
+            }
             56..59 => {
-                if self.members[at].run.is_none() {
+                if self.members[at].run.is_none() && (!self.lagging || self.random.random_bool(0.05)) {
                     self.start(at);
                 }
             }
@@ -407,6 +549,7 @@ impl World {
                 self.turn(at);
                 self.sync(at, false);
                 self.fetch(at);
+                self.move_snapshot(at);
                 self.turn(at);
                 if self.members[at].run.as_ref().is_some_and(|run| run.flush) {
                     self.flush(at);
@@ -482,7 +625,12 @@ impl World {
 }
 
 fn simulate(seed: u64, members: u64, steps: usize) -> World {
+    simulate_with(seed, members, steps, false)
+}
+
+fn simulate_with(seed: u64, members: u64, steps: usize, lagging: bool) -> World {
     let mut world = World::new(seed, members);
+    world.lagging = lagging;
     for _ in 0..steps {
         world.step();
     }
@@ -500,16 +648,24 @@ struct Coverage {
     crashes: u64,
     granted: u64,
     fetched: u64,
+    installed: u64,
+    finished: u64,
 }
 
 fn simulate_all(seeds: std::ops::Range<u64>, members: u64, steps: usize) -> Coverage {
+    simulate_all_with(seeds, members, steps, false)
+}
+
+fn simulate_all_with(seeds: std::ops::Range<u64>, members: u64, steps: usize, lagging: bool) -> Coverage {
     let mut coverage = Coverage::default();
     for seed in seeds {
-        let caught = std::panic::catch_unwind(|| simulate(seed, members, steps));
+        let caught = std::panic::catch_unwind(|| simulate_with(seed, members, steps, lagging));
         let world = caught.unwrap_or_else(|_| panic!("seed {seed} of {members} members over {steps} steps"));
         coverage.crashes += world.crashes;
         coverage.granted += world.granted;
         coverage.fetched += world.fetched;
+        coverage.installed += world.installed;
+        coverage.finished += world.finished;
         for fate in &world.writes {
             match fate {
                 Fate::Acknowledged(_) => coverage.acknowledged += 1,
@@ -536,10 +692,22 @@ fn three_members_keep_their_word_through_crashes_and_lost_messages() {
 }
 
 #[test]
+fn members_that_stay_away_too_long_catch_up_by_snapshots_through_crashes() {
+    for (seeds, members) in [(0..100, 3), (100..150, 5)] {
+        let coverage = simulate_all_with(seeds, members, 6_000, true);
+        println!("{coverage:?}");
+        assert!(coverage.acknowledged > 5_000 && coverage.granted > 500, "{coverage:?}");
+        assert!(coverage.installed > 50 && coverage.finished > 2, "{coverage:?}");
+    }
+}
+
+#[test]
 fn one_seed_has_one_history() {
     for (seed, members) in [(1, 1), (2, 1), (3, 3), (4, 3)] {
         let (first, second) = (simulate(seed, members, 1_500), simulate(seed, members, 1_500));
         assert!(first.history == second.history, "seed {seed} of {members} members has two histories");
         assert!(first.history.len() > 1_000);
     }
+    let (first, second) = (simulate_with(5, 3, 3_000, true), simulate_with(5, 3, 3_000, true));
+    assert!(first.history == second.history, "it has two histories with snapshots");
 }

@@ -2,7 +2,7 @@
 //!
 //! It was added to the cluster before, by its peer URLs. From any member that answers it learns the cluster's id, its own
 //! id, and the members that the cluster began with: with these it starts as those did, and reads the log from the
-//! beginning.
+//! beginning, or gets a snapshot if the log was cut.
 
 use std::collections::BTreeSet;
 
@@ -18,9 +18,6 @@ use crate::{
     node::identity::{Identity, Origin},
 };
 
-/// The index of the first entry that a cluster's log ever has.
-const FIRST_ENTRY: u64 = crate::node::core::FIRST_SNAPSHOT.index + 1;
-
 /// Why a member cannot join.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
@@ -33,18 +30,17 @@ pub enum JoinError {
     /// The members are others than the flags say.
     #[error("--initial-cluster does not name the cluster's members: {0}")]
     OtherMembers(String),
-    /// The cluster's log does not go back to its beginning.
+    /// The answering member does not know what the cluster began with.
     #[error(
-        "the cluster has cut its log (it begins at entry {0}), and a new member would need a snapshot, which is not \
-         served yet"
+        "the member that answers does not know the members that the cluster began with; start it with a newer version first"
     )]
-    NeedsSnapshot(u64),
+    NoBeginning,
 }
 
 /// Asks the other members of `config` who they are, and who this one is.
 ///
 /// # Errors
-/// If nobody answers, the flags name other members than the cluster has, or the cluster's log was cut.
+/// If nobody answers, or the flags name other members than the cluster has.
 pub async fn learn(config: &Config, dialer: &Dialer) -> Result<Origin, JoinError> {
     let mut failed = "there is no other member in it".to_owned();
     for (name, url) in config.initial_cluster() {
@@ -98,8 +94,8 @@ fn origin(config: &Config, response: &MembersResponse) -> Result<Origin, JoinErr
         .get(&config.name)
         .and_then(of)
         .ok_or_else(|| other(format!("{:?} is not in it; check --name", config.name)))?;
-    if response.first_index > FIRST_ENTRY || initial.is_empty() {
-        return Err(JoinError::NeedsSnapshot(response.first_index));
+    if initial.is_empty() {
+        return Err(JoinError::NoBeginning);
     }
     Ok(Origin { identity: Identity { member: own.id, cluster: response.cluster_id }, members: initial })
 }

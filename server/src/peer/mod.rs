@@ -9,8 +9,8 @@
 //!
 //! What lives here: [`Peers`], which has a link to each other member and is the replica's
 //! [`Transport`](crate::node::Transport); `link` (connects, and connects again), `queue` (what waits to be sent),
-//! `inbound` (what arrives), `leases` (what clients of a follower
-//! want to know of the leader), `service` (the RPCs of `cairn.peer.Peer`), `gate` and `plain` (the peer port), `dial` (TCP and
+//! `inbound` (what arrives), `leases` (what clients of a follower want to know of the leader), `snapshot` (files of
+//! snapshots), `service` (the RPCs of `cairn.peer.Peer`), `gate` and `plain` (the peer port), `dial` (TCP and
 //! TLS towards other members), [`join`] (what a new member has to learn before it starts). What may call it: the server,
 //! and `api/` where a request is the leader's business. It knows `node/`, `security/` and `config/`.
 //!
@@ -37,13 +37,10 @@
 //! among the members known here is let in as long as its cluster is the right one and its id was not removed; it says
 //! where it is reached, and gets a link until the log tells more. There are at most [`STRANGERS_MAX`] of them.
 //!
-//! # Caveats
+//! # Snapshots
 //!
-//! There are no snapshots: a member that needs entries which were purged never catches up, and a member can only join
-//! a cluster whose log still goes back to its beginning. Their place is a second RPC beside `Stream`, which streams the
-//! files of a checkpoint of the store, so that neither waits for the other; `Transport::send` would hand a message of
-//! the kind `MsgSnapshot` (refused by [`raft`](crate::raft) today) to a sender of its own, and `NodeHandle` would get a way to
-//! report how it went.
+//! Raft only says that there is a snapshot. Its files go through an RPC of their own, beside the streams, so that neither
+//! waits for the other: see `snapshot`.
 
 mod dial;
 mod gate;
@@ -56,6 +53,7 @@ mod plain;
 mod queue;
 mod registry;
 mod service;
+mod snapshot;
 
 use std::time::Duration;
 

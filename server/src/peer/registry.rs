@@ -14,13 +14,20 @@ use tokio::runtime;
 use tonic::transport::Channel;
 
 use super::{
-    PROTOCOL, STRANGERS_MAX, Told, Untold, dial::Dialer, frame_bytes_max, inbound::Inbound, leases::Desk, link::Link,
+    PROTOCOL, STRANGERS_MAX, Told, Untold,
+    dial::Dialer,
+    frame_bytes_max,
+    inbound::Inbound,
+    leases::Desk,
+    link::Link,
     metrics::PeerMetrics,
+    snapshot::{self, Pacer},
 };
 use crate::{
     config::API_VERSION,
     lease::{Renewal, TimeLeft},
     node::{NodeHandle, Transport},
+    raft::Offer,
     state::Members,
 };
 
@@ -35,6 +42,8 @@ pub struct PeerOptions {
     pub request_timeout: Duration,
     /// Bytes of the largest client request.
     pub request_bytes_max: usize,
+    /// Bytes of snapshots that are sent in a second, to all members together (`--snapshot-send-bytes-per-second`).
+    pub snapshot_bytes_per_second: u64,
 }
 
 /// The replica that the connections belong to.
@@ -50,6 +59,7 @@ pub struct Peers {
     options: PeerOptions,
     dialer: Arc<Dialer>,
     metrics: PeerMetrics,
+    pacer: Pacer,
     /// Where the links run: beside the replica.
     runtime: runtime::Handle,
     local: RwLock<Option<Local>>,
@@ -71,6 +81,7 @@ impl Peers {
         let metrics = PeerMetrics::default();
         let (leases, questions) = Desk::new(metrics.lease_questions.clone());
         let peers = Arc::new(Self {
+            pacer: Pacer::new(options.snapshot_bytes_per_second),
             options,
             dialer: Arc::new(dialer),
             metrics,
@@ -198,6 +209,15 @@ impl Peers {
         frame_bytes_max(self.options.request_bytes_max)
     }
 
+    pub(super) fn pacer(&self) -> &Pacer {
+        &self.pacer
+    }
+
+    /// Where a member is reached, if there is a link to it.
+    pub(super) fn urls_of(&self, member: u64) -> Option<Vec<String>> {
+        Some(self.links.read().get(&member)?.urls())
+    }
+
     pub(super) fn dialer(&self) -> &Dialer {
         &self.dialer
     }
@@ -272,5 +292,9 @@ impl Transport for PeerTransport {
 
     fn connected_for(&self, member: u64) -> Option<Duration> {
         self.0.links.read().get(&member)?.connected_for()
+    }
+
+    fn fetch_snapshot(&self, offer: Offer) {
+        self.0.runtime.spawn(snapshot::fetch(Arc::downgrade(&self.0), offer));
     }
 }

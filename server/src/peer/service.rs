@@ -6,7 +6,7 @@ use cairn_proto::{
     ApiError,
     peer::{
         Answer, ChangeRequest, ChangeResponse, Frame, Hello, LeasesRequest, LeasesResponse, MembersRequest,
-        MembersResponse, Refusal, peer_server::Peer, refusal::Reason,
+        MembersResponse, Refusal, SnapshotPiece, SnapshotRequest, peer_server::Peer, refusal::Reason,
     },
 };
 use futures::{Stream, StreamExt, stream};
@@ -20,8 +20,9 @@ use super::{
     inbound::Inbound,
     leases,
     registry::{Local, Peers},
+    snapshot,
 };
-use crate::{node::ProposeError, state::MemberChange};
+use crate::{node::snapshot::FILES_MAX, state::MemberChange};
 
 /// URLs that a caller may name for itself.
 const URLS_MAX: usize = 16;
@@ -45,10 +46,12 @@ impl Service {
 }
 
 type Answers = Pin<Box<dyn Stream<Item = Result<Answer, Status>> + Send>>;
+type Pieces = Pin<Box<dyn Stream<Item = Result<SnapshotPiece, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl Peer for Service {
     type StreamStream = Answers;
+    type SnapshotStream = Pieces;
 
     async fn stream(&self, request: Request<Streaming<Frame>>) -> Result<Response<Answers>, Status> {
         let local = self.local()?;
@@ -101,11 +104,20 @@ impl Peer for Service {
         let change = MemberChange::decode(request.change)
             .map_err(|error| Status::invalid_argument(format!("the change does not decode: {error}")))?
             .1;
-        match local.node.change_members(change).await {
-            Ok(()) => Ok(Response::new(ChangeResponse {})),
-            Err(error @ ProposeError::NeedsSnapshot) => Err(Status::unimplemented(error.to_string())),
-            Err(error) => Err(ApiError::from(error).into()),
+        local.node.change_members(change).await.map_err(ApiError::from)?;
+        Ok(Response::new(ChangeResponse {}))
+    }
+
+    async fn snapshot(&self, request: Request<SnapshotRequest>) -> Result<Response<Pieces>, Status> {
+        let local = self.local()?;
+        let request = request.into_inner();
+        if request.cluster_id != local.cluster {
+            return Err(Status::failed_precondition(other_cluster(request.cluster_id, local.cluster)));
         }
+        if request.held.len() > FILES_MAX {
+            return Err(Status::invalid_argument("too many files"));
+        }
+        Ok(Response::new(snapshot::send(Arc::clone(&self.peers), local.node, &request)?.boxed()))
     }
 
     async fn leases(&self, request: Request<LeasesRequest>) -> Result<Response<LeasesResponse>, Status> {

@@ -185,6 +185,14 @@ impl EntryCache {
         }
     }
 
+    /// Forgets everything: the log begins again after `last`, the last entry of an installed snapshot.
+    pub(super) fn reset(&mut self, last: EntryId) {
+        self.terms.reset(last);
+        self.chunks.clear();
+        (self.bytes, self.bytes_not_applied) = (0, 0);
+        self.applied = last.index;
+    }
+
     /// Notes that everything up to `index` left the log. Only applied entries may.
     pub(super) fn purged_to(&mut self, index: u64) {
         assert!(index <= self.applied, "purge up to {index} asked, but only {} is applied", self.applied);

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, mem, sync::Arc};
 
 use raft::{
     GetEntriesContext, RawNode, StateRole,
-    eraftpb::{ConfChangeV2, ConfState, Entry, HardState, Message},
+    eraftpb::{ConfChangeV2, ConfState, Entry, HardState, Message, MessageType, Snapshot},
 };
 
 use super::{
@@ -13,6 +13,7 @@ use super::{
     storage::{CachedLog, Miss},
     validate::{self, View},
 };
+use crate::log::EntryId;
 
 /// Fetches that may be under way at once.
 const FETCHES_MAX: usize = 16;
@@ -54,6 +55,8 @@ pub struct Follower {
 pub struct InFlight {
     /// Rises by one with each.
     pub number: u64,
+    /// A snapshot is being installed: the log begins anew after this entry, before anything else is written.
+    pub reset: Option<EntryId>,
     /// The entries, possibly none.
     pub entries: Arc<[Entry]>,
     /// The hard state, if it changed since the last write.
@@ -63,7 +66,8 @@ pub struct InFlight {
 /// What raft wants done.
 #[derive(Debug, Default)]
 pub struct Work {
-    /// To be written and synced, then reported by [`Group::synced`]. The entries are in the cache already.
+    /// To be written and synced, then reported by [`Group::synced`]. The entries are in the cache already. If it begins
+    /// with a reset, not before the snapshot has taken the state's place.
     pub write: Option<InFlight>,
     /// To be sent now.
     pub messages: Vec<Message>,
@@ -93,7 +97,7 @@ struct Parked {
 
 /// The local member of a raft group.
 pub struct Group {
-    node: RawNode<CachedLog>,
+    pub(super) node: RawNode<CachedLog>,
     dice: ElectionDice,
     parked: VecDeque<Parked>,
     written: u64,
@@ -102,6 +106,8 @@ pub struct Group {
     /// Fetches that are not answered, with what raft-rs wants to be told then.
     fetches: VecDeque<(Fetch, GetEntriesContext)>,
     fetched: u64,
+    /// The number of a write that resets the log, and the snapshot's index, until it is synced.
+    pub(super) resetting: Option<(u64, u64)>,
 }
 
 impl Group {
@@ -129,6 +135,7 @@ impl Group {
             commit: applied,
             fetches: VecDeque::new(),
             fetched: 0,
+            resetting: None,
         };
         group.settle(false);
         Ok(group)
@@ -232,8 +239,12 @@ impl Group {
         self.node.raft.prs().conf().to_conf_state()
     }
 
-    /// Takes a message of a peer.
+    /// Takes a message of a peer. One with a snapshot is for [`offered`](Self::offered).
     pub fn step(&mut self, message: Message) -> Result<(), Refused> {
+        if message.msg_type == MessageType::MsgSnapshot as i32 {
+            let from = message.from;
+            return Err(Refused::Unexpected { from, kind: MessageType::MsgSnapshot });
+        }
         let raft = &self.node.raft;
         let leads = raft.state == StateRole::Leader;
         let view = View { member: raft.id, term: raft.term, last: raft.raft_log.last_index(), leads };
@@ -310,8 +321,7 @@ impl Group {
             return None;
         }
         let mut ready = self.node.ready();
-        assert!(ready.snapshot().is_empty(), "messages with snapshots are refused");
-        let mut work = Work { write: None, messages: ready.take_messages(), reads: Vec::new() };
+        let mut work = Work { messages: ready.take_messages(), ..Work::default() };
         work.reads.extend(ready.take_read_states().into_iter().map(|read| (read.request_ctx, read.index)));
         if let Some(last) = ready.committed_entries().last() {
             self.commit = last.index;
@@ -325,9 +335,10 @@ impl Group {
         // or by an election.
         if ready.must_sync() {
             let entries: Arc<[Entry]> = ready.take_entries().into();
-            self.node.mut_store().cache.append(Arc::clone(&entries));
             self.written += 1;
-            work.write = Some(InFlight { number: self.written, entries, hard_state: self.unwritten.take() });
+            let reset = self.reset(ready.snapshot());
+            self.node.mut_store().cache.append(Arc::clone(&entries));
+            work.write = Some(InFlight { number: self.written, reset, entries, hard_state: self.unwritten.take() });
             self.parked.push_back(Parked { number: self.written, ready: number, messages: promises });
             self.node.advance_append_async(ready);
         } else {
@@ -342,6 +353,16 @@ impl Group {
             }
         }
         Some(work)
+    }
+
+    /// Lets the log in memory begin after a snapshot, if there is one.
+    fn reset(&mut self, snapshot: &Snapshot) -> Option<EntryId> {
+        let metadata = snapshot.metadata.as_ref().filter(|_| !snapshot.is_empty())?;
+        let last = EntryId { index: metadata.index, term: metadata.term };
+        self.node.mut_store().cache.reset(last);
+        self.commit = last.index;
+        self.resetting = Some((self.written, last.index));
+        Some(last)
     }
 
     /// Entries that followers need from the disk, each asked for once until [`Self::fetched`].
@@ -387,10 +408,13 @@ impl Group {
         if let Some(ready) = ready {
             self.node.on_persist_ready(ready);
         }
+        if let Some((_, index)) = self.resetting.take_if(|(reset, _)| *reset <= number) {
+            self.node.advance_apply_to(index);
+        }
         messages
     }
 
-    /// Notes that the state machine has applied everything up to `index`.
+    /// Notes that the state machine has applied everything up to `index`, not by installing a snapshot.
     pub fn applied_to(&mut self, index: u64) {
         self.node.advance_apply_to(index);
         self.node.mut_store().cache.applied_to(index);
@@ -407,10 +431,10 @@ impl Group {
         self.written += 1;
         let ready = self.parked.back().map_or(0, |parked| parked.ready);
         self.parked.push_back(Parked { number: self.written, ready, messages: Vec::new() });
-        Some(InFlight { number: self.written, entries: Arc::new([]), hard_state: Some(hard_state) })
+        Some(InFlight { number: self.written, reset: None, entries: Arc::new([]), hard_state: Some(hard_state) })
     }
 
-    fn settle(&mut self, campaigned: bool) {
+    pub(super) fn settle(&mut self, campaigned: bool) {
         let raft = &mut self.node.raft;
         let ticks = self.dice.ticks((raft.term, raft.state, raft.leader_id), campaigned);
         raft.set_randomized_election_timeout(ticks);

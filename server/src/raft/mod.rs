@@ -31,16 +31,18 @@
 //!
 //! In this protocol raft-rs has no `LightReady`: what a sync makes possible comes with the next ready.
 //!
-//! # Caveats
+//! # Snapshots
 //!
-//! There are no snapshots yet: a follower that needs entries which were purged waits for good, and messages with
-//! snapshots are refused.
+//! raft is told of them, and carries none: see `snapshot`. One that was received is installed in three steps, whose order
+//! is the core's business: raft-rs lets its log begin anew, the store takes the state's place, and only then is the reset
+//! of the log written.
 
 mod cache;
 mod drain;
 mod election;
 mod group;
 mod options;
+mod snapshot;
 mod storage;
 mod validate;
 
@@ -51,5 +53,6 @@ pub use cache::EntryCache;
 pub use drain::logger;
 pub use group::{Fetch, Follower, Group, InFlight, Role, Standing, Work};
 pub use options::RaftOptions;
+pub use snapshot::{Offer, SnapshotMeta};
 pub use storage::LogStart;
 pub use validate::Refused;

@@ -12,7 +12,7 @@ use raft::{
     eraftpb::{ConfState, Entry, HardState, Snapshot},
 };
 
-use super::cache::EntryCache;
+use super::{cache::EntryCache, snapshot::has};
 use crate::log::Terms;
 
 /// Committed entries named to the core at once.
@@ -44,13 +44,25 @@ pub(super) struct CachedLog {
     pub(super) fetched: Vec<Entry>,
     /// What was asked for in vain since this was last looked at.
     pub(super) misses: RefCell<Vec<Miss>>,
+    /// The snapshot that is sent to whoever needs one.
+    pub(super) offer: Option<Snapshot>,
+    /// Who needs one that there is not, since this was last looked at.
+    pub(super) wishes: RefCell<Vec<u64>>,
     hard_state: HardState,
     conf_state: ConfState,
 }
 
 impl CachedLog {
     pub(super) fn new(cache: EntryCache, hard_state: HardState, conf_state: ConfState) -> Self {
-        Self { cache, fetched: Vec::new(), misses: RefCell::default(), hard_state, conf_state }
+        Self {
+            cache,
+            fetched: Vec::new(),
+            misses: RefCell::default(),
+            offer: None,
+            wishes: RefCell::default(),
+            hard_state,
+            conf_state,
+        }
     }
 }
 
@@ -123,7 +135,19 @@ impl Storage for CachedLog {
         Ok(self.cache.last())
     }
 
-    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+    fn snapshot(&self, _request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        let fits = |offer: &&Snapshot| {
+            let metadata = offer.get_metadata();
+            // A log that was cut after the snapshot does not go on from it; a member that was added after it is not in it.
+            metadata.index >= self.cache.before() && has(metadata.get_conf_state(), to)
+        };
+        if let Some(offer) = self.offer.as_ref().filter(fits) {
+            return Ok(offer.clone());
+        }
+        let mut wishes = self.wishes.borrow_mut();
+        if !wishes.contains(&to) {
+            wishes.push(to);
+        }
         Err(StorageError::SnapshotTemporarilyUnavailable.into())
     }
 }

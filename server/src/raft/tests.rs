@@ -222,7 +222,11 @@ proptest! {
         let mut group = if leads { leader_of_three() } else { group(1, &[1, 2, 3]) };
         let mut unsynced = 0;
         for (message, then) in messages {
-            let _ = group.step(message);
+            if message.msg_type == MessageType::MsgSnapshot as i32 {
+                let _ = group.offered(message);
+            } else {
+                let _ = group.step(message);
+            }
             while let Some(work) = group.work() {
                 unsynced = work.write.map_or(unsynced, |write| write.number);
                 if group.commit() > group.cache().last() {
@@ -237,4 +241,96 @@ proptest! {
             settle(&mut group);
         }
     }
+}
+
+fn snapshot_message(term: u64, last: EntryId, data: &[u8]) -> Message {
+    let conf_state = ConfState { voters: vec![0, 0], ..ConfState::default() };
+    let metadata = raft::eraftpb::SnapshotMetadata { index: last.index, term: last.term, conf_state: Some(conf_state) };
+    let snapshot = Snapshot { metadata: Some(metadata), data: data.to_vec() };
+    Message { snapshot: Some(snapshot), ..message(MessageType::MsgSnapshot, term) }
+}
+
+#[test]
+fn a_leader_offers_a_snapshot_once_there_is_one_and_again_if_it_does_not_arrive() {
+    let mut leader = leader_of_three();
+    // The entry before the first one is gone.
+    leader.step(Message { index: 2, from: 3, ..message(MessageType::MsgAppendResponse, 2) }).unwrap();
+    settle(&mut leader);
+    leader.applied_to(2);
+    leader.purged_to(2);
+    leader.step(Message { reject: true, index: 1, ..message(MessageType::MsgAppendResponse, 2) }).unwrap();
+    settle(&mut leader);
+    assert_eq!(leader.snapshot_wishes(), [2]);
+    let conf_state = ConfState { voters: vec![1, 2, 3], ..ConfState::default() };
+    let meta = SnapshotMeta { id: 77, last: EntryId::new(2, 2), conf_state };
+    leader.offer_snapshot(Some(&meta));
+    let heartbeat = message(MessageType::MsgHeartbeatResponse, 2);
+    for _ in 0..2 {
+        leader.step(heartbeat.clone()).unwrap();
+        let sent = settle(&mut leader);
+        let sent: Vec<_> = sent.iter().filter(|one| one.msg_type == MessageType::MsgSnapshot as i32).collect();
+        assert_eq!(sent.len(), 1);
+        assert!(leader.sends_snapshot_to(2) && leader.snapshot_wishes().is_empty());
+        assert_eq!(leader.matched_by_active(), Some(2));
+        leader.snapshot_failed(2);
+        assert!(!leader.sends_snapshot_to(2));
+        settle(&mut leader);
+    }
+    // A log that was cut further does not go on from it.
+    leader.offer_snapshot(None);
+    leader.step(heartbeat).unwrap();
+    settle(&mut leader);
+    assert_eq!(leader.snapshot_wishes(), [2]);
+}
+
+#[test]
+fn a_snapshot_resets_the_log_and_its_leader_hears_of_it_after_the_sync() {
+    let mut group = group(1, &[1, 2, 3]);
+    group.step(append(2, 1, 1, vec![entry(2, 2, b"old"), entry(3, 2, b"older")])).unwrap();
+    settle(&mut group);
+    let last = EntryId::new(9, 4);
+    let offer = group.offered(snapshot_message(5, last, &7_u64.to_be_bytes())).unwrap().unwrap();
+    assert_eq!(offer, Offer { from: 2, id: 7, last });
+    let conf_state = ConfState { voters: vec![1, 2, 4], ..ConfState::default() };
+    let meta = SnapshotMeta { id: 7, last, conf_state: conf_state.clone() };
+    assert!(!group.install(&SnapshotMeta { conf_state: ConfState::default(), ..meta.clone() }), "it is not in it");
+    group.step(message(MessageType::MsgHeartbeat, 5)).unwrap();
+    settle(&mut group);
+    assert!(group.install(&meta));
+    let work = group.work().unwrap();
+    let write = work.write.unwrap();
+    assert_eq!((write.reset, write.entries.len(), group.is_resetting()), (Some(last), 0, true));
+    assert_eq!(write.hard_state.map(|state| (state.term, state.commit)), Some((5, 9)));
+    assert!(work.messages.is_empty(), "nothing is promised before the sync");
+    let answers = group.synced(write.number);
+    assert_eq!(answers.iter().map(|answer| (answer.to, answer.index)).collect::<Vec<_>>(), [(2, 9)]);
+    assert_eq!((group.commit(), group.cache().before(), group.is_resetting()), (9, 9, false));
+    assert_eq!(group.conf_state().voters.iter().copied().collect::<std::collections::BTreeSet<_>>(), [1, 2, 4].into());
+    group.step(append(5, 9, 4, vec![entry(10, 5, b"new")])).unwrap();
+    settle(&mut group);
+    group.step(Message { commit: 10, ..append(5, 10, 5, vec![]) }).unwrap();
+    settle(&mut group);
+    assert_eq!(group.commit(), 10);
+}
+
+#[test]
+fn a_snapshot_that_brings_nothing_new_is_answered_and_one_that_makes_no_sense_is_refused() {
+    let mut group = group(1, &[1, 2, 3]);
+    group.step(append(2, 1, 1, vec![entry(2, 2, b"a"), entry(3, 2, b"b")])).unwrap();
+    settle(&mut group);
+    for (last, answer) in [(EntryId::new(1, 1), 1), (EntryId::new(3, 2), 3)] {
+        assert_eq!(group.offered(snapshot_message(2, last, &[0; 8])), Ok(None));
+        let answers = settle(&mut group);
+        assert_eq!(answers.iter().map(|one| (one.to, one.index)).collect::<Vec<_>>(), [(2, answer)]);
+    }
+    for bad in [
+        snapshot_message(2, EntryId::new(9, 3), &[0; 8]),
+        snapshot_message(2, EntryId::new(0, 0), &[0; 8]),
+        snapshot_message(2, EntryId::new(9, 2), b"short"),
+        snapshot_message(2, EntryId::new(u64::MAX, 2), &[0; 8]),
+        message(MessageType::MsgSnapshot, 2),
+    ] {
+        assert!(matches!(group.offered(bad), Err(Refused::Malformed { .. })));
+    }
+    assert_eq!(group.commit(), 3);
 }

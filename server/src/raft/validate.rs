@@ -6,9 +6,11 @@
 
 use raft::eraftpb::{ConfChangeV2, Entry, EntryType, Message, MessageType};
 
+use super::snapshot;
+
 /// Terms and indexes at or above this are refused: counting one by one never gets there, and arithmetic on what is
 /// below never overflows.
-const NUMBER_MAX: u64 = 1 << 62;
+pub(super) const NUMBER_MAX: u64 = 1 << 62;
 
 /// Why a peer's message was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -130,12 +132,11 @@ pub(super) fn check(message: &Message, view: View) -> Result<(), Refused> {
         | MessageType::MsgRequestPreVote
         | MessageType::MsgRequestPreVoteResponse
         | MessageType::MsgTimeoutNow => Ok(()),
-        // Local to raft-rs, or done by us in another way: commands are forwarded outside of raft, and there are no
-        // snapshots to install.
+        MessageType::MsgSnapshot => snapshot::understand(message).map(drop).or_else(malformed),
+        // Local to raft-rs, or done by us in another way: commands are forwarded outside of raft.
         MessageType::MsgHup
         | MessageType::MsgBeat
         | MessageType::MsgPropose
-        | MessageType::MsgSnapshot
         | MessageType::MsgUnreachable
         | MessageType::MsgSnapStatus
         | MessageType::MsgCheckQuorum

@@ -402,6 +402,7 @@ fn peer_options(config: &Config) -> PeerOptions {
         read_timeout: config.raft_read_timeout,
         request_timeout: config.request_timeout(),
         request_bytes_max: config.max_request_bytes,
+        snapshot_bytes_per_second: config.snapshot_send_bytes_per_second,
     }
 }
 

@@ -34,6 +34,7 @@ mod members;
 pub mod mvcc;
 mod open;
 pub mod record;
+mod replace;
 #[cfg(test)]
 mod tests;
 
@@ -43,6 +44,7 @@ pub use error::StateError;
 pub use leases::{Lease, LeaseChange, LeaseView};
 pub use members::{MemberChange, Members, Membership};
 pub use mvcc::{Compactor, Reader};
+pub use replace::{Replaced, identify, is_installing, mark_installed, mark_installing};
 
 use apply::Planned;
 use leases::LeaseTable;

@@ -102,7 +102,12 @@ impl StateDir {
             });
         };
         for entry in list(next)? {
-            let file = File::open(&entry).map_err(|source| failed(&entry, "opening", source))?;
+            let file = match File::open(&entry) {
+                Ok(file) => file,
+                // A store that is open removes files that it needs no more.
+                Err(source) if source.kind() == io::ErrorKind::NotFound => continue,
+                Err(source) => return Err(failed(&entry, "opening", source)),
+            };
             file.sync_all().map_err(|source| failed(&entry, "syncing", source))?;
         }
         sync_dir(next)?;
@@ -110,6 +115,11 @@ impl StateDir {
         write_pointer(&self.root, number, false)?;
         self.current = number;
         Ok(())
+    }
+
+    /// Removes the state directory `path`, unless it is the current one.
+    pub fn remove(&self, path: &Path) -> Result<(), StoreError> {
+        if path == self.path() { Ok(()) } else { remove(path) }
     }
 
     /// Removes the state directories that are not the current one.

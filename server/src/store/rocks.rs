@@ -116,9 +116,20 @@ impl RocksStore {
     }
 
     fn open_with(path: &Path, options: &RocksOptions, db_options: &Options) -> Result<Self, StoreError> {
-        let families = options.families();
-        let families = families.into_iter().map(|(name, options)| ColumnFamilyDescriptor::new(name, options));
-        let db = DB::open_cf_descriptors(db_options, path, families).map_err(|error| StoreError::Unusable {
+        let db = DB::open_cf_descriptors(db_options, path, descriptors(options));
+        Self::of(db, path)
+    }
+
+    /// Opens the store in `path` only to look at it. Nobody else may have it open for anything else.
+    pub fn open_read_only(path: &Path, options: &RocksOptions) -> Result<Self, StoreError> {
+        let db = DB::open_cf_descriptors_read_only(&options.database(), path, descriptors(options), false);
+        let store = Self::of(db, path)?;
+        store.check_layout()?;
+        Ok(store)
+    }
+
+    fn of(db: Result<DB, Error>, path: &Path) -> Result<Self, StoreError> {
+        let db = db.map_err(|error| StoreError::Unusable {
             path: path.to_owned(),
             reason: match error.kind() {
                 ErrorKind::IOError if error.as_ref().contains("lock") => {
@@ -191,6 +202,10 @@ impl RocksStore {
             }),
         }
     }
+}
+
+fn descriptors(options: &RocksOptions) -> impl Iterator<Item = ColumnFamilyDescriptor> {
+    options.families().into_iter().map(|(name, options)| ColumnFamilyDescriptor::new(name, options))
 }
 
 impl Store for RocksStore {

@@ -69,6 +69,15 @@ impl ChangeSink for Hub {
             shared.wake_dispatcher();
         }
     }
+
+    /// Whoever is live falls behind, and reads from the store what happened.
+    fn jumped(&self, revision: i64) {
+        let shared = &self.shared;
+        shared.window.write().jump(revision);
+        if shared.attention.load(Ordering::SeqCst) {
+            shared.wake_dispatcher();
+        }
+    }
 }
 
 impl Hub {

@@ -25,7 +25,7 @@ use crate::{
         Committed, CommittedData, Compactor, Membership, State, StateOptions,
         command::{Command, EntryBuilder, Request, RequestId, encode},
     },
-    store::MemStore,
+    store::{MemStore, Store},
 };
 
 const KEYS: u8 = 5;
@@ -67,6 +67,7 @@ struct Client {
 
 /// A state that is applied to by hand, and a hub over it.
 pub(super) struct Member {
+    store: Arc<MemStore>,
     pub(super) state: State,
     pub(super) compactor: Compactor,
     pub(super) hub: Hub,
@@ -75,13 +76,14 @@ pub(super) struct Member {
 
 impl Member {
     pub(super) fn new(window_bytes: usize) -> Self {
-        let mut state = State::open(Arc::new(MemStore::new()), StateOptions::default()).unwrap();
+        let store = Arc::new(MemStore::new());
+        let mut state = State::open(store.clone(), StateOptions::default()).unwrap();
         let member = pb::Member { id: 7, peer_urls: vec!["http://a:2380".into()], ..Default::default() };
         state.bootstrap(&Membership { cluster_id: 9, members: vec![member] }, 1, 1).unwrap();
         let hub = Hub::new(state.reader().clone(), window_bytes);
         state.report_to(Arc::new(hub.clone()));
         let compactor = state.compactor();
-        Self { state, compactor, hub, index: 1 }
+        Self { store, state, compactor, hub, index: 1 }
     }
 
     /// Applies requests as one entry, which is published together.
@@ -116,18 +118,53 @@ struct World {
 
 #[derive(Debug, Clone)]
 enum Op {
-    Txn { puts: Vec<u8>, deletes: Vec<u8>, times: u8 },
-    Compact { back: i64 },
+    Txn {
+        puts: Vec<u8>,
+        deletes: Vec<u8>,
+        times: u8,
+    },
+    Compact {
+        back: i64,
+    },
     CompactStep,
+    /// A snapshot with all this in it takes the state's place.
+    Jump {
+        changes: Vec<(Vec<u8>, Vec<u8>)>,
+        compact_back: i64,
+        compact_steps: u8,
+    },
     Dispatch,
     Open,
-    Drop { client: usize },
-    Create { client: usize, from: u8, to: u8, back: i64, previous: bool, puts: bool, deletes: bool, fragment: bool },
-    Cancel { client: usize, which: usize },
-    Progress { client: usize },
-    Poll { client: usize, times: u8 },
-    Run { client: usize },
-    Tick { client: usize },
+    Drop {
+        client: usize,
+    },
+    Create {
+        client: usize,
+        from: u8,
+        to: u8,
+        back: i64,
+        previous: bool,
+        puts: bool,
+        deletes: bool,
+        fragment: bool,
+    },
+    Cancel {
+        client: usize,
+        which: usize,
+    },
+    Progress {
+        client: usize,
+    },
+    Poll {
+        client: usize,
+        times: u8,
+    },
+    Run {
+        client: usize,
+    },
+    Tick {
+        client: usize,
+    },
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -137,6 +174,8 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(puts, deletes, times)| Op::Txn { puts, deletes, times }),
         1 => (0..6i64).prop_map(|back| Op::Compact { back }),
         2 => Just(Op::CompactStep),
+        1 => (vec((vec(0..KEYS, 0..3), vec(0..KEYS, 0..3)), 0..6), 0..9i64, 0..6u8)
+            .prop_map(|(changes, compact_back, compact_steps)| Op::Jump { changes, compact_back, compact_steps }),
         4 => Just(Op::Dispatch),
         1 => Just(Op::Open),
         1 => client.clone().prop_map(|client| Op::Drop { client }),
@@ -218,6 +257,29 @@ impl World {
         (Request::Txn(pb::TxnRequest { success, ..Default::default() }), main - 1 + changed)
     }
 
+    /// Another member goes on from here, and then its state takes the place of this one.
+    fn jump(&mut self, changes: &[(Vec<u8>, Vec<u8>)], compact_back: i64, compact_steps: u8) {
+        let path = std::path::PathBuf::from(self.member.index.to_string());
+        self.member.store.checkpoint(&path).unwrap();
+        let copy = Arc::new(self.member.store.open_checkpoint(&path).unwrap());
+        let other = State::open(copy.clone(), StateOptions::default()).unwrap();
+        let here = std::mem::replace(&mut self.member.state, other);
+        for (puts, deletes) in changes {
+            let request = self.txn(self.revision() + 1, puts, deletes).0;
+            self.member.apply(vec![request]);
+        }
+        self.run(&Op::Compact { back: compact_back });
+        let mut compactor = self.member.state.compactor();
+        for _ in 0..compact_steps {
+            compactor.step(Duration::ZERO).unwrap();
+        }
+        // Another number, so that the next one's path is another too.
+        self.member.apply(Vec::new());
+        let other = std::mem::replace(&mut self.member.state, here);
+        drop(self.member.state.replace(other));
+        (self.member.store, self.member.compactor) = (copy, self.member.state.compactor());
+    }
+
     fn open(&mut self) {
         let stream = self.member.hub.open(StreamOptions { fragment_bytes: 150 });
         self.clients.push(Client { stream, watches: BTreeMap::new(), job: None, done: None, asked: None });
@@ -242,6 +304,7 @@ impl World {
                 }
             }
             Op::CompactStep => drop(self.member.compactor.step(Duration::ZERO).unwrap()),
+            Op::Jump { changes, compact_back, compact_steps } => self.jump(changes, *compact_back, *compact_steps),
             Op::Dispatch => self.dispatch(),
             Op::Open => self.open(),
             Op::Drop { client } if *client < self.clients.len() => drop(self.clients.swap_remove(*client)),

@@ -121,6 +121,16 @@ impl Window {
         }
     }
 
+    /// Everything up to `revision` has happened, and what it was is not known here. Whoever has a number of an event finds
+    /// that it has gone out.
+    pub(super) fn jump(&mut self, revision: i64) {
+        self.batches.clear();
+        *self.bytes.get_mut() = 0;
+        (self.floor, self.newest) = (revision, revision);
+        // So that whoever has seen the newest event notices that something is missing.
+        self.next += 1;
+    }
+
     /// Notes the value before an event of `batch`.
     pub(super) fn note_previous(&self, batch: &Batch, index: usize, previous: Option<Bytes>) {
         let Some(event) = batch.events.get(index) else { return };
@@ -227,6 +237,19 @@ mod tests {
         assert_eq!(window.floor(), 2);
         assert_eq!(*window.bytes.get_mut(), 10 + EVENT_BYTES);
         window.note_previous(&batch, at, None);
+        assert_eq!(*window.bytes.get_mut(), 10 + EVENT_BYTES);
+    }
+
+    #[test]
+    fn after_a_jump_all_is_gone_and_the_next_event_is_not_the_one_after_the_last() {
+        let mut window = Window::new(1, 10_000);
+        window.push(changes(&[(2, 0)], 10));
+        let seen = window.end();
+        window.jump(50);
+        assert_eq!((window.floor(), window.newest(), revisions(&window, 0)), (50, 50, vec![]));
+        assert!(window.event(0).is_none() && window.event(seen).is_none() && window.first() > seen);
+        window.push(changes(&[(51, 0)], 10));
+        assert_eq!(revisions(&window, 0), [51]);
         assert_eq!(*window.bytes.get_mut(), 10 + EVENT_BYTES);
     }
 

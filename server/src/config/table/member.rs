@@ -12,7 +12,7 @@ pub(super) static MEMBER: &[Flag] = rows! { Member:
     "data-dir" Text "", "Path to the data directory (empty: ${name}.cairn).", Effect(set!(data_dir));
     "wal-dir" Text "", "Path to a directory of its own for the raft log (empty: in the data directory).", Effect(set!(wal_dir));
     "snapshot-count" Uint "10000", "Number of committed commands after which the raft log may be cut.", Effect(set!(snapshot_count));
-    "snapshot-catchup-entries" Uint "5000", "Number of commands kept in the raft log when it is cut; members that have others keep 256 MiB for them instead.", Effect(set!(snapshot_catchup_entries));
+    "snapshot-catchup-entries" Uint "5000", "Number of commands kept in the raft log when it is cut, of 64 MiB at most; who lags further is sent a snapshot.", Effect(set!(snapshot_catchup_entries));
     "heartbeat-interval" Millis "100", "Time (in milliseconds) of a heartbeat interval.", Effect(|draft, text| { draft.config.heartbeat_interval = millis(text)?; Ok(()) });
     "election-timeout" Millis "1000", "Time (in milliseconds) for an election to timeout; at least 5 heartbeat intervals.", Effect(|draft, text| { draft.config.election_timeout = millis(text)?; Ok(()) });
     "initial-election-tick-advance" Bool "true", "a member that starts waits the whole election time-out, and one without others campaigns at once", Ignored;
@@ -73,6 +73,7 @@ pub(super) static MEMORY: &[Flag] = rows! { Memory:
     "block-cache-bytes" Uint "33554432", "Size of the store's cache of data blocks.", Effect(set!(block_cache_bytes));
     "entry-cache-bytes" Uint "33554432", "Size of the cache of recent raft entries.", Effect(set!(entry_cache_bytes));
     "watch-window-bytes" Uint "16777216", "Size of the window of recent events for watchers.", Effect(set!(watch_window_bytes));
+    "snapshot-send-bytes-per-second" Uint "67108864", "Bytes of snapshots sent to other members in a second.", Effect(set!(snapshot_send_bytes_per_second));
     "api-threads" Uint "0", "Threads that serve clients (0: one for each core).", Effect(set!(api_threads));
 };
 

@@ -176,6 +176,7 @@ fn monitoring_logging_and_memory_flags_take_effect() {
     takes_effect("log-level", "debug", |c| c.log = LogConfig { level: LogLevel::Debug, ..LogConfig::default() });
     takes_effect("log-format", "console", |c| c.log = LogConfig { format: LogFormat::Console, ..LogConfig::default() });
     takes_effect("log-outputs", "stdout,/x", |c| c.log.outputs = vec![LogOutput::Stdout, LogOutput::File("/x".into())]);
+    takes_effect("snapshot-send-bytes-per-second", "7", |c| c.snapshot_send_bytes_per_second = 7);
     takes_effect("memtable-bytes", "7", |c| c.memtable_bytes = 7);
     takes_effect("block-cache-bytes", "7", |c| c.block_cache_bytes = 7);
     takes_effect("entry-cache-bytes", "7", |c| c.entry_cache_bytes = 7);
@@ -241,6 +242,7 @@ fn every_flag_of_etcd_is_in_the_table_and_every_other_is_our_own() {
             "block-cache-bytes",
             "entry-cache-bytes",
             "watch-window-bytes",
+            "snapshot-send-bytes-per-second",
             "api-threads",
             "help"
         ]

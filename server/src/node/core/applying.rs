@@ -20,6 +20,9 @@ pub(super) struct Piece {
 impl<W, R> Core<W, R> {
     /// Applies a piece of what may be applied. `true` if there is more.
     pub fn apply(&mut self) -> Result<bool, NodeError> {
+        if self.snapshots.is_installing() {
+            return Ok(false);
+        }
         let commands_before = self.state.commands();
         let (piece, applied) = match self.stalled {
             Some(piece) => (piece, self.state.retry()),

@@ -2,12 +2,13 @@
 //! nothing itself.
 //!
 //! ```text
-//!   propose   read_index   step(message)   tick   synced(n)   flushed(i), fetched    inputs: remember, hand to raft
+//!   propose   read_index   step(message)   tick   synced(n)   flushed(i), fetched, received   inputs: remember, hand to raft
 //!        \         \            |           /        /           /
 //!         v         v           v          v        v           v
 //!   advance(): begin a read round, pack waiting commands into entries, ask raft what follows      -> writes, messages
 //!   apply():   a piece of what is committed and synced goes to the state machine                  -> answers, reads, flush, purge
 //! ```
+//! Snapshots for members that lag too far have a part of their own: `snapshots`.
 //!
 //! [`Core::advance`] and [`Core::apply`] are called in turn until both say that there is nothing left; after each of
 //! them the caller takes what is in [`Core::out`]. They are two because the disk should be busy with the next write
@@ -32,14 +33,14 @@
 //!
 //! # Caveats
 //!
-//! Snapshots for followers that lag too far are not there: such a follower waits for good. Which membership changes are
-//! allowed is not decided here, but before they are proposed.
+//! Which membership changes are allowed is not decided here, but before they are proposed.
 
 mod applying;
 mod leases;
 mod queue;
 mod reads;
 mod retention;
+mod snapshots;
 mod start;
 #[cfg(test)]
 mod tests;
@@ -47,23 +48,24 @@ mod tests;
 use std::time::Duration;
 
 use bytes::Bytes;
-use raft::eraftpb::{ConfChangeV2, Entry, Message};
+use raft::eraftpb::{ConfChangeV2, Entry, Message, MessageType};
 
 use self::{
     leases::Leases,
     queue::{Queue, Queued, Source, Waiters},
     reads::Reads,
     retention::Retention,
+    snapshots::Snapshots,
 };
 pub use self::{
     retention::RetentionOptions,
-    start::{FIRST_SNAPSHOT, check_fit, log_of_new_cluster},
+    start::{FIRST_SNAPSHOT, check_fit, log_of_member, log_of_new_cluster},
 };
 use super::error::{NodeError, ProposeError, ReadIndexError};
 use crate::{
     lease::{CHECKPOINT_INTERVAL, LeaseClock},
     log::EntryId,
-    raft::{Fetch, Group, InFlight, LogStart, RaftOptions, Refused, Role, Standing},
+    raft::{Fetch, Group, InFlight, LogStart, Offer, RaftOptions, Refused, Role, Standing},
     state::{Answer, LeaseChange, State, command::EntryBuilder},
 };
 
@@ -99,6 +101,10 @@ pub struct CoreOptions {
     pub retention: RetentionOptions,
     /// Time without a renewal after which the remaining time of a lease is recorded.
     pub lease_checkpoint: Duration,
+    /// Ticks after which a member that does not fetch the snapshot that it was offered counts as one that cannot.
+    pub snapshot_silence_ticks: u64,
+    /// Ticks after which a snapshot that nobody is sent is let go of.
+    pub snapshot_idle_ticks: u64,
 }
 
 impl CoreOptions {
@@ -119,6 +125,8 @@ impl CoreOptions {
             piece_entries_max: 128,
             retention: RetentionOptions::default(),
             lease_checkpoint: CHECKPOINT_INTERVAL,
+            snapshot_silence_ticks: 50,
+            snapshot_idle_ticks: 600,
         }
     }
 }
@@ -144,6 +152,18 @@ pub struct Outputs<W, R> {
     pub purge: Option<u64>,
     /// What happened to leases.
     pub lease_changes: Vec<LeaseChange>,
+    /// A snapshot of the store is to be made; then [`Core::checkpointed`].
+    pub checkpoint: bool,
+    /// Snapshots whose files nobody needs any more.
+    pub discard: Vec<u64>,
+    /// A snapshot is to be fetched from another member; then [`Core::received`].
+    pub receive: Option<Offer>,
+    /// The received snapshot of this number is to take the state's place; then [`Core::installed`].
+    pub install: Option<u64>,
+    /// The received snapshot of this number is of no use.
+    pub abandon: Option<u64>,
+    /// The log goes on from the installed snapshot: the state need not say any more that it was being installed.
+    pub settled: bool,
 }
 
 impl<W, R> Default for Outputs<W, R> {
@@ -158,6 +178,12 @@ impl<W, R> Default for Outputs<W, R> {
             flush: false,
             purge: None,
             lease_changes: Vec::new(),
+            checkpoint: false,
+            discard: Vec::new(),
+            receive: None,
+            install: None,
+            abandon: None,
+            settled: false,
         }
     }
 }
@@ -198,6 +224,7 @@ pub struct Core<W, R> {
     reads: Reads<R>,
     retention: Retention,
     leases: Leases,
+    snapshots: Snapshots,
     /// What is to be done.
     pub out: Outputs<W, R>,
     builder: EntryBuilder,
@@ -239,6 +266,7 @@ impl<W, R> Core<W, R> {
             reads: Reads::new(member, options.nonce),
             retention: Retention::new(options.retention.clone(), before, applied.0),
             leases: Leases::new(LeaseClock::new(options.lease_checkpoint)),
+            snapshots: Snapshots::default(),
             out: Outputs::default(),
             builder: EntryBuilder::new(),
             piece: Vec::new(),
@@ -346,7 +374,11 @@ impl<W, R> Core<W, R> {
         {
             return Ok(());
         }
-        let taken = self.group.step(message);
+        let taken = if message.msg_type == MessageType::MsgSnapshot as i32 {
+            self.offered(message)
+        } else {
+            self.group.step(message)
+        };
         self.see_standing();
         taken
     }
@@ -354,6 +386,7 @@ impl<W, R> Core<W, R> {
     /// Notes that messages to a peer were lost.
     pub fn unreachable(&mut self, peer: u64) {
         self.group.unreachable(peer);
+        self.snapshot_lost(peer);
     }
 
     /// Hands leadership over to another voter, if this member leads. It gives up after an election time-out.
@@ -384,6 +417,7 @@ impl<W, R> Core<W, R> {
         self.group.tick();
         self.see_standing();
         self.leases.tick();
+        self.tick_snapshots();
         let timeout = self.timeout();
         for waiter in self.waiters.expired(self.now) {
             self.proposals_failed += 1;
@@ -399,12 +433,17 @@ impl<W, R> Core<W, R> {
     pub fn synced(&mut self, number: u64) {
         let mut messages = self.group.synced(number);
         self.out.messages.append(&mut messages);
+        self.snapshots_synced(number);
     }
 
     /// Notes that the store has durably applied everything up to `index`, whoever made it flush.
     pub fn flushed(&mut self, index: u64) {
         self.retention.flushed(index, self.now);
-        if let Some(index) = self.retention.purge(self.alone) {
+        // Until the log begins anew, it is not the one that is cut.
+        if self.group.is_resetting() {
+            return;
+        }
+        if let Some(index) = self.retention.purge(self.needed_after()) {
             self.group.purged_to(index);
             self.out.purge = Some(index);
         }
@@ -425,18 +464,23 @@ impl<W, R> Core<W, R> {
 
     /// Writes what of the hard state is not written, as the last write before a shutdown.
     pub fn write_hard_state(&mut self) {
-        self.out.writes.extend(self.group.unwritten_hard_state());
+        let write = self.group.unwritten_hard_state().and_then(|write| self.snapshots.hold(write));
+        self.out.writes.extend(write);
     }
 
     /// Gives raft what waits, and takes from it what follows. Without inputs in between, a second call does nothing.
     pub fn advance(&mut self) -> Result<(), NodeError> {
         self.begin_campaign()?;
         self.leave_joint()?;
+        self.advance_snapshots();
         self.begin_read();
         self.pack()?;
         self.pack_leases()?;
         while let Some(work) = self.group.work() {
-            self.out.writes.extend(work.write);
+            self.see_sent(&work.messages);
+            self.note_reset(work.write.as_ref());
+            let write = work.write.and_then(|write| self.snapshots.hold(write));
+            self.out.writes.extend(write);
             self.out.messages.extend(work.messages);
             for (context, index) in work.reads {
                 self.reads.confirmed(&context, index);
@@ -492,6 +536,9 @@ impl<W, R> Core<W, R> {
         if self.standing.role != Role::Leader {
             if self.standing.leader != 0 {
                 while let Some(queued) = self.next_queued() {
+                    if let Source::Own { counter } = queued.source {
+                        self.waiters.forwarded(counter);
+                    }
                     self.out.forwards.push((self.standing.leader, queued.command));
                 }
             }

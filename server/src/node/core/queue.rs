@@ -82,6 +82,8 @@ struct Open<W> {
     /// The term in which this member led and proposed the command, once it leads no more: an applied entry of a later
     /// term then means that the command is not in the log and never will be.
     lost_in: Option<u64>,
+    /// The command was sent to another member, which may propose it at any time, in whatever term.
+    forwarded: bool,
 }
 
 /// Who waits for which command's result.
@@ -107,7 +109,7 @@ impl<W> Waiters<W> {
 
     /// Counters rise with time, give or take the order of arrival within a tick.
     pub(super) fn insert(&mut self, counter: u64, waiter: W, deadline: u64) {
-        self.open.insert(counter, Open { waiter, lost_in: None });
+        self.open.insert(counter, Open { waiter, lost_in: None, forwarded: false });
         match self.deadlines.back_mut() {
             Some((last, up_to)) if *last == deadline => *up_to = counter.max(*up_to),
             _ => self.deadlines.push_back((deadline, counter)),
@@ -116,6 +118,13 @@ impl<W> Waiters<W> {
 
     pub(super) fn take(&mut self, counter: u64) -> Option<W> {
         self.open.remove(&counter).map(|open| open.waiter)
+    }
+
+    /// Notes that a command was sent to another member.
+    pub(super) fn forwarded(&mut self, counter: u64) {
+        if let Some(open) = self.open.get_mut(&counter) {
+            open.forwarded = true;
+        }
     }
 
     /// Takes those who have waited too long.
@@ -131,11 +140,12 @@ impl<W> Waiters<W> {
         expired
     }
 
-    /// Notes that the leadership of `term`, in which everything was proposed that is not in `queue`, is over.
+    /// Notes that the leadership of `term`, in which everything was proposed that is not in `queue` and was not forwarded,
+    /// is over.
     pub(super) fn leadership_lost(&mut self, term: u64, queue: &Queue) {
         let queued = queue.counters();
         for (counter, open) in &mut self.open {
-            if !queued.contains(counter) {
+            if !open.forwarded && !queued.contains(counter) {
                 open.lost_in.get_or_insert(term);
             }
         }
@@ -145,6 +155,13 @@ impl<W> Waiters<W> {
     pub(super) fn shut_out(&mut self, term: u64) -> Vec<W> {
         let shut = |open: &Open<W>| open.lost_in.is_some_and(|lost_in| lost_in < term);
         let counters: Vec<u64> = self.open.iter().filter(|(_, open)| shut(open)).map(|(&counter, _)| counter).collect();
+        counters.into_iter().filter_map(|counter| self.take(counter)).collect()
+    }
+
+    /// Takes those whose commands were proposed or sent to a leader: are not in `queue`.
+    pub(super) fn take_proposed(&mut self, queue: &Queue) -> Vec<W> {
+        let queued = queue.counters();
+        let counters: Vec<u64> = self.open.keys().copied().filter(|counter| !queued.contains(counter)).collect();
         counters.into_iter().filter_map(|counter| self.take(counter)).collect()
     }
 
@@ -195,9 +212,12 @@ mod tests {
         waiters.insert(1, 'a', 5);
         waiters.insert(2, 'b', 5);
         queue.push(queued(2, 1));
+        // It may still wait in another member's queue.
+        waiters.insert(3, 'c', 5);
+        waiters.forwarded(3);
         waiters.leadership_lost(3, &queue);
         assert_eq!(waiters.shut_out(3), Vec::<char>::new());
         assert_eq!(waiters.shut_out(4), ['a']);
-        assert!(waiters.contains(2));
+        assert!(waiters.contains(2) && waiters.contains(3));
     }
 }

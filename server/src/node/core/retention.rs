@@ -1,10 +1,11 @@
 //! What of the log may go, and when the store must be flushed so that it may.
 //!
 //! The raft log is the store's write-ahead log: an entry may leave it once the store has flushed what it did. Beyond
-//! that, some commands are kept for followers that lag, bounded in bytes.
+//! that, some commands are kept for members that will lag a little, and a leader keeps what members need that it hears
+//! from, or sends a snapshot to; both are bounded in bytes. Whoever needs more gets a snapshot.
 //!
 //! ```text
-//!   before | purged next ... | kept for slow followers ... | flushed | replayed after a crash ... | applied
+//!   before | purged next ... | kept for others ... | flushed | replayed after a crash ... | applied
 //! ```
 
 use std::collections::VecDeque;
@@ -14,12 +15,14 @@ use std::collections::VecDeque;
 pub struct RetentionOptions {
     /// Commands after which the store is flushed and the log cut (`--snapshot-count`).
     pub snapshot_count: u64,
-    /// Commands kept in the log of a member that has no others yet (`--experimental-snapshot-catchup-entries`).
+    /// Commands kept in the log when it is cut (`--snapshot-catchup-entries`).
     pub catchup_commands: u64,
+    /// Bytes of them at most.
+    pub catchup_bytes_max: u64,
+    /// Bytes of log that a leader keeps at most for members that need them.
+    pub needed_bytes_max: u64,
     /// Bytes of log that a start may have to replay: the store is flushed when there are more.
     pub unflushed_bytes_max: u64,
-    /// Bytes of flushed log kept for slow followers at most.
-    pub kept_bytes_max: u64,
     /// Ticks between two flushes that were only asked for by `snapshot_count`: flushing a little very often helps
     /// nobody.
     pub flush_ticks_min: u64,
@@ -30,8 +33,9 @@ impl Default for RetentionOptions {
         Self {
             snapshot_count: 10_000,
             catchup_commands: 5_000,
+            catchup_bytes_max: 64 << 20,
+            needed_bytes_max: 256 << 20,
             unflushed_bytes_max: 32 << 20,
-            kept_bytes_max: 256 << 20,
             flush_ticks_min: 50,
         }
     }
@@ -76,7 +80,7 @@ impl Retention {
         self.applied = Mark { index, commands: self.applied.commands + commands, bytes: self.applied.bytes + bytes };
         let Some(last) = self.marks.back() else { return };
         let step_commands = self.options.catchup_commands / 16 + 1;
-        let step_bytes = self.options.unflushed_bytes_max.min(self.options.kept_bytes_max) / 16 + 1;
+        let step_bytes = self.options.unflushed_bytes_max.min(self.options.catchup_bytes_max) / 16 + 1;
         if self.applied.commands - last.commands >= step_commands || self.applied.bytes - last.bytes >= step_bytes {
             self.marks.push_back(self.applied);
         }
@@ -113,21 +117,21 @@ impl Retention {
         self.flushed = Mark { index, ..known };
     }
 
-    /// The index up to which the log may be cut now, if that is further than before.
-    ///
-    /// Without others, who would need a snapshot for what is not in the log, commands are enough of a reason; with others
-    /// only bytes are.
-    pub(super) fn purge(&mut self, alone: bool) -> Option<u64> {
+    /// The index up to which the log may be cut now, if that is further than before. Others are known to need what comes
+    /// after `needed_after`: that is kept as long as it is not too much.
+    pub(super) fn purge(&mut self, needed_after: u64) -> Option<u64> {
         let mut cut = None;
         while let Some(next) = self.marks.get(1).copied() {
             if next.index > self.flushed.index {
                 break;
             }
-            let enough_commands =
-                self.flushed.commands - next.commands.min(self.flushed.commands) >= self.options.catchup_commands;
-            let too_many_bytes =
-                self.flushed.bytes - self.marks[0].bytes.min(self.flushed.bytes) > self.options.kept_bytes_max;
-            let enough = too_many_bytes || (alone && enough_commands);
+            let kept_commands = self.flushed.commands - next.commands.min(self.flushed.commands);
+            let kept_bytes = self.flushed.bytes - self.marks[0].bytes.min(self.flushed.bytes);
+            let enough = if next.index <= needed_after {
+                kept_commands >= self.options.catchup_commands || kept_bytes > self.options.catchup_bytes_max
+            } else {
+                kept_bytes > self.options.needed_bytes_max
+            };
             if !enough {
                 break;
             }
@@ -148,8 +152,9 @@ mod tests {
         let options = RetentionOptions {
             snapshot_count,
             catchup_commands,
+            catchup_bytes_max: 5000,
+            needed_bytes_max: 20_000,
             unflushed_bytes_max: 1000,
-            kept_bytes_max: 5000,
             flush_ticks_min: 10,
         };
         Retention::new(options, 1, 1)
@@ -161,13 +166,13 @@ mod tests {
         for index in 2..=101 {
             retention.applied(index, 1, 1);
         }
-        assert_eq!(retention.purge(true), None, "nothing is flushed");
+        assert_eq!(retention.purge(u64::MAX), None, "nothing is flushed");
         assert!(retention.begin_flush(10) && !retention.begin_flush(10));
         retention.flushed(51, 11);
-        assert_eq!(retention.purge(true), Some(41));
-        assert_eq!(retention.purge(true), None);
+        assert_eq!(retention.purge(u64::MAX), Some(41));
+        assert_eq!(retention.purge(u64::MAX), None);
         retention.flushed(101, 12);
-        assert_eq!(retention.purge(true), Some(91));
+        assert_eq!(retention.purge(u64::MAX), Some(91));
     }
 
     #[test]
@@ -177,19 +182,26 @@ mod tests {
             retention.applied(index, 1, 100);
         }
         retention.flushed(101, 0);
-        let cut = retention.purge(true).unwrap();
+        let cut = retention.purge(u64::MAX).unwrap();
         assert!((50..=55).contains(&cut), "5,000 bytes of 100 each are kept: {cut}");
     }
 
     #[test]
-    fn others_may_need_all_commands_that_there_is_room_for() {
+    fn what_others_need_is_kept_until_it_is_too_much() {
         let mut retention = retention(10, 1);
-        for index in 2..=1001 {
-            retention.applied(index, 1, 1);
+        for index in 2..=101 {
+            retention.applied(index, 1, 100);
         }
-        retention.flushed(1001, 0);
-        assert_eq!(retention.purge(false), None);
-        assert_eq!(retention.purge(true), Some(1000));
+        retention.flushed(101, 0);
+        assert_eq!(retention.purge(40), Some(40));
+        assert_eq!(retention.purge(40), None);
+        for index in 102..=401 {
+            retention.applied(index, 1, 100);
+        }
+        retention.flushed(401, 0);
+        let cut = retention.purge(40).unwrap();
+        assert!((190..=205).contains(&cut), "20,000 bytes of 100 each are kept: {cut}");
+        assert_eq!(retention.purge(u64::MAX), Some(400));
     }
 
     #[test]

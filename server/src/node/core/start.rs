@@ -6,7 +6,7 @@
 use raft::eraftpb::HardState;
 
 use crate::{
-    log::{EntryId, Terms},
+    log::{EntryId, LogError, LogStore, Recovered, Terms},
     node::error::Unfit,
     raft::LogStart,
 };
@@ -22,6 +22,30 @@ pub fn log_of_new_cluster() -> LogStart {
         terms: Terms::new(FIRST_SNAPSHOT),
         entries: Vec::new(),
     }
+}
+
+/// The log of a member that was started before. If its process was killed while it installed a snapshot, the state is that of
+/// entry `installing`, and the log may not have been reset to it.
+pub fn log_of_member(
+    log: &mut dyn LogStore,
+    recovered: Recovered,
+    installing: Option<EntryId>,
+) -> Result<LogStart, LogError> {
+    let Recovered { mut hard_state, entries, terms, .. } = recovered;
+    let Some(last) = installing else { return Ok(LogStart { hard_state, terms, entries }) };
+    let ends_before = terms.last().index < last.index;
+    let is_another = terms.term(last.index).is_some_and(|term| term != last.term);
+    if !ends_before && !is_another {
+        return Ok(LogStart { hard_state, terms, entries });
+    }
+    tracing::info!(index = last.index, term = last.term, "finishing the installation of a snapshot");
+    if hard_state.term < last.term {
+        // Whoever has not heard of a term has not voted in it.
+        (hard_state.term, hard_state.vote) = (last.term, 0);
+    }
+    hard_state.commit = last.index;
+    log.reset(last, Some(&hard_state))?;
+    Ok(LogStart { hard_state, terms: Terms::new(last), entries: Vec::new() })
 }
 
 /// Whether a replica can start from a state that has applied `applied` and the log.

@@ -16,10 +16,9 @@ use super::{
 };
 use crate::{
     log::{DataDirLock, EntryReader},
-    node::NodeError,
+    node::{NodeError, snapshot::Received},
     raft::Fetch,
-    state::{self, Compactor, mvcc::CompactionStep},
-    store::Store,
+    state::{self, Compactor, StateError, mvcc::CompactionStep},
     watch::Hub,
 };
 
@@ -39,6 +38,12 @@ const IMAGE_PAUSE_MAX: Duration = Duration::from_millis(50);
 enum Job {
     Flush,
     Fetch(Fetch),
+    /// Make a snapshot for other members.
+    Checkpoint,
+    /// Let a received snapshot take the state's place.
+    Switch(Box<Received>),
+    /// The log goes on from the snapshot that was installed.
+    Settle,
     /// The last one; with a flush if nothing failed.
     Stop {
         flush: bool,
@@ -55,6 +60,8 @@ pub(super) struct Background {
     jobs: Sender<Job>,
     flusher: JoinHandle<()>,
     stop_compacting: Sender<Stop>,
+    /// Brings the compaction thread another compactor, and takes back one that it has not seen yet.
+    compactors: (Sender<Compactor>, Receiver<Compactor>),
     compacting: JoinHandle<()>,
     hub: Closing,
     dispatching: JoinHandle<()>,
@@ -80,22 +87,18 @@ impl Background {
         lock: &Arc<DataDirLock>,
     ) -> std::io::Result<Self> {
         let (jobs, incoming) = bounded(JOBS_MAX);
-        let flusher = Flusher {
-            shared: Arc::clone(shared),
-            store: Arc::clone(&shared.store),
-            log,
-            inbox: inbox.clone(),
-            persisted: 0,
-        };
+        let flusher = Flusher { shared: Arc::clone(shared), log, inbox: inbox.clone(), persisted: 0, settle: false };
         let held = Arc::clone(lock);
         let flusher = thread::Builder::new().name("store-flush".to_owned()).spawn(move || {
             flusher.run(&incoming);
             drop(held);
         })?;
         let (stop_compacting, stop) = bounded(1);
+        let (compactors, replaced) = bounded(1);
+        let replacing = replaced.clone();
         let (reports, held) = (inbox.clone(), Arc::clone(lock));
         let compacting = thread::Builder::new().name("compaction".to_owned()).spawn(move || {
-            if let Err(error) = compact(compacting, &stop) {
+            if let Err(error) = compact(compacting, &replacing, &stop) {
                 reports.send(Input::Failed(error));
             }
             drop(held);
@@ -106,7 +109,15 @@ impl Background {
                 reports.send(Input::Failed(error));
             }
         })?;
-        Ok(Self { jobs, flusher, stop_compacting, compacting, hub: Closing(hub), dispatching })
+        Ok(Self {
+            jobs,
+            flusher,
+            stop_compacting,
+            compactors: (compactors, replaced),
+            compacting,
+            hub: Closing(hub),
+            dispatching,
+        })
     }
 
     /// Asks for a flush.
@@ -117,6 +128,29 @@ impl Background {
     /// Asks for entries of the log.
     pub(super) fn fetch(&self, fetch: Fetch) {
         self.order(Job::Fetch(fetch));
+    }
+
+    /// Asks for a snapshot for other members.
+    pub(super) fn checkpoint(&self) {
+        self.order(Job::Checkpoint);
+    }
+
+    /// Asks that a received snapshot takes the state's place.
+    pub(super) fn switch(&self, received: Box<Received>) {
+        self.order(Job::Switch(received));
+    }
+
+    /// Says that the log goes on from the snapshot that was installed.
+    pub(super) fn settle(&self) {
+        self.order(Job::Settle);
+    }
+
+    /// Lets the compaction thread go on with another state's.
+    pub(super) fn replace_compactor(&self, compactor: Compactor) {
+        let (sender, unseen) = &self.compactors;
+        drop(unseen.try_recv());
+        // There is room now, for nobody else sends.
+        let _ = sender.try_send(compactor);
     }
 
     fn order(&self, job: Job) {
@@ -138,10 +172,11 @@ impl Background {
 
 struct Flusher {
     shared: Arc<Shared>,
-    store: Arc<dyn Store>,
     log: Arc<dyn EntryReader>,
     inbox: Reports,
     persisted: u64,
+    /// The state is to forget that it was being installed.
+    settle: bool,
 }
 
 impl Flusher {
@@ -152,6 +187,22 @@ impl Flusher {
                 Ok(Job::Fetch(fetch)) => {
                     self.fetch(fetch);
                     continue;
+                }
+                Ok(Job::Checkpoint) => {
+                    self.checkpoint();
+                    continue;
+                }
+                Ok(Job::Switch(received)) => {
+                    if let Err(error) = self.shared.installer.switch(&received, &self.shared.reader.store()) {
+                        self.inbox.send(Input::Failed(NodeError::State(error.into())));
+                        return;
+                    }
+                    self.inbox.send(Input::Switched(received));
+                    continue;
+                }
+                Ok(Job::Settle) => {
+                    self.settle = true;
+                    (false, false)
                 }
                 Ok(Job::Stop { flush }) => (flush, true),
                 Err(RecvTimeoutError::Timeout) => (false, false),
@@ -176,18 +227,39 @@ impl Flusher {
         self.inbox.send(Input::Fetched { id: fetch.id, entries });
     }
 
+    /// Makes a snapshot for other members. That it fails is no harm to this one: a broken disk shows elsewhere.
+    fn checkpoint(&self) {
+        let started = Instant::now();
+        let made = self.shared.outgoing.make(self.shared.reader.store().as_ref()).inspect_err(|error| {
+            tracing::warn!(%error, "a snapshot for another member could not be made");
+        });
+        if let Ok(meta) = &made {
+            tracing::info!(index = meta.last.index, took = ?started.elapsed(), "made a snapshot for other members");
+        }
+        self.inbox.send(Input::Checkpointed(made.ok()));
+    }
+
     fn look(&mut self, flush: bool) -> Result<(), NodeError> {
+        let store = self.shared.reader.store();
+        self.shared.installer.clean();
+        if self.settle {
+            match state::mark_installed(store.as_ref()) {
+                Ok(()) => self.settle = false,
+                Err(StateError::Stalled) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
         if flush {
             let started = Instant::now();
-            self.store.flush().map_err(|error| NodeError::State(error.into()))?;
+            store.flush().map_err(|error| NodeError::State(error.into()))?;
             self.shared.metrics.backend_commit.observe(started.elapsed().as_secs_f64());
         }
-        let persisted = state::persisted_applied(self.store.as_ref())?;
+        let persisted = state::persisted_applied(store.as_ref())?;
         if flush || persisted > self.persisted {
             self.persisted = persisted;
             self.inbox.send(Input::Flushed(persisted));
         }
-        self.shared.set_size(self.store.size().map_err(|error| NodeError::State(error.into()))?);
+        self.shared.set_size(store.size().map_err(|error| NodeError::State(error.into()))?);
         Ok(())
     }
 }
@@ -245,11 +317,16 @@ impl SincePause {
 }
 
 /// Carries compactions out and writes index images, a step at a time, until told to stop.
-fn compact(compacting: Compacting, stop: &Receiver<Stop>) -> Result<(), NodeError> {
+///
+/// `replacing` brings the compactor of a state that took the current one's place.
+fn compact(compacting: Compacting, replacing: &Receiver<Compactor>, stop: &Receiver<Stop>) -> Result<(), NodeError> {
     let Compacting { mut compactor, notices: compactions, pace } = compacting;
     let started = Instant::now();
     let mut since_pause = SincePause::default();
     loop {
+        if let Some(new) = replacing.try_iter().last() {
+            compactor = new;
+        }
         let began = started.elapsed();
         let step = compactor.step(began)?;
         let took = started.elapsed().saturating_sub(began);
@@ -263,6 +340,13 @@ fn compact(compacting: Compacting, stop: &Receiver<Stop>) -> Result<(), NodeErro
                 recv(stop) -> stopped => stopped.ok(),
                 recv(compactions) -> notice => match notice {
                     Ok(()) => continue,
+                    Err(_) => None,
+                },
+                recv(replacing) -> new => match new {
+                    Ok(new) => {
+                        compactor = new;
+                        continue;
+                    }
                     Err(_) => None,
                 },
                 default(IMAGE_LOOK_EVERY) => continue,

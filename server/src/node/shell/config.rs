@@ -126,16 +126,19 @@ impl NodeConfig {
         usize::try_from(ticks).unwrap_or(usize::MAX).max(2)
     }
 
+    /// Ticks that pass in a time, at least.
+    pub(super) fn ticks(&self, time: Duration) -> u64 {
+        u64::try_from(time.as_nanos().div_ceil(self.heartbeat.as_nanos().max(1))).unwrap_or(u64::MAX)
+    }
+
     /// Ticks after which a request is told that it took too long: 5 seconds and two elections.
     pub(super) fn request_ticks(&self) -> u64 {
-        let limit = Duration::from_secs(5) + 2 * self.election;
-        u64::try_from(limit.as_nanos().div_ceil(self.heartbeat.as_nanos().max(1))).unwrap_or(u64::MAX)
+        self.ticks(Duration::from_secs(5) + 2 * self.election)
     }
 
     /// Ticks after which a read index is asked for again: half a second.
     pub(super) fn read_retry_ticks(&self) -> u64 {
-        let ticks = Duration::from_millis(500).as_nanos().div_ceil(self.heartbeat.as_nanos().max(1));
-        u64::try_from(ticks).unwrap_or(u64::MAX)
+        self.ticks(Duration::from_millis(500))
     }
 }
 

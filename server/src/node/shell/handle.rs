@@ -19,14 +19,16 @@ use crate::{
     lease::{LeaseClock, NotLeading, Renewal, TimeLeft},
     node::{
         NodeError, NodeMetrics, ProposeError, ReadIndexError,
-        core::{CoreStatus, FIRST_SNAPSHOT},
+        core::CoreStatus,
         identity::Identity,
+        snapshot::{Held, Incoming, Installer, Outgoing, Reading, Received, SnapshotError},
     },
+    raft::{Offer, SnapshotMeta},
     state::{
         Alarms, Answer, MemberChange, Members, Reader, Views,
         command::{self, Command, Request, RequestId},
     },
-    store::{Store, StoreSize},
+    store::StoreSize,
     watch::Hub,
 };
 
@@ -78,6 +80,20 @@ pub(super) enum Input {
         entries: Vec<Entry>,
     },
     Flushed(u64),
+    /// A snapshot was made, or could not be made.
+    Checkpointed(Option<SnapshotMeta>),
+    /// A member fetches a snapshot.
+    Heard {
+        member: u64,
+        id: u64,
+    },
+    /// A snapshot was fetched, or could not be.
+    Received {
+        id: u64,
+        received: Option<Box<Received>>,
+    },
+    /// A snapshot has taken the state's place.
+    Switched(Box<Received>),
     Failed(NodeError),
     Stop,
 }
@@ -131,12 +147,12 @@ pub struct History {
 pub(super) struct Shared {
     pub(super) identity: Identity,
     pub(super) nonce: u64,
-    /// Index of the first entry that the cluster's log ever had.
-    pub(super) first_entry: u64,
     counter: AtomicU64,
     pub(super) budget: Budget,
     pub(super) metrics: NodeMetrics,
-    pub(super) store: Arc<dyn Store>,
+    pub(super) reader: Reader,
+    pub(super) outgoing: Outgoing,
+    pub(super) installer: Installer,
     leader: AtomicU64,
     term: AtomicU64,
     committed: AtomicU64,
@@ -159,15 +175,23 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(identity: Identity, nonce: u64, budget: Budget, store: Arc<dyn Store>) -> Self {
+    pub(super) fn new(
+        identity: Identity,
+        nonce: u64,
+        budget: Budget,
+        reader: Reader,
+        outgoing: Outgoing,
+        installer: Installer,
+    ) -> Self {
         Self {
             identity,
             nonce,
-            first_entry: FIRST_SNAPSHOT.index + 1,
             counter: AtomicU64::new(0),
             budget,
             metrics: NodeMetrics::default(),
-            store,
+            reader,
+            outgoing,
+            installer,
             leader: AtomicU64::new(0),
             term: AtomicU64::new(0),
             committed: AtomicU64::new(0),
@@ -210,7 +234,7 @@ impl Shared {
     }
 
     fn size(&self) -> StoreSize {
-        let unflushed = self.store.unflushed_bytes();
+        let unflushed = self.reader.store().unflushed_bytes();
         let files = *self.size.lock();
         StoreSize { total: files.total + unflushed, in_use: files.in_use + unflushed }
     }
@@ -391,7 +415,7 @@ impl NodeHandle {
 
     /// Gives disk space back that deleted data still takes. Waits for the disk.
     pub fn defragment(&self) -> Result<(), NodeError> {
-        self.shared.store.compact().map_err(|error| NodeError::State(error.into()))
+        self.shared.reader.store().compact().map_err(|error| NodeError::State(error.into()))
     }
 
     /// What the node counts and measures.
@@ -432,6 +456,37 @@ impl NodeHandle {
         let kib = u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX).min(PEER_KIB_MAX);
         // The semaphore is never closed.
         Arc::clone(&self.shared.peer_room).acquire_many_owned(kib).await.ok()
+    }
+
+    /// Begins to read snapshot `id` for another member, which has some of it already; `None` if there is no such snapshot.
+    pub fn read_snapshot(&self, id: u64, held: &[Held]) -> Option<Reading> {
+        self.shared.outgoing.read(id, held)
+    }
+
+    /// Notes that a member is at fetching or installing snapshot `id`.
+    pub fn snapshot_heard(&self, member: u64, id: u64) {
+        // If the task has ended there is nobody who would miss it.
+        let _ = self.inbox.send(Input::Heard { member, id });
+    }
+
+    /// Begins to receive a snapshot, or goes on with what is there of it. Waits for the disk.
+    pub fn begin_snapshot(&self, offer: Offer) -> Result<Incoming, SnapshotError> {
+        self.shared.installer.begin(offer)
+    }
+
+    /// Makes a state of a snapshot that was received, and hands it to the replica. Waits for the disk, and takes its time.
+    pub fn take_snapshot(&self, incoming: Incoming) -> Result<(), SnapshotError> {
+        let id = incoming.offer().id;
+        let received = Some(Box::new(self.shared.installer.open(incoming)?));
+        // If the task has ended, the next start removes it.
+        let _ = self.inbox.send(Input::Received { id, received });
+        Ok(())
+    }
+
+    /// Notes that snapshot `id` could not be received.
+    pub fn snapshot_failed(&self, id: u64) {
+        // If the task has ended there is nobody who waits for it.
+        let _ = self.inbox.send(Input::Received { id, received: None });
     }
 
     /// Notes that another member says that this one was removed from the cluster.

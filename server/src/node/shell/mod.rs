@@ -19,10 +19,15 @@
 //!   <data-dir>/LOCK                  held while the process runs
 //!   <data-dir>/member/wal/           the raft log, unless it has a directory of its own, which is locked likewise
 //!   <data-dir>/member/state-<n>/     the store; CURRENT names the one in use
+//!   <data-dir>/member/outgoing-<n>/  a snapshot that others fetch
+//!   <data-dir>/member/incoming-<n>/  a snapshot that comes
 //! ```
 //! The first start creates the log before the state, and bootstraps the state before anything is written to the log. So
 //! a log without entries may lack its state (the start was interrupted), a log with entries may not, and a state
 //! without a log is damage.
+//!
+//! A snapshot becomes the state first, and the log is reset to it afterwards. So a state that says that it was being
+//! installed may be ahead of its log, and the start resets the log; any other may not.
 //!
 //! # When something fails
 //!

@@ -19,6 +19,7 @@ use crate::{
         NodeError, ProposeError, ReadIndexError,
         core::{Core, CoreStatus},
         membership::{ChangeRules, Judge},
+        snapshot::Received,
     },
     raft::{InFlight, Role},
     state::{LeaseChange, MemberChange, Members, command::RequestId},
@@ -61,6 +62,10 @@ pub(super) struct Replica {
     /// Writes for which the log thread's queue had no room.
     pub(super) held_back: VecDeque<Batch>,
     pub(super) lone: LoneWrites,
+    /// Revisions that a compaction removes in one step.
+    pub(super) compaction_step: usize,
+    /// A snapshot that was received, until it is installed.
+    pub(super) received: Option<Box<Received>>,
     pub(super) seen: Option<CoreStatus>,
     /// Nothing new is accepted.
     pub(super) stopping: bool,
@@ -156,6 +161,13 @@ impl Replica {
                 Input::Purged { size_bytes } => drop(self.shared.metrics.wal_size.set(size_bytes as i64)),
                 Input::Fetched { id, entries } => self.core.fetched(id, entries),
                 Input::Flushed(applied) => self.core.flushed(applied),
+                Input::Checkpointed(made) => self.core.checkpointed(made.as_ref()),
+                Input::Heard { member, id } => self.core.snapshot_heard(member, id),
+                Input::Received { id, received } => {
+                    self.core.received(id, received.as_ref().map(|received| received.meta.clone()));
+                    self.received = received.or_else(|| self.received.take());
+                }
+                Input::Switched(received) => self.installed(*received),
                 // The first failure counts, and more than a stop.
                 Input::Failed(error) if !matches!(end, Some(End::Failed(_))) => end = Some(End::Failed(error)),
                 Input::Failed(_) => {}
@@ -272,8 +284,46 @@ impl Replica {
         for member in self.unreachable.drain(..) {
             self.core.unreachable(member);
         }
+        self.move_snapshots();
         self.deliver();
         Ok(())
+    }
+
+    /// Does what there is to do with snapshots.
+    fn move_snapshots(&mut self) {
+        let out = &mut self.core.out;
+        if mem::take(&mut out.checkpoint) {
+            self.background.checkpoint();
+        }
+        if let Some(offer) = out.receive.take() {
+            self.transport.fetch_snapshot(offer);
+        }
+        let mut received = |id| self.received.take_if(|received| received.meta.id == id);
+        if let Some(received) = out.install.take().and_then(&mut received) {
+            self.background.switch(received);
+        }
+        // Files are removed, and stores closed, where that may take its time.
+        if let Some(received) = out.abandon.take().and_then(&mut received) {
+            let shared = Arc::clone(&self.shared);
+            tokio::task::spawn_blocking(move || shared.installer.abandon(*received));
+        }
+        for id in out.discard.drain(..) {
+            let shared = Arc::clone(&self.shared);
+            tokio::task::spawn_blocking(move || shared.outgoing.discard(id));
+        }
+        if mem::take(&mut out.settled) {
+            self.background.settle();
+        }
+    }
+
+    /// A snapshot has taken the state's place on the disk.
+    fn installed(&mut self, received: Received) {
+        let replaced = self.core.installed(received.state);
+        tokio::task::spawn_blocking(move || drop(replaced));
+        let mut compactor = self.core.state().compactor();
+        compactor.limit_steps(self.compaction_step);
+        self.background.replace_compactor(compactor);
+        self.shared.lease_news.send_replace(());
     }
 
     /// Checks a membership change and proposes it.
@@ -294,9 +344,6 @@ impl Replica {
     fn allow(&self, change: &MemberChange) -> Result<raft::eraftpb::ConfChangeV2, ProposeError> {
         if self.core.status().standing.role != Role::Leader {
             return Err(ProposeError::NotLeader);
-        }
-        if matches!(change, MemberChange::Add(_)) && self.core.first_index() > self.shared.first_entry {
-            return Err(ProposeError::NeedsSnapshot);
         }
         let judge = Judge {
             rules: self.rules,
@@ -480,8 +527,8 @@ impl Replica {
 }
 
 fn batch_of(write: InFlight) -> Batch {
-    let InFlight { number, entries, hard_state } = write;
-    Batch { number, reset: None, entries, hard_state, must_sync: true }
+    let InFlight { number, reset, entries, hard_state } = write;
+    Batch { number, reset, entries, hard_state, must_sync: true }
 }
 
 fn refuse_write(shared: &Shared, writer: Writer) {

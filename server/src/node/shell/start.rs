@@ -1,6 +1,6 @@
 //! Starting a node: what is on the disk decides whether it is a new one.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use cairn_proto::etcdserverpb::Member;
 use tokio::{runtime::Handle, sync::mpsc};
@@ -23,14 +23,20 @@ use crate::{
     },
     node::{
         NodeError, Unfit,
-        core::{Core, CoreOptions, log_of_new_cluster},
+        core::{Core, CoreOptions, log_of_member, log_of_new_cluster},
         identity::{Identity, InitialMember},
+        snapshot::{Installer, Outgoing, SnapshotError},
     },
     raft::{LogStart, RaftOptions},
-    state::{Membership, State, StateOptions},
+    state::{self, Membership, State, StateOptions},
     store::{StateDir, Store},
     watch::Hub,
 };
+
+/// A member that does not fetch the snapshot that it was offered for so long is asked again where it stands.
+const SNAPSHOT_SILENCE: Duration = Duration::from_secs(5);
+/// A snapshot that nobody is sent for so long is let go of.
+const SNAPSHOT_IDLE: Duration = Duration::from_mins(1);
 
 /// Whether there is no member's state in `data_dir` yet, so that a start needs to be told who the member is.
 pub fn is_new(data_dir: &std::path::Path) -> bool {
@@ -60,7 +66,7 @@ pub fn start_member(
     let log_nonce = rand::random();
     let nonce = rand::random();
 
-    let (_, store) =
+    let (state_dir, store) =
         StateDir::open(&directory.member, &config.store).map_err(|error| NodeError::State(error.into()))?;
     let store: Arc<dyn Store> = Arc::new(store);
     let (notices, compactions) = crossbeam_channel::bounded(1);
@@ -74,6 +80,8 @@ pub fn start_member(
         index: config.index,
         image: config.image,
     };
+    let outgoing = Outgoing::new(&directory.member, &config.store).map_err(|error| no_snapshots(config, &error))?;
+    let installer = Installer::new(&directory.member, state_dir, identity.cluster, &config.store, &options);
     let mut state = State::open(Arc::clone(&store), options)?;
     if found.is_none() && state.applied() != (0, 0) {
         let reason =
@@ -90,8 +98,12 @@ pub fn start_member(
         begin_cluster(config, identity, &mut log, &recovered, &mut state)?
     } else {
         check_cluster(identity, &state)?;
-        let Recovered { hard_state, entries, terms, .. } = recovered;
-        LogStart { hard_state, terms, entries }
+        let installing = state::is_installing(store.as_ref())?;
+        let log_start = log_of_member(&mut log, recovered, installing.filter(|last| last.index == state.applied().0))?;
+        if installing.is_some() {
+            state::mark_installed(store.as_ref())?;
+        }
+        log_start
     };
     tracing::info!(
         member = format_args!("{:x}", identity.member),
@@ -104,7 +116,13 @@ pub fn start_member(
     let hub = Hub::new(state.reader().clone(), config.watch_window_bytes);
     state.report_to(Arc::new(hub.clone()));
     let core = Core::start(core_options(config, identity, nonce), state, log_start)?;
-    run(config, runtime, directory.lock, identity, nonce, core, log, store, compactions, transport, hub)
+    let budget = Budget::new(config.requests_max, config.requests_bytes_max);
+    let shared = Shared::new(identity, nonce, budget, core.state().reader().clone(), outgoing, installer);
+    run(config, runtime, directory.lock, Arc::new(shared), core, log, compactions, transport, hub)
+}
+
+fn no_snapshots(config: &NodeConfig, error: &SnapshotError) -> NodeError {
+    NodeError::Directory { path: config.data_dir.clone(), reason: error.to_string() }
 }
 
 #[expect(clippy::too_many_arguments, reason = "called once, with what was put together one after the other")]
@@ -112,18 +130,14 @@ fn run(
     config: &NodeConfig,
     runtime: &Handle,
     lock: DataDirLock,
-    identity: Identity,
-    nonce: u64,
+    shared: Arc<Shared>,
     core: Core<super::handle::Writer, super::handle::ReadLeave>,
     log: Log,
-    store: Arc<dyn Store>,
     compactions: crossbeam_channel::Receiver<()>,
     transport: Arc<dyn Transport>,
     hub: Hub,
 ) -> Result<NodeHandle, NodeError> {
     let lock = Arc::new(lock);
-    let budget = Budget::new(config.requests_max, config.requests_bytes_max);
-    let shared = Arc::new(Shared::new(identity, nonce, budget, store));
     let (sender, inbox) = mpsc::unbounded_channel();
     let reports = Reports::new(&sender);
     let no_thread = |error: std::io::Error| NodeError::Directory {
@@ -154,6 +168,8 @@ fn run(
         leaving: None,
         held_back: VecDeque::new(),
         lone: LoneWrites::default(),
+        compaction_step: config.compaction.revisions,
+        received: None,
         seen: None,
         stopping: false,
     };
@@ -197,6 +213,8 @@ fn core_options(config: &NodeConfig, identity: Identity, nonce: u64) -> CoreOpti
         reads_max: config.requests_max,
         retention: config.retention.clone(),
         lease_checkpoint: config.lease_checkpoint,
+        snapshot_silence_ticks: config.ticks(SNAPSHOT_SILENCE),
+        snapshot_idle_ticks: config.ticks(SNAPSHOT_IDLE),
         ..CoreOptions::new(raft, nonce)
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use raft::eraftpb::Message;
 
-use crate::state::Members;
+use crate::{raft::Offer, state::Members};
 
 /// Carries messages to the other members. Called on the replica's task: nothing here may wait.
 pub trait Transport: Send + Sync {
@@ -21,6 +21,11 @@ pub trait Transport: Send + Sync {
 
     /// For how long there has been a connection to `member` without an interruption; `None` if there is none.
     fn connected_for(&self, member: u64) -> Option<Duration>;
+
+    /// Begins to fetch a snapshot that another member offers. Whatever comes of it, the node is told by
+    /// [`NodeHandle::take_snapshot`](super::NodeHandle::take_snapshot) or
+    /// [`NodeHandle::snapshot_failed`](super::NodeHandle::snapshot_failed). There is one at a time.
+    fn fetch_snapshot(&self, offer: Offer);
 }
 
 /// The transport of a member that has no others.
@@ -41,4 +46,6 @@ impl Transport for Alone {
     fn connected_for(&self, _: u64) -> Option<Duration> {
         None
     }
+
+    fn fetch_snapshot(&self, _: Offer) {}
 }

@@ -52,6 +52,9 @@ pub trait ChangeSink: Send + Sync {
 
     /// What was just published.
     fn changed(&self, changes: Changes);
+
+    /// A snapshot took the state's place: everything up to `revision` is published, and only the store tells what it was.
+    fn jumped(&self, revision: i64);
 }
 
 /// A stretch of history.
@@ -86,7 +89,7 @@ impl Reader {
         let (mut bytes, mut seen, mut current) = (0, 0, 0);
         let mut damaged = None;
         let (from, end) = (Revision::new(pin.revision(), 0).put_key(), Revision::new(to + 1, 0).put_key());
-        self.mvcc.store.scan(Table::Rev, &from, Some(&end), &mut |key, stored| {
+        pin.mvcc().store.scan(Table::Rev, &from, Some(&end), &mut |key, stored| {
             let (Some((at, tombstone)), Some(name)) = (Revision::decode(key), value::key_of(stored)) else {
                 damaged = Some(format!("{key:02x?} is no revision, or its value does not decode"));
                 return ControlFlow::Break(());

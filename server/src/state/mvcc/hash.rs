@@ -174,11 +174,21 @@ fn any_tombstone_survives_at(mvcc: &Mvcc, main: i64) -> Result<bool, StoreError>
     Ok(found)
 }
 
+fn walk(pin: &Pin, mut walk: HashWalk) -> Result<u32, ReadError> {
+    loop {
+        let hash = walk.step(pin.mvcc())?;
+        pin.check()?;
+        if let Some(hash) = hash {
+            return Ok(hash);
+        }
+    }
+}
+
 impl Reader {
     /// The hash of all keys up to `revision`, the newest one if it is 0. Reads everything: not for a thread that must
     /// not block.
     pub fn hash_kv(&self, revision: i64) -> Result<KvHash, ReadError> {
-        let mvcc = &self.mvcc;
+        let mvcc = &self.mvcc();
         let mut horizon = mvcc.horizon.lock();
         let header_revision = horizon.revision;
         let remembered =
@@ -197,7 +207,7 @@ impl Reader {
                 // Its turn has not come: nothing is removed before it is known, so it can be computed here too.
                 let pin = mvcc.pin_known(&mut horizon, one.scheduled.previous.max(0));
                 drop(horizon);
-                let hash = self.walk(&pin, HashWalk::new(mvcc, revision, one.scheduled.previous, true)?)?;
+                let hash = walk(&pin, HashWalk::new(mvcc, revision, one.scheduled.previous, true)?)?;
                 mvcc.horizon.lock().record_hash(revision, hash);
                 return Ok(answer(hash));
             }
@@ -212,34 +222,24 @@ impl Reader {
         let pin = mvcc.pin_known(&mut horizon, compacted.max(0));
         drop(horizon);
         let at = if revision == 0 { header_revision } else { revision };
-        let hash = self.walk(&pin, HashWalk::new(mvcc, at, compacted, false)?)?;
+        let hash = walk(&pin, HashWalk::new(mvcc, at, compacted, false)?)?;
         Ok(KvHash { hash, compact_revision: compacted, hash_revision: at, header_revision })
-    }
-
-    fn walk(&self, pin: &Pin, mut walk: HashWalk) -> Result<u32, ReadError> {
-        loop {
-            let hash = walk.step(&self.mvcc)?;
-            pin.check()?;
-            if let Some(hash) = hash {
-                return Ok(hash);
-            }
-        }
     }
 
     /// A hash over all replicated data, keys included, and the store's revision. For tests: it is a point of history
     /// only while nothing is applied.
     pub fn hash(&self) -> Result<(u32, i64), ReadError> {
-        let keys = self.hash_kv(0)?;
+        let (mvcc, keys) = (self.mvcc(), self.hash_kv(0)?);
         let mut crc = keys.hash;
         for table in [Table::Lease, Table::Auth, Table::Member, Table::Alarm] {
             crc = crc32c::crc32c_append(crc, table.name().as_bytes());
-            self.mvcc.store.scan(table, b"", None, &mut |key, value| {
+            mvcc.store.scan(table, b"", None, &mut |key, value| {
                 crc = crc32c::crc32c_append(crc32c::crc32c_append(crc, key), value);
                 ControlFlow::Continue(())
             })?;
         }
         for key in [record::cluster::KEY, record::version::KEY, record::downgrade::KEY] {
-            let value = self.mvcc.store.get(Table::Meta, key)?.unwrap_or_default();
+            let value = mvcc.store.get(Table::Meta, key)?.unwrap_or_default();
             crc = crc32c::crc32c_append(crc32c::crc32c_append(crc, key), &value);
         }
         Ok((crc, keys.header_revision))

@@ -7,6 +7,8 @@
 //!     Inline::Defer => /* on a thread that may block: */ reader.range(&pin, &request)?,
 //! }
 //! ```
+//! When a snapshot takes the state's place, the same reader reads it from then on, while what is pinned stays what it was.
+//!
 //! What the caller has to mind: a pin held for long is broken once a compaction has waited for it, and its reads then
 //! end in "compacted". An error that is not [deterministic](ReadError::is_deterministic) is fatal to the replica, not
 //! an answer.
@@ -17,6 +19,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use arc_swap::ArcSwap;
 use cairn_proto::{
     ApiError,
     etcdserverpb::{RangeRequest, TxnRequest},
@@ -30,12 +33,12 @@ use super::{
     revision::Revision,
     view::View,
 };
-use crate::state::command::OpReply;
+use crate::{state::command::OpReply, store::Store};
 
 /// See the module's text.
 #[derive(Debug, Clone)]
 pub struct Reader {
-    pub(super) mvcc: Arc<Mvcc>,
+    current: Arc<ArcSwap<Mvcc>>,
 }
 
 /// What a thread that must not wait is told.
@@ -59,23 +62,43 @@ impl<T> From<Result<T, Unread>> for Inline<T> {
 
 impl Reader {
     pub(in crate::state) fn new(mvcc: Arc<Mvcc>) -> Self {
-        Self { mvcc }
+        Self { current: Arc::new(ArcSwap::new(mvcc)) }
+    }
+
+    pub(super) fn mvcc(&self) -> Arc<Mvcc> {
+        self.current.load_full()
+    }
+
+    /// From now on, `mvcc` is read. Gives what was read before.
+    pub(in crate::state) fn replace(&self, mvcc: Arc<Mvcc>) -> Arc<Mvcc> {
+        let before = self.current.swap(mvcc);
+        // They look at the new one.
+        let waiters = std::mem::take(&mut before.horizon.lock().waiters);
+        for (_, waker) in waiters {
+            waker.wake();
+        }
+        before
+    }
+
+    /// The store underneath.
+    pub fn store(&self) -> Arc<dyn Store> {
+        self.current.load().store.clone()
     }
 
     /// The store's revision.
     pub fn revision(&self) -> i64 {
-        self.mvcc.revision()
+        self.current.load().revision()
     }
 
     /// The compacted revision, -1 while nothing was compacted.
     pub fn compacted(&self) -> i64 {
-        self.mvcc.compacted()
+        self.current.load().compacted()
     }
 
     /// Pins a revision to read at, the newest one if `revision` is not positive. Errors: it is compacted, or still to
     /// come.
     pub fn pin(&self, revision: i64) -> Result<Pin, ApiError> {
-        self.mvcc.pin(revision)
+        self.mvcc().pin(revision)
     }
 
     /// The rows of a range at the pinned revision (the request's own revision is not looked at). May wait for the disk
@@ -139,7 +162,7 @@ impl Reader {
 
     /// Ends when everything superseded up to `revision` is physically gone from this member.
     pub fn wait_compacted(&self, revision: i64) -> WaitCompacted {
-        WaitCompacted { mvcc: self.mvcc.clone(), revision }
+        WaitCompacted { reader: self.clone(), revision }
     }
 }
 
@@ -151,7 +174,7 @@ fn unpinned() -> ReadError {
 #[derive(Debug)]
 #[must_use = "a future does nothing unless it is awaited"]
 pub struct WaitCompacted {
-    mvcc: Arc<Mvcc>,
+    reader: Reader,
     revision: i64,
 }
 
@@ -159,7 +182,8 @@ impl Future for WaitCompacted {
     type Output = ();
 
     fn poll(self: pin::Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let mut horizon = self.mvcc.horizon.lock();
+        let mvcc = self.reader.mvcc();
+        let mut horizon = mvcc.horizon.lock();
         if horizon.finished >= self.revision {
             return Poll::Ready(());
         }
@@ -169,6 +193,11 @@ impl Future for WaitCompacted {
             .any(|(revision, waker)| *revision == self.revision && waker.will_wake(context.waker()))
         {
             horizon.waiters.push((self.revision, context.waker().clone()));
+        }
+        drop(horizon);
+        // One that is replaced in between wakes nobody any more.
+        if !Arc::ptr_eq(&mvcc, &self.reader.mvcc()) {
+            context.waker().wake_by_ref();
         }
         Poll::Pending
     }

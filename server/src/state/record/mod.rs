@@ -10,6 +10,7 @@
 //! | `meta` | `compaction/scheduled` | [`scheduled`]: the newest compactions asked for |
 //! | `meta` | `compaction/finished` | [`finished`]: how far they have been carried out here, and their hashes |
 //! | `meta` | `conf_state` | [`conf_state`]: raft's view of the membership |
+//! | `meta` | `installing` | [`installing`]: the store is a snapshot that was being installed |
 //! | `meta` | `version` | [`version`]: the replicated cluster version |
 //! | `meta` | `downgrade` | [`downgrade`]: a running downgrade |
 //! | `lease` | id | [`lease`]: a lease |
@@ -17,7 +18,7 @@
 //! | `alarm` | kind, member | [`alarm`]: a raised alarm |
 //!
 //! All integers are big endian. Everything is replicated (the same on every member that applied the same entries)
-//! except `compaction/finished`, which says what this member has physically removed. Tables `rev` (values) and `auth`
+//! except `compaction/finished`, which says what this member has physically removed, and `installing`. Tables `rev` (values) and `auth`
 //! (users and roles, reserved) are not described here.
 
 use bytes::TryGetError;
@@ -31,6 +32,7 @@ pub mod downgrade;
 pub mod finished;
 pub mod format;
 pub mod initial;
+pub mod installing;
 pub mod lease;
 pub mod member;
 pub mod scheduled;
