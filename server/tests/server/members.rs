@@ -93,6 +93,12 @@ impl Members {
     }
 }
 
+/// A lease was renewed; through a follower of a slow machine it is told a little less than it was granted.
+#[track_caller]
+fn renewed(told: i64, granted: i64) {
+    assert!((granted - 10..=granted).contains(&told), "{told} seconds of {granted}");
+}
+
 #[tokio::test]
 async fn every_member_answers_for_leases() {
     let members = Members::start(1000).await;
@@ -109,7 +115,9 @@ async fn every_member_answers_for_leases() {
         assert_eq!(listed.leases.iter().map(|lease| lease.id).collect::<Vec<_>>(), [2, 3, 1], "of member {at}");
         assert!(listed.header.expect("a header").revision >= 2);
         let mut stream = KeepAlive::open(&mut caller.lease).await;
-        assert_eq!([stream.renew(1).await, stream.renew(9).await, stream.renew(3).await], [300, 0, 200]);
+        renewed(stream.renew(1).await, 300);
+        assert_eq!(stream.renew(9).await, 0);
+        renewed(stream.renew(3).await, 200);
         let found = members.time_to_live(at, 3).await;
         assert_eq!((found.granted_ttl, found.keys), (200, vec![Bytes::from("k")]), "as it was acknowledged elsewhere");
         assert!((190..=200).contains(&found.ttl), "{}", found.ttl);
@@ -130,7 +138,7 @@ async fn a_lease_revoked_at_any_member_is_renewed_by_none() {
         let (granting, revoking) = (round % 3, (round / 3) % 3);
         members.caller(granting).grant(7, 600).await;
         for stream in &mut streams {
-            assert_eq!(stream.renew(7).await, 600, "round {round}");
+            renewed(stream.renew(7).await, 600);
         }
         let revoke = pb::LeaseRevokeRequest { id: 7 };
         members.caller(revoking).lease.lease_revoke(revoke).await.expect("revoked");
@@ -146,31 +154,32 @@ async fn keep_alives_through_a_follower_go_on_when_the_leader_changes() {
     let members = Members::start(500).await;
     let [at, next] = members.followers().await;
     let first = members.leader().await;
-    members.caller(at).grant(1, 3).await;
+    members.caller(at).grant(1, 5).await;
     let put = pb::PutRequest { key: "k".into(), lease: 1, ..Default::default() };
     members.caller(at).kv.put(put).await.expect("a put");
     let mut stream = KeepAlive::open(&mut members.caller(at).lease).await;
-    // Twice as long as the lease lives, the leader moves to and fro.
-    let until = Instant::now() + Duration::from_secs(6);
+    // For longer than the lease lives, the leader moves to and fro.
+    let until = Instant::now() + Duration::from_secs(8);
     for leader in [next, first].into_iter().cycle().take_while(|_| Instant::now() < until) {
         members.move_leader(leader).await;
         for _ in 0..5 {
-            assert!((1..=3).contains(&stream.renew(1).await));
+            assert!((1..=5).contains(&stream.renew(1).await));
         }
     }
     // To the member itself, and away again.
     for leader in [at, next] {
         members.move_leader(leader).await;
-        assert!((1..=3).contains(&stream.renew(1).await));
+        assert!((1..=5).contains(&stream.renew(1).await));
     }
     assert_eq!(members.time_to_live(first, 1).await.keys, ["k"]);
-    let renewed = Instant::now();
+    let last = Instant::now();
     eventually("the lease runs out", async || {
         let left = members.time_to_live(at, 1).await.ttl;
         (left == -1).then_some(())
     })
     .await;
-    assert!(renewed.elapsed() > Duration::from_millis(2_500), "it lived for {:?}", renewed.elapsed());
+    // The question for its keys came between.
+    assert!(last.elapsed() > Duration::from_secs(2), "it lived for {:?}", last.elapsed());
     assert_eq!(stream.renew(1).await, 0);
     members.cluster.shutdown().await;
 }
@@ -199,24 +208,19 @@ async fn the_time_left_is_never_less_than_what_was_told_before_the_leader_change
 async fn a_lease_that_runs_out_is_told_so_through_a_follower() {
     let members = Members::start(300).await;
     let [at, _] = members.followers().await;
-    members.caller(at).grant(1, 1).await;
+    let mut asked = Instant::now();
+    members.caller(at).grant(1, 2).await;
     let mut stream = KeepAlive::open(&mut members.caller(at).lease).await;
-    let mut renewed = Instant::now();
-    assert_eq!(stream.renew(1).await, 1);
     // Ever longer pauses: at some time one is too long, and the answer may meet the revoke on its way.
-    let mut pause = Duration::from_millis(700);
+    let mut pause = Duration::from_millis(1_700);
     loop {
         tokio::time::sleep(pause).await;
-        let before = renewed;
-        renewed = Instant::now();
-        match stream.renew(1).await {
-            1 => pause += Duration::from_millis(60),
-            0 => {
-                assert!(before.elapsed() >= Duration::from_millis(900), "{:?} after a renewal", before.elapsed());
-                break;
-            }
-            other => panic!("renewed for {other} seconds"),
+        let before = std::mem::replace(&mut asked, Instant::now());
+        if stream.renew(1).await == 0 {
+            assert!(before.elapsed() >= Duration::from_secs(2), "{:?} after a renewal", before.elapsed());
+            break;
         }
+        pause += Duration::from_millis(60);
     }
     assert_eq!(stream.renew(1).await, 0);
     members.cluster.shutdown().await;
@@ -242,8 +246,11 @@ async fn many_keep_alives_of_a_follower_share_the_leaders_rounds() {
             while let Some(answer) = answers.message().await.expect("the stream goes on") {
                 ttls.push((answer.id, answer.ttl));
             }
-            let expected: Vec<_> = ids.iter().cycle().take(ids.len() * 10).map(|id| (*id, 600)).collect();
-            assert_eq!(ttls, expected, "each is answered, in order");
+            let expected: Vec<_> = ids.iter().cycle().take(ids.len() * 10).copied().collect();
+            assert_eq!(ttls.iter().map(|(id, _)| *id).collect::<Vec<_>>(), expected, "each is answered, in order");
+            for (_, ttl) in ttls {
+                renewed(ttl, 600);
+            }
         })
     });
     for stream in streams.collect::<Vec<_>>() {
@@ -260,7 +267,7 @@ async fn without_a_majority_nobody_answers_for_leases() {
     let leader = members.leader().await;
     let mut lease = members.caller(at).lease;
     let mut stream = KeepAlive::open(&mut lease).await;
-    assert_eq!(stream.renew(1).await, 600);
+    renewed(stream.renew(1).await, 600);
     let Cluster { servers, .. } = members.cluster;
     let mut servers: Vec<_> = servers.into_iter().map(Some).collect();
     for gone in [other, leader] {
@@ -408,7 +415,8 @@ async fn a_leader_that_was_paused_renews_nothing_that_was_revoked_meanwhile() {
         callers[0].grant(8, 600).await;
         let (paused, leader) = leader_of(&members).await;
         let mut stream = KeepAlive::open(&mut callers[paused].lease).await;
-        assert_eq!([stream.renew(7).await, stream.renew(8).await], [600, 600], "round {round}");
+        renewed(stream.renew(7).await, 600);
+        renewed(stream.renew(8).await, 600);
         members[paused].pause();
         // While it knows nothing of it, others elect a leader that ends one of the leases.
         let other = (paused + 1) % 3;
@@ -422,9 +430,9 @@ async fn a_leader_that_was_paused_renews_nothing_that_was_revoked_meanwhile() {
         let mut asking = tokio::spawn(async move { (stream.try_renew(7).await, stream) });
         timeout(Duration::from_millis(200), &mut asking).await.expect_err("it sleeps");
         members[paused].resume();
-        let (renewed, mut stream) = timeout(DEADLINE, asking).await.expect("in time").expect("it goes on");
-        assert_eq!(renewed.expect("an answer"), 0, "round {round}: it was revoked");
-        assert_eq!(stream.renew(8).await, 600, "round {round}: it was not");
+        let (told, mut stream) = timeout(DEADLINE, asking).await.expect("in time").expect("it goes on");
+        assert_eq!(told.expect("an answer"), 0, "round {round}: it was revoked");
+        renewed(stream.renew(8).await, 600);
         callers[other].lease.lease_revoke(pb::LeaseRevokeRequest { id: 8 }).await.expect("revoked");
     }
 }
