@@ -321,9 +321,14 @@ pub async fn grow_and_shrink(cairn: &Path, seed: u64, clients: usize) -> Result<
         summary.snapshots += 1;
         load.wait_for_writes(50).await?;
     }
-    // One is lost with its disk; another one takes its place.
+    // One is lost with its disk. It is not let in as what it was; another one takes its place.
     let lost = members.id(4).await?;
     members.kill(4)?;
+    members.wipe(4)?;
+    members.spawn(4)?;
+    members.wait_for_end(4).await.context("a member that lost everything is refused")?;
+    let log = members.member(4).log_tail();
+    ensure!(log.contains("has been part of the cluster before"), "it does not say why:\n{log}");
     members.remove(0, lost).await.context("the lost member is removed")?;
     members.join(0, 5).await.context("another one takes its place")?;
     summary.snapshots += 1;

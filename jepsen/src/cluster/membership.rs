@@ -70,6 +70,12 @@ impl Members {
         }
     }
 
+    /// Takes a member that does not run its data directory away.
+    pub fn wipe(&mut self, member: usize) -> Result<()> {
+        let dir = self.member(member).data_dir();
+        std::fs::remove_dir_all(dir).with_context(|| format!("remove {}", dir.display()))
+    }
+
     /// Waits until the process of a removed member has ended by itself.
     pub async fn wait_for_end(&mut self, member: usize) -> Result<()> {
         let deadline = Instant::now() + DEADLINE;

@@ -130,6 +130,16 @@ pub enum NodeError {
         /// This member.
         member: u64,
     },
+    /// The other members know that this one had begun, and its data directory is empty.
+    #[error(
+        "member {member:x} has been part of the cluster before, and now it has an empty data directory: whatever it had \
+         promised to the others is lost, so it must not take part again. Put its data directory back, or remove it from the \
+         cluster and add it anew"
+    )]
+    Blank {
+        /// This member.
+        member: u64,
+    },
     /// The replica's own task or one of its threads ended by a panic.
     #[error("{0} ended unexpectedly; this is a defect of the program")]
     Panicked(&'static str),

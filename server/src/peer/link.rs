@@ -19,7 +19,9 @@ use super::{
     metrics::LinkMetrics,
     queue::Queue,
     registry::{Local, Peers},
+    service::{has_lost_everything, lost_everything},
 };
+use crate::node::NodeError;
 
 /// The pause before a second attempt to connect; each further one is twice as long.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -223,6 +225,9 @@ impl Link {
         check_refusal(&local, &first)?;
         let welcome = first.welcome.ok_or_else(|| LinkError::NotWhom("it did not introduce itself".to_owned()))?;
         check_welcome(&hello, &welcome).map_err(LinkError::NotWhom)?;
+        if has_lost_everything(&local, &welcome) {
+            return Err(LinkError::NotWhom(lost_everything(welcome.from)));
+        }
         self.connected(&welcome, client);
 
         let mut pings = tokio::time::interval(PING_INTERVAL);
@@ -264,11 +269,13 @@ fn check_welcome(own: &Hello, welcome: &Hello) -> Result<(), String> {
     Ok(())
 }
 
-/// A refusal is the end; one because of a removal is the end of this member.
+/// A refusal is the end; one because of a removal, or because everything was lost, is the end of this member.
 fn check_refusal(local: &Local, answer: &Answer) -> Result<(), LinkError> {
     let Some(refusal) = &answer.refusal else { return Ok(()) };
-    if refusal.reason() == Reason::Removed {
-        local.node.removed();
+    match refusal.reason() {
+        Reason::Removed => local.node.removed(),
+        Reason::Blank => local.node.fail(NodeError::Blank { member: local.member }),
+        Reason::Other => {}
     }
     Err(LinkError::Refused(refusal.text.clone()))
 }

@@ -37,6 +37,12 @@
 //! among the members known here is let in as long as its cluster is the right one and its id was not removed; it says
 //! where it is reached, and gets a link until the log tells more. There are at most [`STRANGERS_MAX`] of them.
 //!
+//! # Members that have lost everything
+//!
+//! A member that starts again with an empty data directory has the id that it had before, and would vote again in a term in
+//! which it had voted, or deny entries that it had acknowledged. So a caller says whether its log is empty, and is refused if
+//! it has a name already: a member publishes its name only after it has applied something. It ends when it hears of that.
+//!
 //! # Snapshots
 //!
 //! Raft only says that there is a snapshot. Its files go through an RPC of their own, beside the streams, so that neither

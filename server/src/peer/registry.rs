@@ -198,6 +198,7 @@ impl Peers {
             from: local.member,
             to,
             peer_urls: self.options.own_urls.clone(),
+            blank: local.node.is_blank(),
         }
     }
 

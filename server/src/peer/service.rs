@@ -22,7 +22,10 @@ use super::{
     registry::{Local, Peers},
     snapshot,
 };
-use crate::{node::snapshot::FILES_MAX, state::MemberChange};
+use crate::{
+    node::snapshot::FILES_MAX,
+    state::{MemberChange, Members},
+};
 
 /// URLs that a caller may name for itself.
 const URLS_MAX: usize = 16;
@@ -159,7 +162,25 @@ fn judge(local: &Local, hello: &Hello) -> Result<(), Refusal> {
         let text = format!("member {:x} was removed from the cluster", hello.from);
         return Err(Refusal { reason: Reason::Removed.into(), text });
     }
+    if has_lost_everything(local, hello) {
+        return Err(Refusal { reason: Reason::Blank.into(), text: lost_everything(hello.from) });
+    }
     Ok(())
+}
+
+/// Whether a member that has nothing of the log is known to have had some: it published its name only after it had applied
+/// an entry. What it had promised, a vote or to have stored an entry, it does not know any more.
+pub(super) fn has_lost_everything(local: &Local, hello: &Hello) -> bool {
+    let had_begun = |members: &Members| members.members.get(&hello.from).is_some_and(|member| !member.name.is_empty());
+    hello.blank && had_begun(&local.node.members())
+}
+
+/// What both sides log about it.
+pub(super) fn lost_everything(member: u64) -> String {
+    format!(
+        "member {member:x} has been part of the cluster before, and comes with an empty data directory: put that back, or \
+         remove the member and add it anew"
+    )
 }
 
 /// A stream of a member that was let in.

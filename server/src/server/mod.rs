@@ -446,9 +446,14 @@ async fn publish(
     let member = node.status().member_id;
     loop {
         let request = Request::PublishMember { member, name: name.clone(), client_urls: urls.clone() };
+        let propose = async {
+            // Who has a name must have something in its log: see `peer`.
+            node.linearize().await.map_err(|error| error.to_string())?;
+            node.propose(request, Bytes::new(), 0).await.map_err(|error| error.to_string())
+        };
         let published = tokio::select! {
             () = stopping.cancelled() => return,
-            published = node.propose(request, Bytes::new(), 0) => published,
+            published = propose => published,
         };
         match published {
             Ok(_) => break,

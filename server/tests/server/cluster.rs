@@ -145,7 +145,15 @@ async fn answer(answers: &mut Streaming<Answer>) -> Result<Answer, Status> {
 fn hello(server: &TestServer, from: u64) -> Hello {
     let status = server.server.node().status();
     let version = "3.7.1".to_owned();
-    Hello { protocol: 1, version, cluster_id: status.cluster_id, from, to: status.member_id, peer_urls: vec![] }
+    Hello {
+        protocol: 1,
+        version,
+        cluster_id: status.cluster_id,
+        from,
+        to: status.member_id,
+        peer_urls: vec![],
+        blank: false,
+    }
 }
 
 fn introduced(hello: Hello) -> Frame {

@@ -199,6 +199,8 @@ pub struct CoreStatus {
     pub applied: u64,
     /// Whether this member has no vote.
     pub learner: bool,
+    /// Whether the log has no entry yet, and never had one.
+    pub blank: bool,
     /// Whether reads here are linearizable without asking anybody: this member decides alone and has applied an entry
     /// of its own term.
     pub reads_locally: bool,
@@ -304,6 +306,7 @@ impl<W, R> Core<W, R> {
             committed: self.group.committed(),
             applied: self.applied.0,
             learner: self.group.is_learner(),
+            blank: self.group.last_index() == FIRST_SNAPSHOT.index,
             reads_locally: self.alone && self.standing.role == Role::Leader && self.applied.1 == self.standing.term,
             pending: self.waiters.len(),
             proposals_failed: self.proposals_failed,

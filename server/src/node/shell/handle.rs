@@ -160,6 +160,8 @@ pub(super) struct Shared {
     /// Index of the first entry that the log still holds.
     pub(super) first_index: AtomicU64,
     learner: AtomicBool,
+    /// The log has no entry yet.
+    blank: AtomicBool,
     reads_locally: AtomicBool,
     size: Mutex<StoreSize>,
     /// Where the time that leases live by begins.
@@ -198,6 +200,7 @@ impl Shared {
             applied: AtomicU64::new(0),
             first_index: AtomicU64::new(u64::MAX),
             learner: AtomicBool::new(false),
+            blank: AtomicBool::new(false),
             reads_locally: AtomicBool::new(false),
             size: Mutex::default(),
             started: Instant::now(),
@@ -211,6 +214,7 @@ impl Shared {
     }
 
     pub(super) fn publish(&self, status: &CoreStatus) {
+        self.blank.store(status.blank, Ordering::Relaxed);
         self.leader.store(status.standing.leader, Ordering::Relaxed);
         self.term.store(status.standing.term, Ordering::Relaxed);
         self.committed.store(status.committed, Ordering::Relaxed);
@@ -487,6 +491,11 @@ impl NodeHandle {
     pub fn snapshot_failed(&self, id: u64) {
         // If the task has ended there is nobody who waits for it.
         let _ = self.inbox.send(Input::Received { id, received: None });
+    }
+
+    /// Whether this member's log has no entry yet: it has never been told anything, or has lost it.
+    pub fn is_blank(&self) -> bool {
+        self.shared.blank.load(Ordering::Relaxed)
     }
 
     /// Notes that another member says that this one was removed from the cluster.

@@ -150,6 +150,7 @@ fn run(
     let background =
         Background::start(&shared, &reports, log.reader(), compacting, hub.clone(), &lock).map_err(no_thread)?;
     let log = start_log(log, &shared, &reports, &lock).map_err(no_thread)?;
+    shared.publish(&core.status());
     let handle = NodeHandle::new(sender, Arc::clone(&shared), core.state().views(), core.lease_clock(), hub);
     let replica = Replica {
         core,
