@@ -35,8 +35,9 @@ struct Load {
     total: u64,
 }
 
-fn loads() -> [Load; 6] {
+fn loads() -> [Load; 8] {
     let get = |consistency| Work::Range { consistency, limit: 1, fill: true };
+    let keep_alive = |stream_a_call| Work::LeaseKeepalive { stream_a_call, ttl: 60 };
     let many = |name, work, total| Load { name, work, connections: 100, clients: 1000, value_size: 256, total };
     [
         Load {
@@ -59,6 +60,8 @@ fn loads() -> [Load; 6] {
         many("compare and put 256 B, 100 connections, 1,000 clients", Work::Txn, 60_000),
         many("linearizable get, 100 connections, 1,000 clients", get(Consistency::L), 120_000),
         many("serializable get, 100 connections, 1,000 clients", get(Consistency::S), 120_000),
+        many("keep-alive, a stream each, 100 connections, 1,000 clients", keep_alive(true), 100_000),
+        many("keep-alive on open streams, 100 connections, 1,000 clients", keep_alive(false), 300_000),
     ]
 }
 
