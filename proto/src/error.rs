@@ -353,6 +353,7 @@ mod tests {
         (Code::Unknown, "election: no leader"),
         (Code::Unknown, "election: not leader"),
         (Code::Unknown, "\"leader\" field must be provided"),
+        (Code::Unknown, "mutex: session is expired"),
         (Code::Unknown, "auth: authentication failed, password was given for no password user"),
     ];
 

@@ -164,7 +164,8 @@ async fn other_members_are_served_where_the_flag_says() {
         let told = peer.members(MembersRequest {}).await.expect("the members").into_inner();
         assert_eq!(told.members.len(), known.len(), "port {port}");
     }
-    refused(other.path(), &[&flag]).says(&[&format!("127.0.0.1:{first}"), "in use"]);
+    let taken = format!("--listen-peer-urls=http://127.0.0.1:{first}");
+    refused(other.path(), &[&taken]).says(&[&format!("127.0.0.1:{first}"), "in use"]);
 }
 
 /// The flags of a member of a cluster whose clients nobody cares for.
