@@ -55,6 +55,10 @@ impl ChangeSink for Tee {
         self.published.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&changes.list);
         self.hub.changed(changes);
     }
+
+    fn jumped(&self, revision: i64) {
+        self.hub.jumped(revision);
+    }
 }
 
 /// A member that runs.

@@ -95,7 +95,7 @@ impl Holder {
     async fn clear(&mut self) -> Result<()> {
         let request = DeleteRangeRequest { key: self.key(0), range_end: self.key(KEYS), prev_kv: true };
         let done = self.kv.delete_range(request).await?.into_inner();
-        let changes: Vec<_> = done.prev_kvs.into_iter().map(|kv| (kv.key, None)).collect();
+        let changes: Vec<_> = done.prev_kvs.into_iter().map(|kv| Change::delete(kv.key)).collect();
         if changes.is_empty() { Ok(()) } else { self.learn(done.header.unwrap_or_default().revision, changes) }
     }
 
