@@ -198,10 +198,10 @@ impl World {
             connected_for: &|member| connected[member as usize - 1].then_some(CONNECTED),
             caught_up: &|member| core.has_caught_up(member),
         };
-        let judged = if core.status().standing.role != Role::Leader {
-            Err(ProposeError::NotLeader)
-        } else {
+        let judged = if core.status().standing.role == Role::Leader {
             judge.judge(change).map_err(ProposeError::Refused)
+        } else {
+            Err(ProposeError::NotLeader)
         };
         match judged {
             Ok(conf_change) => {
