@@ -6,6 +6,7 @@
 //! cluster       several members: killed, stopped, restarted, added, removed under load; nothing acknowledged lost
 //! counting      keys whose values count up: what `cluster` and `crash` write
 //! crash         kill -9 under load: nothing acknowledged lost, nothing applied twice, the revision never back
+//! sim           whole clusters in one thread, with every fault that can be drawn from a seed
 //! watch         watchers under compactions and kill -9: the nine guarantees, against everything that happened
 //! ```
 //! Everything is seeded and bounded. A failure prints the seed and the command that repeats it.
@@ -15,4 +16,5 @@ mod counting;
 pub mod crash;
 pub mod differential;
 pub mod process;
+pub mod sim;
 pub mod watch;

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
-use cairn_jepsen::{cluster, cluster::lagging, crash, differential, process, watch};
+use anyhow::{Context, Result, bail};
+use cairn_jepsen::{cluster, cluster::lagging, crash, differential, process, sim, watch};
 use clap::{Parser, Subcommand};
 
 /// Tries to break Cairn. Every run is seeded and bounded.
@@ -64,6 +64,30 @@ enum Run {
         #[arg(long)]
         cut_to_synced: bool,
     },
+    /// Runs whole clusters in one thread, with faults drawn from seeds, and checks everything after every event
+    Sim {
+        /// How many seeds
+        #[arg(long, default_value_t = 100)]
+        seeds: u64,
+        /// The first one
+        #[arg(long, default_value_t = 1)]
+        first_seed: u64,
+        /// Members that the cluster begins with
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=9))]
+        members: u64,
+        /// Events before everything is healed
+        #[arg(long, default_value_t = sim::STEPS)]
+        steps: u64,
+        /// Run every so-manieth seed twice and compare
+        #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..))]
+        twice_every: u64,
+        /// Plant a bug, which then has to be caught: a name, or "all" for one after the other
+        #[arg(long)]
+        plant: Option<String>,
+        /// Print the whole history of the first seed
+        #[arg(long)]
+        trace: bool,
+    },
     /// Kills, stops and restarts members of a cluster under load and checks what it kept
     Cluster {
         /// Seed of the faults
@@ -99,12 +123,24 @@ enum Run {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let cairn = arguments.cairn.map_or_else(process::cairn_binary, Ok)?;
+    let cairn = || arguments.cairn.clone().map_or_else(process::cairn_binary, Ok);
     match arguments.run {
+        Run::Sim { seeds, first_seed, members, steps, twice_every, plant, trace } => {
+            let plan = sim::Plan { seed: first_seed, members, steps, plant: None };
+            match plant.as_deref() {
+                plant if trace => print_history(&sim::Plan { plant: plant.map(plant_named).transpose()?, ..plan }),
+                None => simulate(&plan, seeds, twice_every),
+                Some("all") => {
+                    let caught: Vec<_> = sim::Plant::ALL.iter().map(|&plant| catch(&plan, seeds, plant)).collect();
+                    caught.into_iter().collect::<Result<()>>()?;
+                }
+                Some(name) => catch(&plan, seeds, plant_named(name)?)?,
+            }
+        }
         Run::Differential { etcd, seed, sequences, steps } => {
             let etcd = etcd.map_or_else(process::etcd_binary, Ok)?;
             let (coverage, failure) =
-                differential::run(&differential::Plan { etcd, cairn, seed, sequences, steps }).await?;
+                differential::run(&differential::Plan { etcd, cairn: cairn()?, seed, sequences, steps }).await?;
             println!("{coverage}");
             if let Some(failure) = failure {
                 bail!("{failure}");
@@ -113,23 +149,64 @@ async fn main() -> Result<()> {
         }
         Run::Watch { seed, seconds, writers, watchers } => {
             let time = std::time::Duration::from_secs(seconds);
-            let summary = watch::run(&watch::Plan { cairn, seed, time, writers, watchers }).await?;
+            let summary = watch::run(&watch::Plan { cairn: cairn()?, seed, time, writers, watchers }).await?;
             println!("{summary:?}");
         }
         Run::Crash { seed, rounds, clients, cut_to_synced } => {
-            let summary = crash::run(&crash::Plan { cairn, seed, rounds, clients, cut_to_synced }).await?;
+            let summary = crash::run(&crash::Plan { cairn: cairn()?, seed, rounds, clients, cut_to_synced }).await?;
             println!("{summary:?}");
         }
         Run::Cluster { seed, members, rounds, clients } => {
             let faults = cluster::Fault::drawn(seed, rounds);
-            let summary = cluster::run(&cluster::Plan { cairn, seed, members, clients, faults }).await?;
+            let summary = cluster::run(&cluster::Plan { cairn: cairn()?, seed, members, clients, faults }).await?;
             println!("{summary}");
         }
         Run::Lagging { seed, members, rounds, clients } => {
             let lags = (0..rounds).map(|round| lagging::Lag::ALL[round % lagging::Lag::ALL.len()]).collect();
-            let summary = lagging::run(&lagging::Plan { cairn, seed, members, clients, lags }).await?;
+            let summary = lagging::run(&lagging::Plan { cairn: cairn()?, seed, members, clients, lags }).await?;
             println!("{summary:?}");
         }
     }
     Ok(())
+}
+
+fn simulate(plan: &sim::Plan, seeds: u64, twice_every: u64) {
+    let summary = sim::simulate_many(plan, seeds, twice_every);
+    println!("{}", summary.coverage);
+    if let Some(failure) = summary.failure {
+        // Of an error that is returned the place where it was made would be shown too, which says nothing.
+        eprintln!("{failure}");
+        std::process::exit(1);
+    }
+    let rate = summary.runs as f64 / summary.seconds;
+    println!(
+        "{seeds} seeds from {} of {} members over {} events: nothing broken, {rate:.1} seeds a second",
+        plan.seed, plan.members, plan.steps
+    );
+}
+
+fn print_history(plan: &sim::Plan) {
+    let outcome = sim::print(plan).unwrap_or_else(|error| {
+        eprintln!("{error:#}");
+        std::process::exit(1);
+    });
+    println!("{}", outcome.coverage);
+    println!("{} lines, digest {:016x}", outcome.digest.0, outcome.digest.1);
+}
+
+fn plant_named(name: &str) -> Result<sim::Plant> {
+    let names = || sim::Plant::ALL.map(sim::Plant::name).join(", ");
+    sim::Plant::named(name).with_context(|| format!("there is no planted bug {name:?}; there are: {}, all", names()))
+}
+
+/// Looks for the first seed that catches a planted bug.
+fn catch(plan: &sim::Plan, seeds: u64, plant: sim::Plant) -> Result<()> {
+    for tried in 1..=seeds {
+        let plan = sim::Plan { seed: plan.seed + tried - 1, plant: Some(plant), ..plan.clone() };
+        if let Err(failure) = sim::simulate(&plan, false) {
+            println!("{plant:<28} caught by seed {:>3} after {tried:>3} seeds: {}", plan.seed, failure.what);
+            return Ok(());
+        }
+    }
+    bail!("{plant} was not caught by {seeds} seeds")
 }

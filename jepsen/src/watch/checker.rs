@@ -13,8 +13,29 @@ use cairn_proto::{
 
 use super::leases;
 
-/// One change that a write asked for: a value, or nothing for a delete.
-pub type Change = (Bytes, Option<Bytes>);
+/// One change that a write asked for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Change {
+    /// The key.
+    pub key: Bytes,
+    /// Its value; `None`: it is deleted.
+    pub value: Option<Bytes>,
+    /// The lease it hangs on, 0 for none.
+    pub lease: i64,
+}
+
+impl Change {
+    /// A put, on a lease if the key is one of those that are always put on one.
+    pub fn put(key: Bytes, value: Bytes) -> Self {
+        let lease = leases::of(&key, &value);
+        Self { key, value: Some(value), lease }
+    }
+
+    /// A delete.
+    pub fn delete(key: Bytes) -> Self {
+        Self { key, value: None, lease: 0 }
+    }
+}
 
 /// An event as it should be.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,17 +81,17 @@ impl History {
         self.ahead.insert(revision, changes);
         while let Some(changes) = self.ahead.remove(&(self.bound + 1)) {
             self.bound += 1;
-            for (key, value) in changes {
-                self.apply(key, value);
+            for change in changes {
+                self.apply(change);
             }
         }
     }
 
-    fn apply(&mut self, key: Bytes, value: Option<Bytes>) {
+    fn apply(&mut self, change: Change) {
+        let Change { key, value, lease } = change;
         let revision = self.bound;
         let previous = self.living.get(&key).cloned();
         let deleted = value.is_none();
-        let lease = value.as_ref().map_or(0, |value| leases::of(&key, value));
         let kv = match value {
             Some(value) => KeyValue {
                 key: key.clone(),
@@ -92,6 +113,17 @@ impl History {
 
     fn from(&self, revision: i64) -> &[Known] {
         &self.events[self.events.partition_point(|event| event.revision < revision)..]
+    }
+
+    /// The events up to and with a revision.
+    pub fn up_to(&self, revision: i64) -> &[Known] {
+        &self.events[..self.events.partition_point(|event| event.revision <= revision)]
+    }
+
+    /// The events of a revision.
+    pub fn of(&self, revision: i64) -> &[Known] {
+        let from = self.from(revision);
+        &from[..from.partition_point(|event| event.revision == revision)]
     }
 }
 
@@ -276,8 +308,8 @@ mod tests {
     /// Puts, an overwrite, a txn over two keys, deletes.
     fn history() -> History {
         let mut history = History::new();
-        let put = |key: &'static str, value: &'static str| (Bytes::from(key), Some(Bytes::from(value)));
-        let delete = |key: &'static str| (Bytes::from(key), None);
+        let put = |key: &'static str, value: &'static str| Change::put(key.into(), value.into());
+        let delete = |key: &'static str| Change::delete(key.into());
         let revisions = [
             vec![put("a", "1")],
             vec![put("b", "1")],

@@ -78,14 +78,14 @@ impl Holder {
         let success = attached.iter().map(|key| RequestOp { request: Some(Request::RequestPut(put(key))) }).collect();
         let done = self.kv.txn(TxnRequest { success, ..TxnRequest::default() }).await?.into_inner();
         let written = done.header.unwrap_or_default().revision;
-        self.learn(written, attached.iter().map(|key| (key.clone(), Some(value.clone()))).collect())?;
+        self.learn(written, attached.iter().map(|key| Change::put(key.clone(), value.clone())).collect())?;
         let revision = if runs_out {
             self.end_of(&attached, written).await?
         } else {
             pause(random, Duration::from_millis(300)).await;
             self.lease.lease_revoke(LeaseRevokeRequest { id }).await?.into_inner().header.unwrap_or_default().revision
         };
-        self.learn(revision, attached.into_iter().map(|key| (key, None)).collect())?;
+        self.learn(revision, attached.into_iter().map(Change::delete).collect())?;
         let ended = if runs_out { &self.world.leases_expired } else { &self.world.leases_revoked };
         ended.fetch_add(1, Ordering::Relaxed);
         Ok(())
@@ -95,7 +95,7 @@ impl Holder {
     async fn clear(&mut self) -> Result<()> {
         let request = DeleteRangeRequest { key: self.key(0), range_end: self.key(KEYS), prev_kv: true };
         let done = self.kv.delete_range(request).await?.into_inner();
-        let changes: Vec<_> = done.prev_kvs.into_iter().map(|kv| (kv.key, None)).collect();
+        let changes: Vec<_> = done.prev_kvs.into_iter().map(|kv| Change::delete(kv.key)).collect();
         if changes.is_empty() { Ok(()) } else { self.learn(done.header.unwrap_or_default().revision, changes) }
     }
 

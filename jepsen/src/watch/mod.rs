@@ -204,9 +204,9 @@ async fn read_back(world: &World, summary: &mut Summary) -> Result<()> {
         let now = kv.range(everything(revision)).await?.into_inner().kvs;
         let before = kv.range(everything(revision - 1)).await?.into_inner().kvs;
         let puts = now.iter().filter(|kv| kv.mod_revision == revision);
-        let mut changes: Vec<Change> = puts.map(|kv| (kv.key.clone(), Some(kv.value.clone()))).collect();
+        let mut changes: Vec<Change> = puts.map(|kv| Change::put(kv.key.clone(), kv.value.clone())).collect();
         let gone = before.iter().filter(|kv| !now.iter().any(|other| other.key == kv.key));
-        changes.extend(gone.map(|kv| (kv.key.clone(), None)));
+        changes.extend(gone.map(|kv| Change::delete(kv.key.clone())));
         changes.sort();
         ensure!(!changes.is_empty(), "revision {revision} holds nothing");
         world.history().learn(revision, changes);
@@ -267,13 +267,13 @@ async fn write_once(
     match random.random_range(0..10) {
         0..5 => {
             let done = kv.put(put(key(first))).await?.into_inner();
-            Ok(Some((revision(done.header), vec![(key(first), Some(value))])))
+            Ok(Some((revision(done.header), vec![Change::put(key(first), value)])))
         }
         5..7 => {
             let range_end = if random.random() { Bytes::new() } else { key(first + random.random_range(1..5)) };
             let request = DeleteRangeRequest { key: key(first), range_end, prev_kv: true };
             let done = kv.delete_range(request).await?.into_inner();
-            let changes: Vec<_> = done.prev_kvs.into_iter().map(|kv| (kv.key, None)).collect();
+            let changes: Vec<_> = done.prev_kvs.into_iter().map(|kv| Change::delete(kv.key)).collect();
             Ok((!changes.is_empty()).then(|| (revision(done.header), changes)))
         }
         _ => {
@@ -281,7 +281,7 @@ async fn write_once(
             let mut ops = Vec::new();
             for number in first..(first + random.random_range(1..6)).min(KEYS) {
                 ops.push(RequestOp { request: Some(Request::RequestPut(put(key(number)))) });
-                changes.push((key(number), Some(value.clone())));
+                changes.push(Change::put(key(number), value.clone()));
             }
             let done = kv.txn(TxnRequest { success: ops, ..TxnRequest::default() }).await?.into_inner();
             Ok(Some((revision(done.header), changes)))

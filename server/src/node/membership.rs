@@ -29,20 +29,22 @@ impl Default for ChangeRules {
 }
 
 /// What the leader knows when it judges a change.
-pub(super) struct Judge<'a> {
-    pub(super) rules: ChangeRules,
+pub struct Judge<'a> {
+    /// What the cluster allows.
+    pub rules: ChangeRules,
     /// The leader.
-    pub(super) own: u64,
-    pub(super) members: &'a Members,
+    pub own: u64,
+    /// The members now.
+    pub members: &'a Members,
     /// For how long a member has been connected to the leader.
-    pub(super) connected_for: &'a dyn Fn(u64) -> Option<Duration>,
+    pub connected_for: &'a dyn Fn(u64) -> Option<Duration>,
     /// Whether a learner has nearly everything that the leader has.
-    pub(super) caught_up: &'a dyn Fn(u64) -> bool,
+    pub caught_up: &'a dyn Fn(u64) -> bool,
 }
 
 impl Judge<'_> {
-    /// What raft has to be told so that it makes `change`.
-    pub(super) fn judge(&self, change: &MemberChange) -> Result<ConfChangeV2, ApiError> {
+    /// What raft has to be told so that it makes `change`; or why it is not allowed.
+    pub fn judge(&self, change: &MemberChange) -> Result<ConfChangeV2, ApiError> {
         match change {
             MemberChange::Add(member) => self.add(member),
             MemberChange::Remove(id) => self.remove(*id),

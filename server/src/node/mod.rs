@@ -9,7 +9,7 @@
 //!
 //! What lives here: [`core`], which decides; [`shell`], which has the threads, the clock and the files; [`snapshot`], which has
 //! the files of snapshots; who a member is
-//! ([`identity`]); which membership changes are allowed ([`ChangeRules`]); what is counted ([`NodeMetrics`]). What may call
+//! ([`identity`]); which membership changes are allowed ([`Judge`]); what is counted ([`NodeMetrics`]). What may call
 //! it: `api/`, `peer/` and `http/` through [`NodeHandle`], the server to start and stop it.
 //!
 //! The one invariant: what was answered as done is in the synced logs of a majority, and is applied here.
@@ -25,6 +25,6 @@ mod sim_tests;
 pub mod snapshot;
 
 pub use error::{NodeError, ProposeError, ReadIndexError, Unfit};
-pub use membership::ChangeRules;
+pub use membership::{ChangeRules, Judge};
 pub use metrics::NodeMetrics;
 pub use shell::{Alone, CompactionPace, History, NodeConfig, NodeHandle, NodeStatus, Transport};

@@ -92,6 +92,8 @@ pub struct Fetch {
 struct Parked {
     number: u64,
     ready: u64,
+    /// The term that is durable with it.
+    term: u64,
     messages: Vec<Message>,
 }
 
@@ -99,6 +101,8 @@ struct Parked {
 pub struct Group {
     pub(super) node: RawNode<CachedLog>,
     dice: ElectionDice,
+    /// The newest term that is known to be synced.
+    synced_term: u64,
     parked: VecDeque<Parked>,
     written: u64,
     unwritten: Option<HardState>,
@@ -121,6 +125,7 @@ impl Group {
         log: LogStart,
     ) -> Result<Self, raft::Error> {
         let cache = EntryCache::new(log.terms, applied, log.entries, options.cache_bytes);
+        let synced_term = log.hard_state.term;
         let node = RawNode::new(
             &options.to_raft(applied),
             CachedLog::new(cache, log.hard_state, conf_state.clone()),
@@ -129,6 +134,7 @@ impl Group {
         let mut group = Self {
             node,
             dice: ElectionDice::new(options.seed, options.election_ticks),
+            synced_term,
             parked: VecDeque::new(),
             written: 0,
             unwritten: None,
@@ -182,6 +188,11 @@ impl Group {
         raft.promotable() && raft.prs().conf().voters().ids().iter().all(|voter| voter == raft.id)
     }
 
+    /// Whether there is no other member, not even one without a vote.
+    pub fn is_only_member(&self) -> bool {
+        self.is_alone() && self.node.raft.prs().iter().all(|(member, _)| *member == self.node.raft.id)
+    }
+
     /// Whether this member replicates without a vote: as a learner, or before it has read of its being a member.
     pub fn is_learner(&self) -> bool {
         !self.node.raft.promotable()
@@ -227,9 +238,15 @@ impl Group {
         validate::conf_change(entry)
     }
 
-    /// Applies a committed membership change, once for each in log order.
+    /// Applies a committed membership change, once for each in log order. A leader that it removes leads no more.
     pub fn apply_conf_change(&mut self, change: &ConfChangeV2) -> Result<ConfState, raft::Error> {
         let applied = self.node.apply_conf_change(change);
+        let raft = &mut self.node.raft;
+        // raft-rs 0.7 would let it go on, and then stumble over its not being among those it counts. The others have been
+        // sent what they need to know of the change when it was committed.
+        if raft.state == StateRole::Leader && raft.prs().get(raft.id).is_none() {
+            raft.become_follower(raft.term, raft::INVALID_ID);
+        }
         self.settle(false);
         applied
     }
@@ -321,7 +338,8 @@ impl Group {
             return None;
         }
         let mut ready = self.node.ready();
-        let mut work = Work { messages: ready.take_messages(), ..Work::default() };
+        let mut messages = ready.take_messages();
+        let mut work = Work::default();
         work.reads.extend(ready.take_read_states().into_iter().map(|read| (read.request_ctx, read.index)));
         if let Some(last) = ready.committed_entries().last() {
             self.commit = last.index;
@@ -339,7 +357,8 @@ impl Group {
             let reset = self.reset(ready.snapshot());
             self.node.mut_store().cache.append(Arc::clone(&entries));
             work.write = Some(InFlight { number: self.written, reset, entries, hard_state: self.unwritten.take() });
-            self.parked.push_back(Parked { number: self.written, ready: number, messages: promises });
+            let term = self.node.raft.term;
+            self.parked.push_back(Parked { number: self.written, ready: number, term, messages: promises });
             self.node.advance_append_async(ready);
         } else {
             self.node.advance_append_async(ready);
@@ -352,6 +371,14 @@ impl Group {
                 self.node.on_persist_ready(number);
             }
         }
+        // Whoever is alone leads without having asked for votes, so its term may not be synced yet, and after a crash it
+        // would lead the same one again, with other entries. So no learner may hear of it before.
+        if self.node.raft.term > self.synced_term
+            && let Some(before) = self.parked.back_mut()
+        {
+            before.messages.append(&mut messages);
+        }
+        work.messages.append(&mut messages);
         Some(work)
     }
 
@@ -402,6 +429,7 @@ impl Group {
         let mut ready = None;
         while let Some(parked) = self.parked.front_mut().filter(|parked| parked.number <= number) {
             ready = Some(parked.ready);
+            self.synced_term = self.synced_term.max(parked.term);
             messages.append(&mut mem::take(&mut parked.messages));
             self.parked.pop_front();
         }
@@ -430,7 +458,8 @@ impl Group {
         let hard_state = self.unwritten.take()?;
         self.written += 1;
         let ready = self.parked.back().map_or(0, |parked| parked.ready);
-        self.parked.push_back(Parked { number: self.written, ready, messages: Vec::new() });
+        let term = hard_state.term;
+        self.parked.push_back(Parked { number: self.written, ready, term, messages: Vec::new() });
         Some(InFlight { number: self.written, reset: None, entries: Arc::new([]), hard_state: Some(hard_state) })
     }
 

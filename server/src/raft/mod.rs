@@ -48,6 +48,8 @@ mod validate;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod traces;
 
 pub use cache::EntryCache;
 pub use drain::logger;

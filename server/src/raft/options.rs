@@ -48,7 +48,10 @@ impl RaftOptions {
             read_only_option: raft::ReadOnlyOption::Safe,
             // Followers serve reads and watches: they should learn of a commit as soon as it happens.
             skip_bcast_commit: false,
-            batch_append: true,
+            // It would put entries into a message that already waits for the same follower, and raft-rs 0.7 does not look
+            // whether they follow what an empty one asks about: the follower would acknowledge more than it has. The core
+            // packs commands into entries before, so there is little to be put together anyway.
+            batch_append: false,
             // The core stops proposing while too much is not applied, which also covers what is not committed.
             max_uncommitted_size: raft::NO_LIMIT,
             max_committed_size_per_ready: COMMITTED_BYTES_MAX,

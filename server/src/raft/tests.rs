@@ -1,7 +1,9 @@
 //! The group against hand-made and arbitrary inputs.
 
 use proptest::prelude::*;
-use raft::eraftpb::{ConfState, Entry, HardState, Message, MessageType, Snapshot};
+use raft::eraftpb::{
+    ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState, Entry, HardState, Message, MessageType, Snapshot,
+};
 
 use super::*;
 use crate::log::{EntryId, Terms};
@@ -118,6 +120,53 @@ fn a_voter_left_alone_does_not_campaign_over_an_unsynced_log() {
     group.synced(write.number);
     (0..100).for_each(|_| group.tick());
     assert_eq!(group.standing().role, Role::Leader);
+}
+
+#[test]
+fn a_leader_that_removes_itself_may_still_have_writes_under_way() {
+    let mut group = leader_of_three();
+    let mut single = ConfChangeSingle { node_id: 1, ..ConfChangeSingle::default() };
+    single.set_change_type(ConfChangeType::RemoveNode);
+    let change = ConfChangeV2 { changes: vec![single], ..ConfChangeV2::default() };
+    group.propose_conf_change(change.clone(), Vec::new()).unwrap();
+    settle(&mut group);
+    group.propose(b"x".to_vec()).unwrap();
+    let write = group.work().and_then(|work| work.write).unwrap();
+    for from in [2, 3] {
+        group.step(Message { from, index: 3, ..message(MessageType::MsgAppendResponse, 2) }).unwrap();
+    }
+    while group.work().is_some() {}
+    assert_eq!(group.commit(), 3);
+    group.apply_conf_change(&change).unwrap();
+    group.applied_to(3);
+    group.synced(write.number);
+    settle(&mut group);
+    assert!(!group.takes_proposals() && group.is_learner());
+}
+
+#[test]
+fn no_message_says_more_than_its_entries_do() {
+    // The follower is asked about entry 2, denies it, and then there are entries to send from there on: while the question
+    // waits to be sent, they must not be put into it.
+    let mut group = leader_of_three();
+    group.step(Message { index: 2, ..message(MessageType::MsgAppendResponse, 2) }).unwrap();
+    settle(&mut group);
+    group.unreachable(2);
+    group.step(message(MessageType::MsgHeartbeatResponse, 2)).unwrap();
+    group
+        .step(Message {
+            index: 2,
+            reject: true,
+            reject_hint: 1,
+            log_term: 1,
+            ..message(MessageType::MsgAppendResponse, 2)
+        })
+        .unwrap();
+    group.propose(b"x".to_vec()).unwrap();
+    let appends = settle(&mut group).into_iter().filter(|message| message.get_msg_type() == MessageType::MsgAppend);
+    for append in appends {
+        assert!(append.entries.first().is_none_or(|first| first.index == append.index + 1), "{append:?}");
+    }
 }
 
 #[test]

@@ -107,7 +107,6 @@ impl<W, R> Core<W, R> {
             }
         }
         if piece.conf_change {
-            self.alone = self.group.is_alone();
             self.joint = self.group.is_joint();
             self.see_standing();
         }

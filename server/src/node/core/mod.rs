@@ -201,8 +201,8 @@ pub struct CoreStatus {
     pub learner: bool,
     /// Whether the log has no entry yet, and never had one.
     pub blank: bool,
-    /// Whether reads here are linearizable without asking anybody: this member decides alone and has applied an entry
-    /// of its own term.
+    /// Whether reads here are linearizable without asking anybody: this member has applied an entry of its own term, and
+    /// there is no other that could have shown what is not applied here yet.
     pub reads_locally: bool,
     /// Proposals without a result.
     pub pending: usize,
@@ -236,7 +236,6 @@ pub struct Core<W, R> {
     now: u64,
     standing: Standing,
     applied: (u64, u64),
-    alone: bool,
     joint: bool,
     /// A voter that is alone campaigns at once, when it has applied what it knows to be committed.
     campaign: bool,
@@ -261,7 +260,6 @@ impl<W, R> Core<W, R> {
         let group = Group::start(&options.raft, applied.0, state.conf_state(), log)
             .map_err(|source| NodeError::Raft { action: "start", source })?;
         let standing = group.standing();
-        let alone = group.is_alone();
         Ok(Self {
             queue: Queue::new(options.queue_commands_max, options.queue_bytes_max),
             waiters: Waiters::new(),
@@ -276,9 +274,8 @@ impl<W, R> Core<W, R> {
             now: 0,
             standing,
             applied,
-            alone,
             joint: group.is_joint(),
-            campaign: alone,
+            campaign: group.is_alone(),
             leader_changed_at: None,
             proposals_failed: 0,
             leader_changes: 0,
@@ -307,7 +304,9 @@ impl<W, R> Core<W, R> {
             applied: self.applied.0,
             learner: self.group.is_learner(),
             blank: self.group.last_index() == FIRST_SNAPSHOT.index,
-            reads_locally: self.alone && self.standing.role == Role::Leader && self.applied.1 == self.standing.term,
+            reads_locally: self.group.is_only_member()
+                && self.standing.role == Role::Leader
+                && self.applied.1 == self.standing.term,
             pending: self.waiters.len(),
             proposals_failed: self.proposals_failed,
             leader_changes: self.leader_changes,

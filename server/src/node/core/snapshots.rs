@@ -135,7 +135,6 @@ impl<W, R> Core<W, R> {
         self.applied = self.state.applied();
         self.stalled = None;
         self.piece.clear();
-        self.alone = self.group.is_alone();
         self.joint = self.group.is_joint();
         self.retention = Retention::new(self.options.retention.clone(), self.applied.0, self.applied.0);
         // Whether their commands are among those that were skipped is not known.

@@ -1,0 +1,215 @@
+//! Disturbances: what befalls members, their disks, the links between them and the membership.
+
+use anyhow::Result;
+use cairn_proto::etcdserverpb as pb;
+use cairn_server::{
+    node::{ChangeRules, Judge, ProposeError},
+    raft::Role,
+    state::MemberChange,
+};
+use rand::Rng;
+
+use super::{
+    clock::{MS, SECOND},
+    member::Member,
+    request::Ask,
+    world::{Event, World},
+};
+
+/// Members that the cluster may have beyond those it began with.
+const EXTRA_MEMBERS: usize = 2;
+/// How long a member has been connected, once it is.
+const CONNECTED: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// A kind of disturbance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Chaos {
+    /// A member ends without warning and comes back later.
+    Crash,
+    /// All members do.
+    CrashAll,
+    /// The leader does.
+    CrashLeader,
+    /// A member does nothing for a while.
+    Pause,
+    /// The members fall into two halves.
+    Partition,
+    /// A link is cut in one direction.
+    OneWay,
+    /// A member is cut off from the others in one direction.
+    Mute,
+    /// A store asks to wait.
+    Stall,
+    /// Leadership is to move.
+    Transfer,
+    /// A member is added, promoted or removed.
+    Membership,
+}
+
+impl Chaos {
+    /// All kinds.
+    pub(super) const ALL: [Self; 10] = [
+        Self::Crash,
+        Self::CrashAll,
+        Self::CrashLeader,
+        Self::Pause,
+        Self::Partition,
+        Self::OneWay,
+        Self::Mute,
+        Self::Stall,
+        Self::Transfer,
+        Self::Membership,
+    ];
+}
+
+impl World {
+    /// The next disturbance.
+    pub(super) fn disturb(&mut self) -> Result<()> {
+        if self.healing {
+            return Ok(());
+        }
+        let next = self.random.random_range(0..self.setting.climate.chaos_max) + 10 * MS;
+        self.clock.after(next, Event::Chaos);
+        let kinds = &self.setting.climate.chaos;
+        if kinds.is_empty() {
+            return Ok(());
+        }
+        let kind = kinds[self.random.random_range(0..kinds.len())];
+        let at = self.random.random_range(0..self.members.len());
+        match kind {
+            Chaos::Crash => self.crash(at),
+            Chaos::CrashAll => (0..self.members.len()).try_for_each(|at| self.crash(at)),
+            Chaos::CrashLeader => self.leader().map_or(Ok(()), |at| self.crash(at)),
+            Chaos::Pause => {
+                let pause = self.random.random_range(50 * MS..4 * SECOND);
+                note!(self, "pause {} for {pause}", at + 1);
+                self.members[at].paused_until = self.clock.now() + pause;
+                self.coverage.pauses += 1;
+                Ok(())
+            }
+            Chaos::Partition | Chaos::OneWay | Chaos::Mute => {
+                self.cut(kind, at);
+                Ok(())
+            }
+            Chaos::Stall => {
+                note!(self, "stall {}", at + 1);
+                self.members[at].store.set_stalled(true);
+                let until = self.random.random_range(MS..3 * SECOND);
+                self.clock.after(until, Event::EndStall { at });
+                Ok(())
+            }
+            Chaos::Transfer => {
+                let to = self.random.random_range(0..self.members.len()) as u64 + 1;
+                let Some(at) = self.leader() else { return Ok(()) };
+                note!(self, "transfer {} to {to}", at + 1);
+                self.running(at)?.core.transfer_leader(to);
+                self.coverage.transfers += 1;
+                self.work(at)
+            }
+            Chaos::Membership => self.draw_change(),
+        }
+    }
+
+    fn crash(&mut self, at: usize) -> Result<()> {
+        let power = self.random.random_bool(0.6);
+        self.end_run(at, power, "crash")?;
+        let pause = self.random.random_range(20 * MS..3 * SECOND);
+        self.clock.after(pause, Event::Start { at });
+        Ok(())
+    }
+
+    fn cut(&mut self, kind: Chaos, at: usize) {
+        let ids: Vec<u64> = self.members.iter().map(|member| member.id).collect();
+        let one = ids[at];
+        let side: Vec<bool> = ids.iter().map(|_| self.random.random()).collect();
+        let other = ids[self.random.random_range(0..ids.len())];
+        let deaf = self.random.random();
+        for (from, from_side) in ids.iter().zip(&side) {
+            for (to, to_side) in ids.iter().zip(&side) {
+                let cut = match kind {
+                    Chaos::Partition => from_side != to_side,
+                    Chaos::OneWay => (*from, *to) == (one, other),
+                    _ => (if deaf { *to } else { *from }) == one,
+                };
+                if cut && from != to {
+                    self.network.cut(*from, *to);
+                }
+            }
+        }
+        note!(self, "cut {kind:?} {one} {other} {side:?} {deaf}");
+        self.coverage.partitions += 1;
+        let until = self.random.random_range(100 * MS..6 * SECOND);
+        self.clock.after(until, Event::EndCut);
+    }
+
+    /// Asks the leader for a membership change.
+    fn draw_change(&mut self) -> Result<()> {
+        let Some(at) = self.leader() else { return Ok(()) };
+        let members = self.running(at)?.core.state().members();
+        let learner = members.members.values().find(|member| member.is_learner).map(|member| member.id);
+        let many = members.members.len() >= self.plan.members as usize + EXTRA_MEMBERS;
+        let change = match (learner, self.random.random_range(0..4)) {
+            (Some(id), 0..2) => MemberChange::Promote(id),
+            (_, 0..3) if !many => {
+                let id = self.members.len() as u64 + 1;
+                let (disk, store) = (self.random.random(), self.random.random());
+                let mut member = Member::new(id, disk, store, &self.setting.climate);
+                member.joined = false;
+                self.members.push(member);
+                MemberChange::Add(pb::Member {
+                    id,
+                    peer_urls: vec![format!("http://m{id}:2380")],
+                    is_learner: self.random.random_bool(0.6),
+                    ..pb::Member::default()
+                })
+            }
+            _ => {
+                // Of two voters, none is removed: if the one that goes is gone before the other has heard that it may,
+                // that one waits for its vote for good. So it is with any raft that changes its members by applying.
+                let few = members.members.values().filter(|member| !member.is_learner).count() <= 2;
+                let may_go = members.members.values().filter(|member| member.is_learner || !few);
+                let ids: Vec<u64> = may_go.map(|member| member.id).collect();
+                if ids.is_empty() {
+                    return Ok(());
+                }
+                MemberChange::Remove(ids[self.random.random_range(0..ids.len())])
+            }
+        };
+        self.ask(None, at, Ask::Change(change))
+    }
+
+    /// Checks a membership change and proposes it.
+    pub(super) fn change_members(&mut self, at: usize, number: u64, change: &MemberChange) -> Result<()> {
+        let id = self.request_id(at, number)?;
+        let now = self.clock.now();
+        let connected: Vec<bool> = self
+            .members
+            .iter()
+            .map(|member| {
+                let cut = self.network.is_cut(member.id, id.member) || self.network.is_cut(id.member, member.id);
+                member.run.is_some() && member.paused_until <= now && !cut
+            })
+            .collect();
+        let core = &mut self.running(at)?.core;
+        let judge = Judge {
+            rules: ChangeRules { learners_max: 2, ..ChangeRules::default() },
+            own: id.member,
+            members: &core.state().members(),
+            connected_for: &|member| connected[member as usize - 1].then_some(CONNECTED),
+            caught_up: &|member| core.has_caught_up(member),
+        };
+        let judged = if core.status().standing.role == Role::Leader {
+            judge.judge(change).map_err(ProposeError::Refused)
+        } else {
+            Err(ProposeError::NotLeader)
+        };
+        match judged {
+            Ok(conf_change) => {
+                core.propose_conf_change(id.counter, conf_change, &change.encode(id), number);
+                self.coverage.changes += 1;
+            }
+            Err(error) => core.out.answers.push((number, Err(error))),
+        }
+        Ok(())
+    }
+}

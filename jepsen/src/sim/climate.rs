@@ -1,0 +1,99 @@
+//! What is drawn once for a whole run, so that runs differ in kind: some have a quiet network and many crashes, some the
+//! other way around, some tiny limits everywhere.
+
+use rand::{Rng, rngs::StdRng};
+
+use super::{
+    chaos::Chaos,
+    clock::{MS, SECOND},
+    network::Weather,
+};
+
+/// See the module's text.
+#[derive(Debug, Clone)]
+pub(super) struct Climate {
+    pub(super) weather: Weather,
+    /// Microseconds of a sync, at most.
+    pub(super) sync_max: u64,
+    /// How often a sync takes far longer.
+    pub(super) slow_syncs: f64,
+    /// How often the power fails, or the disk does, during a sync.
+    pub(super) disk_faults: f64,
+    /// Microseconds between two disturbances, at most.
+    pub(super) chaos_max: u64,
+    /// What may happen, each kind as often as it is in here.
+    pub(super) chaos: Vec<Chaos>,
+    /// Microseconds a client thinks between two requests, at most.
+    pub(super) think_max: u64,
+    /// Keys that clients write to.
+    pub(super) keys: u32,
+    /// One store flush in so many writes comes unasked.
+    pub(super) flush_one_in: u32,
+    /// Bytes of entries in memory.
+    pub(super) cache_bytes: usize,
+    pub(super) piece_entries_max: usize,
+    pub(super) writes_in_flight_max: usize,
+    pub(super) snapshot_count: u64,
+    pub(super) catchup_commands: u64,
+    /// There is one member, and never another.
+    pub(super) log_is_cut: bool,
+    pub(super) segment_bytes: u64,
+    /// Bytes of recent events for watchers.
+    pub(super) window_bytes: usize,
+    /// Milliseconds after which a lease's remaining time is recorded.
+    pub(super) lease_checkpoint_ms: u64,
+    /// Ticks without a leader after which members campaign, at least. With few, several do at once.
+    pub(super) election_ticks: usize,
+    pub(super) pre_vote: bool,
+    /// How often a member crashes right after it gave somebody its vote, to come back at once.
+    pub(super) crash_after_vote: f64,
+    /// Whether the index is written to files often.
+    pub(super) images: bool,
+}
+
+fn one_of<T: Copy>(random: &mut StdRng, of: &[T]) -> T {
+    of[random.random_range(0..of.len())]
+}
+
+impl Climate {
+    /// What a run of a cluster that begins with so many members is like.
+    pub(super) fn draw(random: &mut StdRng, members: u64) -> Self {
+        let weather = Weather {
+            loss: one_of(random, &[0.0, 0.0, 0.01, 0.05, 0.15]),
+            duplicates: one_of(random, &[0.0, 0.01, 0.1]),
+            delay_max: one_of(random, &[MS, 5 * MS, 40 * MS]),
+            stragglers: one_of(random, &[0.0, 0.01, 0.05]),
+            straggler_max: one_of(random, &[200 * MS, SECOND, 6 * SECOND]),
+        };
+        let mut chaos = Vec::new();
+        for kind in Chaos::ALL {
+            let weight = one_of(random, if kind == Chaos::Membership { &[0, 2, 6, 12] } else { &[0, 1, 1, 3] });
+            chaos.extend(std::iter::repeat_n(kind, weight));
+        }
+        let log_is_cut = members == 1 && !chaos.contains(&Chaos::Membership);
+        Self {
+            weather,
+            log_is_cut,
+            sync_max: one_of(random, &[500, 5 * MS, 30 * MS]),
+            slow_syncs: one_of(random, &[0.0, 0.0, 0.02]),
+            disk_faults: one_of(random, &[0.0, 0.002, 0.01]),
+            chaos_max: one_of(random, &[SECOND, 2 * SECOND, 6 * SECOND]),
+            chaos,
+            think_max: one_of(random, &[60 * MS, 200 * MS, 400 * MS]),
+            keys: one_of(random, &[1, 3, 8]),
+            flush_one_in: one_of(random, &[3, 20, 200]),
+            cache_bytes: one_of(random, &[0, 2_000, 1 << 20]),
+            piece_entries_max: one_of(random, &[1, 2, 64]),
+            writes_in_flight_max: one_of(random, &[1, 2, 2, 4]),
+            snapshot_count: one_of(random, &[5, 20, 100]),
+            catchup_commands: one_of(random, &[2, 10, 50]),
+            segment_bytes: one_of(random, &[8 << 10, 16 << 10, 64 << 10]),
+            window_bytes: one_of(random, &[0, 1_500, 1 << 20]),
+            lease_checkpoint_ms: one_of(random, &[1_000, 3_000, 300_000]),
+            election_ticks: one_of(random, &[3, 5, 10]),
+            pre_vote: !random.random_bool(0.2),
+            crash_after_vote: one_of(random, &[0.0, 0.1, 0.5]),
+            images: random.random_bool(0.3),
+        }
+    }
+}

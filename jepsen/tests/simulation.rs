@@ -1,0 +1,66 @@
+//! Whole clusters in one thread: every fault that can be drawn, and the bugs that must not pass unseen.
+
+use cairn_jepsen::sim::{Plan, Plant, STEPS, Summary, regression, simulate, simulate_many};
+
+/// Seeds within which every planted bug has to be caught.
+const SEEDS_TO_CATCH: u64 = 150;
+
+fn clean(members: u64, seeds: u64, steps: u64) -> Summary {
+    let summary = simulate_many(&Plan { seed: 1, members, steps, plant: None }, seeds, 8);
+    println!("{}", summary.coverage);
+    println!("{} runs of {members} members in {:.1} s", summary.runs, summary.seconds);
+    assert!(summary.failure.is_none(), "{}", summary.failure.expect("there is one"));
+    assert_eq!(summary.runs, seeds);
+    summary
+}
+
+#[test]
+fn three_members_keep_every_promise() {
+    let covered = clean(3, 60, STEPS).coverage;
+    assert!(covered.answered > 3_000 && covered.reads > 500 && covered.unknown > 50, "{covered}");
+    assert!(covered.crashes > 200 && covered.disk_faults > 5 && covered.partitions > 100, "{covered}");
+    assert!(covered.elections > 200 && covered.transfers > 20 && covered.fetched > 50, "{covered}");
+    assert!(covered.members > 5 && covered.renewed > 100 && covered.expired > 50, "{covered}");
+    assert!(covered.told > 1_000 && covered.bookmarks > 100 && covered.catch_ups > 100, "{covered}");
+}
+
+#[test]
+fn five_members_keep_every_promise() {
+    let covered = clean(5, 25, STEPS).coverage;
+    assert!(covered.answered > 800 && covered.elections > 80 && covered.crashes > 80, "{covered}");
+}
+
+#[test]
+fn a_single_member_keeps_every_promise() {
+    let covered = clean(1, 15, 2_000).coverage;
+    assert!(covered.answered > 1_000 && covered.crashes > 50, "{covered}");
+}
+
+#[test]
+fn seeds_that_found_something_are_clean_now() {
+    for found in regression::FOUND {
+        let outcome = simulate(&found.plan(), false);
+        assert!(outcome.is_ok(), "{}: {}", found.what, outcome.expect_err("it is an error"));
+    }
+}
+
+#[test]
+fn every_planted_bug_is_caught() {
+    for plant in Plant::ALL {
+        let plan = |seed| Plan { seed, members: 3, steps: STEPS, plant: Some(plant) };
+        let caught = (1..=SEEDS_TO_CATCH).find_map(|seed| simulate(&plan(seed), false).err());
+        let caught = caught.unwrap_or_else(|| panic!("{plant} passes {SEEDS_TO_CATCH} seeds unseen"));
+        println!("{plant}: seed {}: {}", caught.plan.seed, caught.what);
+    }
+}
+
+#[test]
+fn a_failure_names_the_command_that_repeats_it() {
+    let plan = Plan { seed: 1, members: 3, steps: STEPS, plant: Some(Plant::SyncSkipped) };
+    let failure = simulate(&plan, false).expect_err("the bug is planted");
+    let shown = failure.to_string();
+    let command = "cairn-jepsen sim --members 3 --first-seed 1 --seeds 1 --plant sync-skipped --trace";
+    assert!(shown.ends_with(command) && failure.lines.len() > 10, "{shown}");
+    let again = simulate(&plan, false).expect_err("the bug is planted");
+    assert_eq!((failure.what, failure.lines), (again.what, again.lines));
+}
