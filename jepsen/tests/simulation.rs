@@ -3,7 +3,7 @@
 use cairn_jepsen::sim::{Plan, Plant, STEPS, Summary, regression, simulate, simulate_many};
 
 /// Seeds within which every planted bug has to be caught.
-const SEEDS_TO_CATCH: u64 = 150;
+const SEEDS_TO_CATCH: u64 = 400;
 
 fn clean(members: u64, seeds: u64, steps: u64) -> Summary {
     let summary = simulate_many(&Plan { seed: 1, members, steps, plant: None }, seeds, 8);

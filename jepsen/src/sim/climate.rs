@@ -44,6 +44,8 @@ pub(super) struct Climate {
     pub(super) lease_checkpoint_ms: u64,
     /// Ticks without a leader after which members campaign, at least. With few, several do at once.
     pub(super) election_ticks: usize,
+    /// Members tick at the same moments, so that several campaign at the same one.
+    pub(super) in_step: bool,
     pub(super) pre_vote: bool,
     /// How often a member crashes right after it gave somebody its vote, to come back at once.
     pub(super) crash_after_vote: f64,
@@ -91,8 +93,9 @@ impl Climate {
             window_bytes: one_of(random, &[0, 1_500, 1 << 20]),
             lease_checkpoint_ms: one_of(random, &[1_000, 3_000, 300_000]),
             election_ticks: one_of(random, &[3, 5, 10]),
+            in_step: random.random(),
             pre_vote: !random.random_bool(0.2),
-            crash_after_vote: one_of(random, &[0.0, 0.1, 0.5]),
+            crash_after_vote: one_of(random, &[0.0, 0.2, 0.7]),
             images: random.random_bool(0.3),
         }
     }

@@ -212,7 +212,8 @@ impl World {
         };
         self.coverage.starts += 1;
         self.check_start(at)?;
-        let jitter = self.random.random_range(0..TICK);
+        let in_step = self.setting.climate.in_step;
+        let jitter = if in_step { TICK - self.clock.now() % TICK } else { self.random.random_range(0..TICK) };
         self.clock.after(jitter, Event::Tick { at, run });
         self.clock.after(jitter, Event::Compact { at, run });
         self.clock.after(PUBLISH, Event::Publish { at, run });
@@ -277,7 +278,7 @@ impl World {
             }
             Event::Start { at } => self.start(at),
             Event::Crash { at } => {
-                self.clock.after(self.random.random_range(MS..20 * MS), Event::Start { at });
+                self.clock.after(self.random.random_range(50..3 * MS), Event::Start { at });
                 self.end_run(at, true, "crash")
             }
             Event::EndStall { at } => {
@@ -297,7 +298,7 @@ impl World {
 
     fn tick(&mut self, at: usize, run: u64) -> Result<()> {
         let now = self.clock.now();
-        let jitter = self.random.random_range(0..3 * MS);
+        let jitter = if self.setting.climate.in_step { 0 } else { self.random.random_range(0..3 * MS) };
         self.clock.after(TICK + jitter, Event::Tick { at, run });
         let running = self.running(at)?;
         running.core.time_is(running.uptime(now));
