@@ -350,7 +350,10 @@ fn a_member_is_added_with_its_record_in_one_step() {
     assert_eq!(bench.answered(), [1]);
     assert_eq!(bench.core.state().conf_state().learners, [2]);
     assert_eq!(bench.core.state().views().members().members.get(&2), Some(&learner));
-    assert!(bench.core.status().reads_locally, "a learner has no vote");
+    assert!(!bench.core.status().reads_locally, "the learner may have shown what is not applied here");
+    bench.core.read_index(9);
+    bench.turn();
+    assert_eq!(mem::take(&mut bench.reads), [(9, Ok(()))], "nobody has to be asked");
     // What is stored is the same.
     bench.store.flush().unwrap();
     assert_eq!(state_over(&bench.store).conf_state(), bench.core.state().conf_state());
