@@ -24,13 +24,13 @@
 //! # What is checked
 //!
 //! After every event: one leader a term; log matching; what anybody knows to be committed is synced by a majority, stays,
-//! and every later leader has it ([`consensus`]); applied and committed never go back within a run, and a start never
+//! and every later leader has it (`consensus`); applied and committed never go back within a run, and a start never
 //! falls behind what was durable; members in the same place are in the same state; every revision is the same on all who
-//! publish it, and what is stored at a start is part of the history and nothing of it is missing ([`history`]). Of every
+//! publish it, and what is stored at a start is part of the history and nothing of it is missing (`history`). Of every
 //! answer: that it is right at the revision it names and not older than it may be, from which linearizability follows
-//! ([`judge`]); of every lease that it lives as long as was told ([`leases`]); of every watch the nine guarantees
-//! ([`watcher`]). In the end everything is healed: the cluster must settle, acknowledge a write, let all leases run out,
-//! bring every watcher up to date, and have the same HashKV on every member ([`end`]).
+//! (`judge`); of every lease that it lives as long as was told (`leases`); of every watch the nine guarantees
+//! (`watcher`). In the end everything is healed: the cluster must settle, acknowledge a write, let all leases run out,
+//! bring every watcher up to date, and have the same HashKV on every member (`end`).
 //!
 //! # Repeatable
 //!
@@ -40,7 +40,7 @@
 //!
 //! # Caveats
 //!
-//! What the real shell, transport and API do is not simulated: their order of work is written anew in [`shell`], as
+//! What the real shell, transport and API do is not simulated: their order of work is written anew in `shell`, as
 //! little as that is. Clocks of members run at the same rate. Snapshots for members that lag are not simulated here, so the log is not cut
 //! while there can be others; `server/src/node/sim_tests.rs` has them.
 
