@@ -1,27 +1,19 @@
-//! `cairn-load compare`: the same loads on a genuine etcd and on Cairn, one member each, side by side on this machine.
+//! `cairn-load compare`: the same loads on a genuine etcd and on Cairn, with as many members, side by side on this machine.
 //!
-//! For each load both servers start on empty directories and are measured in turn, so that whatever else the machine
+//! For each load both clusters start on empty directories and are measured in turn, so that whatever else the machine
 //! does meets both. What is printed are medians over the runs, as a Markdown table.
 
-use std::{
-    fs::File,
-    net::TcpListener,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
-};
+use std::{path::Path, process::Command};
 
-use anyhow::{Context, Result, bail, ensure};
-use tempfile::TempDir;
+use anyhow::{Context, Result, ensure};
 
 use super::{
+    cluster::Cluster,
     options::{Compare, Consistency, Options, Work},
     report::Report,
     run,
 };
 
-/// How long a server may take until it accepts connections.
-const START_DEADLINE: Duration = Duration::from_mins(1);
 /// How long a run may take.
 const RUN_SECONDS_MAX: u64 = 15;
 
@@ -67,16 +59,14 @@ fn loads() -> [Load; 8] {
 
 /// Measures every load and prints the table as it grows.
 pub async fn compare(options: &Options, plan: &Compare) -> Result<()> {
-    ensure!(plan.runs >= 1, "--runs must be at least 1");
+    ensure!(plan.runs >= 1 && plan.members >= 1, "--runs and --members must be at least 1");
     println!("{}\n", machine());
-    println!("Medians of {} runs in turn, {} against {}.\n", plan.runs, version(&plan.etcd)?, version(&plan.cairn)?);
+    let (etcd, cairn) = (version(&plan.etcd)?, version(&plan.cairn)?);
+    println!("Members: {}. Medians of {} runs in turn, {etcd} against {cairn}.\n", plan.members, plan.runs);
     println!("| work | | requests/s | p50 ms | p99 ms | server CPU µs a request |");
     println!("|---|---|---|---|---|---|");
     for load in loads() {
-        let mut sides = [Side::start(&plan.etcd, &plan.dir)?, Side::start(&plan.cairn, &plan.dir)?];
-        for side in &mut sides {
-            side.wait_until_it_accepts().await?;
-        }
+        let mut sides = [Side::start(&plan.etcd, plan).await?, Side::start(&plan.cairn, plan).await?];
         for nth in 0..plan.runs {
             for side in &mut sides {
                 side.measure(options, &load, nth == 0).await?;
@@ -90,55 +80,15 @@ pub async fn compare(options: &Options, plan: &Compare) -> Result<()> {
     Ok(())
 }
 
-/// A server with a directory of its own, and what it did.
+/// A cluster and what it did.
 struct Side {
-    child: Child,
-    client: String,
-    log: PathBuf,
+    cluster: Cluster,
     reports: Vec<Report>,
-    _directory: TempDir,
-}
-
-impl Drop for Side {
-    fn drop(&mut self) {
-        // Nothing more can be done about a failure here.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 impl Side {
-    fn start(binary: &Path, below: &Path) -> Result<Self> {
-        let directory = TempDir::new_in(below).context("make a directory for a server")?;
-        let (client, peer) = (free_address()?, free_address()?);
-        let (client_url, peer_url) = (format!("http://{client}"), format!("http://{peer}"));
-        let log = directory.path().join("log");
-        let stderr = File::create(&log).context("make a log file")?;
-        let child = Command::new(binary)
-            .args(["--name", "n1", "--log-level", "warn", "--data-dir"])
-            .arg(directory.path().join("data"))
-            .args(["--listen-client-urls", &client_url, "--advertise-client-urls", &client_url])
-            .args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url])
-            .args(["--initial-cluster", &format!("n1={peer_url}")])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(stderr)
-            .spawn()
-            .with_context(|| format!("start {}", binary.display()))?;
-        Ok(Self { child, client, log, reports: Vec::new(), _directory: directory })
-    }
-
-    async fn wait_until_it_accepts(&mut self) -> Result<()> {
-        let deadline = Instant::now() + START_DEADLINE;
-        while tokio::net::TcpStream::connect(&self.client).await.is_err() {
-            let log = || std::fs::read_to_string(&self.log).unwrap_or_default();
-            if let Some(status) = self.child.try_wait()? {
-                bail!("a server ended with {status} instead of serving:\n{}", log());
-            }
-            ensure!(Instant::now() < deadline, "a server does not serve:\n{}", log());
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        Ok(())
+    async fn start(binary: &Path, plan: &Compare) -> Result<Self> {
+        Ok(Self { cluster: Cluster::start(binary, &plan.dir, plan.members).await?, reports: Vec::new() })
     }
 
     async fn measure(&mut self, options: &Options, load: &Load, first: bool) -> Result<()> {
@@ -147,8 +97,8 @@ impl Side {
             *fill = first;
         }
         let mut options = options.clone();
-        options.target.endpoints = vec![self.client.clone()];
-        options.server_pid = vec![self.child.id()];
+        options.target.endpoints = self.cluster.endpoints();
+        options.server_pid = self.cluster.processes();
         options.work = work;
         (options.connections, options.clients) = (load.connections, load.clients);
         (options.value_size, options.total, options.rate) = (load.value_size, load.total, None);
@@ -161,7 +111,7 @@ impl Side {
     }
 }
 
-/// What one server did in the middle of its runs.
+/// What one cluster did in the middle of its runs.
 struct Medians {
     per_second: f64,
     p50_ms: f64,
@@ -210,10 +160,6 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
         len if len % 2 == 1 => values[len / 2],
         len => f64::midpoint(values[len / 2 - 1], values[len / 2]),
     }
-}
-
-fn free_address() -> Result<String> {
-    Ok(TcpListener::bind("127.0.0.1:0").context("find a free port")?.local_addr()?.to_string())
 }
 
 /// Processor and kernel, for the reader of the table.

@@ -13,6 +13,7 @@
 //! ```
 //! In the open loop a latency counts from the moment the request should have left, so that a stalled server is charged for the requests it delayed.
 
+mod cluster;
 mod compare;
 mod connection;
 mod keyspace;

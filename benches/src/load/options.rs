@@ -199,6 +199,9 @@ pub struct Compare {
     /// Runs of each load on each server
     #[arg(long, default_value_t = 5)]
     pub runs: usize,
+    /// Members of each cluster
+    #[arg(long, default_value_t = 1)]
+    pub members: usize,
     /// Where the servers keep their data
     #[arg(long, default_value_os_t = std::env::temp_dir())]
     pub dir: PathBuf,
