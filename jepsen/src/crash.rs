@@ -7,7 +7,7 @@
 //! * the revision never goes back, and every write of the round can still be read at the revision that acknowledged it.
 //!
 //! `kill -9` keeps the page cache, so it proves nothing about fsync. With [`Plan::cut_to_synced`] the raft log is cut back, before each restart, to
-//! what its last completed fdatasync covered, as a power failure may do.
+//! what its last completed fdatasync covered, and the store to its last flush, as a power failure may do.
 
 use std::{
     path::PathBuf,
@@ -21,7 +21,10 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use cairn_proto::etcdserverpb::{RangeRequest, kv_client::KvClient};
-use cairn_server::log::{Unsynced, cut_back};
+use cairn_server::{
+    log::{Unsynced, cut_back},
+    store::cut_back as cut_store_back,
+};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tempfile::TempDir;
 use tonic::transport::Channel;
@@ -36,6 +39,9 @@ const KEYS_PER_CLIENT: usize = 4;
 /// Environment variable that makes the server record what each fdatasync of its log covered.
 const RECORD_SYNCED: &str = "CAIRN_TEST_RECORD_SYNCED";
 
+/// Flags with which the store is flushed, and the log purged, several times between two kills: flushes are 50 heartbeats apart at least.
+const FLUSH_OFTEN: [&str; 3] = ["--snapshot-count=200", "--heartbeat-interval=1", "--election-timeout=20"];
+
 /// What to run.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -47,7 +53,7 @@ pub struct Plan {
     pub rounds: usize,
     /// Concurrent clients.
     pub clients: usize,
-    /// Whether the log is cut back to its last completed fdatasync before each restart.
+    /// Whether the log is cut back to its last completed fdatasync, and the store to its last flush, before each restart.
     pub cut_to_synced: bool,
 }
 
@@ -83,7 +89,11 @@ struct Key {
 /// Runs the plan.
 pub async fn run(plan: &Plan) -> Result<Summary> {
     let directory = TempDir::new().context("make a directory for the member")?;
-    let mut member = Member::new(&plan.cairn, directory.path(), &["--log-level", "warn"])?;
+    let mut flags = vec!["--log-level", "warn"];
+    if plan.cut_to_synced {
+        flags.extend(FLUSH_OFTEN);
+    }
+    let mut member = Member::new(&plan.cairn, directory.path(), &flags)?;
     if plan.cut_to_synced {
         member.set_env(RECORD_SYNCED, "1");
     }
@@ -119,7 +129,9 @@ pub async fn run(plan: &Plan) -> Result<Summary> {
         }
         if plan.cut_to_synced {
             let unsynced = Unsynced::Torn { seed: random.random() };
-            let cut = cut_back(&member.data_dir().join("member/wal"), unsynced).with_context(context)?;
+            let directory = member.data_dir().join("member");
+            let cut = cut_back(&directory.join("wal"), unsynced).with_context(context)?;
+            cut_store_back(&directory).with_context(context)?;
             summary.files_cut += cut.cut.len() as u64;
         }
         summary.rounds += 1;

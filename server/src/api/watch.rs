@@ -130,7 +130,7 @@ impl Session {
                     Step::Answer(answer) => return Ok(answer),
                     Step::Read(job) => {
                         let context = self.context.clone();
-                        self.reading = Some(async move { context.on_pool(move || job.run()).await }.boxed());
+                        self.reading = Some(async move { context.catch_up(job).await }.boxed());
                     }
                     Step::Closed => return Err(ApiError::Stopped.into()),
                 },

@@ -103,12 +103,11 @@ fn did_you_mean(dashes: &str, nearest: Option<&impl std::fmt::Display>) -> Strin
     nearest.map_or(String::new(), |name| format!(", did you mean {dashes}{name}?"))
 }
 
-/// The candidate most similar to `name`, if a slip of the fingers could explain the difference.
+/// The candidate most similar to `name`.
 pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     candidates
         .into_iter()
         .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
-        .filter(|(distance, candidate)| *distance <= 1 + candidate.len() / 4)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }
@@ -138,12 +137,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_nearest_name_is_a_typing_error_away() {
+    fn the_nearest_name_is_the_most_similar_one() {
         let names = ["name", "data-dir", "listen-client-urls", "listen-peer-urls"];
         assert_eq!(nearest("nme", names), Some("name"));
         assert_eq!(nearest("listen-client-url", names), Some("listen-client-urls"));
         assert_eq!(nearest("datadir", names), Some("data-dir"));
-        assert_eq!(nearest("frobnicate", names), None);
+        assert_eq!(nearest("data-directory", names), Some("data-dir"));
+        assert_eq!(nearest("name", []), None);
     }
 
     #[test]

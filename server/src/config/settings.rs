@@ -109,8 +109,6 @@ pub struct Config {
     pub grpc_keepalive_timeout: Duration,
     /// `--socket-reuse-port`: let other processes listen on the same ports (SO_REUSEPORT). Default false.
     pub socket_reuse_port: bool,
-    /// `--socket-reuse-address`: listen although old connections are in TIME_WAIT (SO_REUSEADDR). Default false.
-    pub socket_reuse_address: bool,
 
     /// TLS on the client port: `--cert-file` and what belongs to it. Default none.
     pub client_tls: TlsConfig,
@@ -187,7 +185,6 @@ impl Default for Config {
             grpc_keepalive_interval: Duration::from_hours(2),
             grpc_keepalive_timeout: Duration::from_secs(20),
             socket_reuse_port: false,
-            socket_reuse_address: false,
             client_tls: TlsConfig::default(),
             peer_tls: TlsConfig::between_members(),
             host_whitelist: vec!["*".to_owned()],

@@ -53,6 +53,8 @@
 //!
 //! A leader that is paused counts the pause: a single member's leases may run out while it could not hear its clients.
 
+#![deny(clippy::disallowed_methods)]
+
 mod clock;
 #[cfg(test)]
 mod tests;

@@ -37,6 +37,8 @@
 //! is the core's business: raft-rs lets its log begin anew, the store takes the state's place, and only then is the reset
 //! of the log written.
 
+#![deny(clippy::disallowed_methods)]
+
 mod cache;
 mod drain;
 mod election;

@@ -146,6 +146,13 @@ fn parse(text: &str) -> Option<(u64, bool)> {
     (format!("{number}") == digits).then_some((number, new))
 }
 
+/// The directory of the state in `root`.
+pub(super) fn current(root: &Path) -> io::Result<PathBuf> {
+    let text = fs::read_to_string(root.join(POINTER))?;
+    let (number, _) = parse(&text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, text.clone()))?;
+    Ok(root.join(format!("{PREFIX}{number}")))
+}
+
 fn list(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
     let entries = fs::read_dir(dir).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
     entries.map_err(|source| failed(dir, "listing", source))
@@ -160,7 +167,7 @@ fn numbered(root: &Path) -> Result<Vec<(u64, PathBuf)>, StoreError> {
     Ok(found)
 }
 
-fn remove(dir: &Path) -> Result<(), StoreError> {
+pub(super) fn remove(dir: &Path) -> Result<(), StoreError> {
     match fs::remove_dir_all(dir) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => Err(failed(dir, "removing", source)),
         _ => Ok(()),

@@ -13,12 +13,14 @@ use bytes::Bytes;
 mod batch;
 mod dir;
 mod error;
+mod last_flush;
 mod mem;
 mod rocks;
 
 pub use batch::{Batch, Op};
 pub use dir::StateDir;
 pub use error::StoreError;
+pub use last_flush::{LastFlush, cut_back};
 pub use mem::MemStore;
 pub use rocks::{RocksOptions, RocksStore};
 

@@ -9,19 +9,20 @@ use bytes::Bytes;
 use cairn_proto::ApiError;
 
 use super::{WatchEvent, interest::Interest};
-use crate::state::mvcc::{Change, HistoryLimits, Pin, ReadError, Reader};
+use crate::state::mvcc::{Change, HistoryLimits, Pin, ReadError, Reader, Wanted};
 
 /// What is read of the store in one piece.
 const PIECE: HistoryLimits = if cfg!(test) {
-    HistoryLimits { bytes_max: 100, changes_max: 4 }
+    HistoryLimits { bytes_max: 100, scanned_max: 1000, changes_max: 4 }
 } else {
-    HistoryLimits { bytes_max: 256 << 10, changes_max: 16 << 10 }
+    HistoryLimits { bytes_max: 64 << 10, scanned_max: 2 << 20, changes_max: 8 << 10 }
 };
 
 /// One piece of catching up.
 #[derive(Debug)]
 pub struct CatchUp {
     pub(super) reader: Reader,
+    pub(super) id: i64,
     pub(super) serial: u64,
     pub(super) interest: Arc<Interest>,
     pub(super) from: From,
@@ -39,6 +40,7 @@ pub(super) enum From {
 /// What a piece gave.
 #[derive(Debug)]
 pub struct CaughtUp {
+    pub(super) id: i64,
     pub(super) serial: u64,
     pub(super) found: Found,
 }
@@ -54,12 +56,12 @@ pub(super) enum Found {
 impl CatchUp {
     /// Reads the piece. May wait for the disk. An error is fatal to the replica.
     pub fn run(self) -> Result<CaughtUp, ReadError> {
-        let Self { reader, serial, interest, from } = self;
+        let Self { reader, id, serial, interest, from } = self;
         let found = match from {
             From::Store(from, to) => read_store(&reader, &interest, from, to)?,
             From::Window { events, next } => Found::Events { events, next },
         };
-        let Found::Events { mut events, next } = found else { return Ok(CaughtUp { serial, found }) };
+        let Found::Events { mut events, next } = found else { return Ok(CaughtUp { id, serial, found }) };
         if interest.previous {
             for event in &mut events {
                 event.previous = match event.previous.take() {
@@ -68,13 +70,14 @@ impl CatchUp {
                 };
             }
         }
-        Ok(CaughtUp { serial, found: Found::Events { events, next } })
+        Ok(CaughtUp { id, serial, found: Found::Events { events, next } })
     }
 }
 
 fn read_store(reader: &Reader, interest: &Interest, from: i64, to: i64) -> Result<Found, ReadError> {
     let Ok(pin) = reader.pin(from) else { return Ok(Found::Compacted) };
-    match reader.history(&pin, to, PIECE, &mut |key, tombstone| interest.matches(key, tombstone)) {
+    let Interest { from, end, puts, deletes, .. } = interest;
+    match reader.history(&pin, to, PIECE, Wanted { from, end, puts: *puts, deletes: *deletes }) {
         Ok(history) => {
             let events = history.changes.into_iter().map(|change| WatchEvent { change, previous: None });
             Ok(Found::Events { events: events.collect(), next: history.next })

@@ -33,7 +33,7 @@
 //!
 //! An event's bytes are in the window and, while an answer is being sent, in that answer. Queues hold numbers: at most
 //! about 500 a stream, and 16 more for each of its watchers. When a queue is full, or its events have gone out of the
-//! window, the watcher falls behind and reads the past at its own pace, 64 KiB an answer from the window and 256 KiB from the store; nobody else notices. If the
+//! window, the watcher falls behind and reads the past at its own pace, 64 KiB an answer; two watchers of a member read the store at a time, so nobody else notices. If the
 //! dispatcher itself is overtaken by the window, all live watchers do so. A single revision is never split (but into
 //! fragments, for those who ask), so an answer is as large as the largest revision.
 //!
@@ -50,8 +50,8 @@
 //!
 //! # Caveats
 //!
-//! Watchers that are behind each read the past for themselves: a thousand that start at the same old revision read it a
-//! thousand times. The number of watchers is not limited, as in etcd.
+//! A watcher of few keys that is behind looks its changes up in the key index, and skips what does not concern it. Watchers of many keys each read the past for
+//! themselves: a thousand that start at the same old revision read it a thousand times. The number of watchers is not limited, as in etcd.
 
 #![deny(clippy::disallowed_methods)]
 

@@ -322,6 +322,8 @@ impl WatchStream {
             return Turn::Taken;
         }
         let (serial, interest) = (watcher.serial, watcher.interest.clone());
+        // Most of what is behind after a reconnection is about keys that nothing happened to.
+        let next = self.hub.reader.first_change(&interest.from, &interest.end, next).unwrap_or(next);
         let mut registry = self.hub.settled();
         let dispatched = self.hub.dispatched();
         let scanned =
@@ -347,18 +349,15 @@ impl WatchStream {
         drop(registry);
         watcher.phase = Phase::Reading;
         self.reading = true;
-        Turn::Read(CatchUp { reader: self.hub.reader.clone(), serial, interest, from })
+        Turn::Read(CatchUp { reader: self.hub.reader.clone(), id, serial, interest, from })
     }
 
     /// Takes what a piece gave.
     pub fn caught_up(&mut self, caught: CaughtUp) {
-        let CaughtUp { serial, found } = caught;
+        let CaughtUp { id, serial, found } = caught;
         self.reading = false;
         // The watcher may have ended meanwhile, and its number may be another one's by now.
-        let Some((id, watcher)) = self.watchers.iter_mut().find(|(_, watcher)| watcher.serial == serial) else {
-            return;
-        };
-        let id = *id;
+        let Some(watcher) = self.watchers.get_mut(&id).filter(|watcher| watcher.serial == serial) else { return };
         match found {
             Found::Compacted => self.end_compacted(id),
             Found::Events { events, next } => {

@@ -576,3 +576,44 @@ fn a_pin_is_given_back_once_its_events_are_dispatched() {
     while world.poll(0).is_some() {}
     assert_eq!(world.clients[0].watches[&0].seen, 2);
 }
+
+#[test]
+fn a_watcher_of_few_keys_that_is_far_behind_reads_its_own_changes_only() {
+    let mut member = Member::new(1);
+    let put = |key: &'static str| Request::Put(pb::PutRequest { key: key.into(), ..Default::default() });
+    let (often, seldom, quiet) = ("often", "seldom", "quiet");
+    for number in 0..300 {
+        member.apply(vec![put(if number == 150 { seldom } else { often })]);
+        member.dispatch();
+    }
+    let mut stream = member.hub.open(StreamOptions { fragment_bytes: 1 << 20 });
+    for key in [quiet, seldom] {
+        let create = WatchCreateRequest { key: key.into(), start_revision: 1, ..Default::default() };
+        stream.request(WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) });
+    }
+    let mut context = Context::from_waker(Waker::noop());
+    let (mut reads, mut told) = (0, Vec::new());
+    let mut settle = |stream: &mut WatchStream, told: &mut Vec<_>| {
+        while let Poll::Ready(step) = stream.poll_next(&mut context) {
+            match step {
+                Step::Read(job) => {
+                    reads += 1;
+                    stream.caught_up(job.run().unwrap());
+                }
+                Step::Answer(answer) => {
+                    told.extend(answer.events.iter().map(|event| (answer.watch_id, event.change.at.main)));
+                }
+                Step::Closed => panic!("nobody closed it"),
+            }
+        }
+        reads
+    };
+    assert_eq!(settle(&mut stream, &mut told), 1, "one change of one watcher is read");
+    assert_eq!(told, [(1, 152)]);
+    for key in [quiet, seldom, often] {
+        member.apply(vec![put(key)]);
+    }
+    member.dispatch();
+    settle(&mut stream, &mut told);
+    assert_eq!(told[1..], [(0, 302), (1, 303)]);
+}

@@ -74,3 +74,18 @@ async fn an_open_connection_does_not_hold_a_shutdown_up() {
     server.shutdown().await;
     kv.put(put("a", "2")).await.expect_err("the server is gone");
 }
+
+#[test]
+fn the_example_keeps_its_objects_from_run_to_run() {
+    let program = std::env::current_exe().expect("this program");
+    let program = program.ancestors().nth(2).expect("a folder above").join("examples/control_plane");
+    let dir = TempDir::new().expect("a temporary directory");
+    let run = || {
+        let run = std::process::Command::new(&program).current_dir(dir.path()).output().expect("the example runs");
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+        String::from_utf8(run.stdout).expect("text")
+    };
+    let (first, second) = (run(), run());
+    assert!(first.contains("created pods/web-0 at revision 2") && first.contains("web-0 runs"), "{first}");
+    assert!(second.contains("pods/web-0 was there already") && second.contains("web-0 runs"), "{second}");
+}

@@ -135,6 +135,24 @@ async fn limits_of_requests_and_size_are_kept() {
 }
 
 #[tokio::test]
+async fn what_is_there_at_the_start_counts_for_the_quota() {
+    let dir = temporary();
+    let server = Process::start(dir.path(), &[]);
+    let put = |key: &str, byte: u8| pb::PutRequest {
+        key: key.to_owned().into(),
+        value: vec![byte; 100_000].into(),
+        ..Default::default()
+    };
+    for number in 0..30 {
+        server.kv().await.put(put(&format!("k{number}"), number)).await.expect("a put");
+    }
+    assert!(server.stop().success());
+    let server = Process::start(dir.path(), &["--quota-backend-bytes=500000"]);
+    let refused = server.kv().await.put(put("more", 1)).await.expect_err("the first put is over the quota");
+    assert_eq!(refused.message(), ApiError::NoSpace.text());
+}
+
+#[tokio::test]
 async fn metrics_have_a_port_of_their_own() {
     let dir = temporary();
     let server = Process::start(dir.path(), &["--listen-metrics-urls=http://127.0.0.1:0", "--metrics=extensive"]);

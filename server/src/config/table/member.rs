@@ -33,7 +33,7 @@ pub(super) static MEMBER: &[Flag] = rows! { Member:
     "grpc-keepalive-interval" Duration "2h", "Frequency of server-to-client pings to check if a connection is alive (0 to disable).", Effect(set!(grpc_keepalive_interval));
     "grpc-keepalive-timeout" Duration "20s", "Additional duration of wait before closing a non-responsive connection (0 to disable).", Effect(set!(grpc_keepalive_timeout));
     "socket-reuse-port" Bool "false", "Set SO_REUSEPORT on listeners, allowing other processes to bind the same ports.", Effect(set!(socket_reuse_port));
-    "socket-reuse-address" Bool "false", "Set SO_REUSEADDR on listeners, allowing to bind an address in TIME_WAIT state.", Effect(set!(socket_reuse_address));
+    "socket-reuse-address" Bool "false", "listeners always set SO_REUSEADDR, so that a restart need not wait", Ignored;
     "raft-read-timeout" Duration "5s", "Silence on a connection between members after which it counts as dead.", Effect(set!(raft_read_timeout));
     "raft-write-timeout" Duration "5s", "a connection that takes nothing shows in answers that do not come: see --raft-read-timeout", Ignored;
     "compaction-batch-limit" Uint "1000", "Maximum revisions removed in each step of a compaction.", Effect(set!(compaction_batch_limit));

@@ -96,7 +96,6 @@ fn member_flags_take_effect() {
     takes_effect("grpc-keepalive-interval", "0", |c| c.grpc_keepalive_interval = Duration::ZERO);
     takes_effect("grpc-keepalive-timeout", "1m", |c| c.grpc_keepalive_timeout = Duration::from_mins(1));
     takes_effect("socket-reuse-port", "true", |c| c.socket_reuse_port = true);
-    takes_effect("socket-reuse-address", "true", |c| c.socket_reuse_address = true);
     takes_effect("compaction-batch-limit", "7", |c| c.compaction_batch_limit = 7);
     takes_effect("compaction-sleep-interval", "7ms", |c| c.compaction_sleep_interval = Duration::from_millis(7));
     takes_effect("watch-progress-notify-interval", "5s", |c| c.watch_progress_notify_interval = Duration::from_secs(5));

@@ -35,6 +35,8 @@
 //!
 //! Which membership changes are allowed is not decided here, but before they are proposed.
 
+#![deny(clippy::disallowed_methods)]
+
 mod applying;
 mod leases;
 mod queue;

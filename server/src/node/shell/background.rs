@@ -19,6 +19,7 @@ use crate::{
     node::{NodeError, snapshot::Received},
     raft::Fetch,
     state::{self, Compactor, StateError, mvcc::CompactionStep},
+    store::LastFlush,
     watch::Hub,
 };
 
@@ -85,9 +86,11 @@ impl Background {
         compacting: Compacting,
         hub: Hub,
         lock: &Arc<DataDirLock>,
+        last_flush: Option<LastFlush>,
     ) -> std::io::Result<Self> {
         let (jobs, incoming) = bounded(JOBS_MAX);
-        let flusher = Flusher { shared: Arc::clone(shared), log, inbox: inbox.clone(), persisted: 0, settle: false };
+        let flusher =
+            Flusher { shared: Arc::clone(shared), log, inbox: inbox.clone(), persisted: 0, settle: false, last_flush };
         let held = Arc::clone(lock);
         let flusher = thread::Builder::new().name("store-flush".to_owned()).spawn(move || {
             flusher.run(&incoming);
@@ -177,6 +180,8 @@ struct Flusher {
     persisted: u64,
     /// The state is to forget that it was being installed.
     settle: bool,
+    /// For crash tests: keeps what was flushed.
+    last_flush: Option<LastFlush>,
 }
 
 impl Flusher {
@@ -256,6 +261,10 @@ impl Flusher {
         }
         let persisted = state::persisted_applied(store.as_ref())?;
         if flush || persisted > self.persisted {
+            // Before the log is cut.
+            if let Some(last) = &self.last_flush {
+                last.keep(store.as_ref()).map_err(|error| NodeError::State(error.into()))?;
+            }
             self.persisted = persisted;
             self.inbox.send(Input::Flushed(persisted));
         }

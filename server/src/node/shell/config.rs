@@ -67,7 +67,7 @@ pub struct NodeConfig {
     pub pin_hold_max: Duration,
     /// Time without a renewal after which the remaining time of a lease is recorded.
     pub lease_checkpoint: Duration,
-    /// Notes beside the log what its completed syncs have covered, so that a test can destroy everything else.
+    /// Notes beside the log what its completed syncs have covered, and keeps the store as it was last flushed, so that a test can destroy everything else.
     pub record_syncs: bool,
 }
 

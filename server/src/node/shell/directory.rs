@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -10,6 +11,9 @@ use crate::{
     log::{DataDirLock, FileDisk, LogError},
     node::NodeError,
 };
+
+/// Who may look into directories of ours: what is in the store is nobody else's.
+const OWN_MODE: u32 = 0o700;
 
 /// A locked data directory.
 pub(super) struct Directory {
@@ -27,8 +31,10 @@ impl Directory {
         create(&member)?;
         let wal = wal_dir.map_or_else(|| member.join("wal"), Path::to_owned);
         create(&wal)?;
+        warn_if_others_may_look(data_dir);
         if wal_dir.is_some() {
             lock = lock.with(lock_directory(&wal)?);
+            warn_if_others_may_look(&wal);
         }
         Ok(Self { lock, member, wal })
     }
@@ -41,13 +47,21 @@ impl Directory {
     }
 }
 
+/// A directory that was there before keeps its mode: it may be looser on purpose.
+fn warn_if_others_may_look(dir: &Path) {
+    let mode = fs::metadata(dir).map_or(OWN_MODE, |found| found.permissions().mode() & 0o777);
+    if mode & !OWN_MODE != 0 {
+        tracing::warn!(dir = %dir.display(), mode = format_args!("{mode:o}"), "other users may look into this directory; {OWN_MODE:o} is recommended");
+    }
+}
+
 fn lock_directory(dir: &Path) -> Result<DataDirLock, NodeError> {
     DataDirLock::acquire(dir).map_err(|error| bad(dir, error.to_string()))
 }
 
-/// Creates a directory, if it is missing, so that it survives a crash.
+/// Creates a directory, if it is missing, for this user alone and so that it survives a crash.
 fn create(dir: &Path) -> Result<(), NodeError> {
-    match fs::create_dir(dir) {
+    match fs::DirBuilder::new().mode(OWN_MODE).create(dir) {
         Ok(()) => {
             let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
             File::open(parent)
@@ -74,6 +88,16 @@ fn bad(path: &Path, reason: String) -> NodeError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_created_is_for_this_user_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, log) = (dir.path().join("above/data"), dir.path().join("log"));
+        drop(Directory::open(&data, Some(&log)).unwrap());
+        for made in [dir.path().join("above"), data.clone(), data.join("member"), log] {
+            assert_eq!(fs::metadata(&made).unwrap().permissions().mode() & 0o777, 0o700, "{}", made.display());
+        }
+    }
 
     #[test]
     fn missing_parents_are_created_and_what_cannot_be_created_is_named() {

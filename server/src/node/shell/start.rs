@@ -29,7 +29,7 @@ use crate::{
     },
     raft::{LogStart, RaftOptions},
     state::{self, Membership, State, StateOptions},
-    store::{StateDir, Store},
+    store::{LastFlush, StateDir, Store},
     watch::Hub,
 };
 
@@ -118,6 +118,8 @@ pub fn start_member(
     let core = Core::start(core_options(config, identity, nonce), state, log_start)?;
     let budget = Budget::new(config.requests_max, config.requests_bytes_max);
     let shared = Shared::new(identity, nonce, budget, core.state().reader().clone(), outgoing, installer);
+    // The quota counts from the first write on.
+    shared.set_size(store.size().map_err(|error| NodeError::State(error.into()))?);
     run(config, runtime, directory.lock, Arc::new(shared), core, log, compactions, transport, hub)
 }
 
@@ -147,8 +149,12 @@ fn run(
     let mut compactor = core.state().compactor();
     compactor.limit_steps(config.compaction.revisions);
     let compacting = Compacting { compactor, notices: compactions, pace: config.compaction };
-    let background =
-        Background::start(&shared, &reports, log.reader(), compacting, hub.clone(), &lock).map_err(no_thread)?;
+    let last_flush = config.record_syncs.then(|| LastFlush::new(config.data_dir.join("member")));
+    if let Some(last) = &last_flush {
+        last.keep(shared.reader.store().as_ref()).map_err(|error| NodeError::State(error.into()))?;
+    }
+    let background = Background::start(&shared, &reports, log.reader(), compacting, hub.clone(), &lock, last_flush)
+        .map_err(no_thread)?;
     let log = start_log(log, &shared, &reports, &lock).map_err(no_thread)?;
     shared.publish(&core.status());
     let handle = NodeHandle::new(sender, Arc::clone(&shared), core.state().views(), core.lease_clock(), hub);

@@ -51,7 +51,7 @@ use value::Outline;
 use view::Unread;
 
 pub use answer::OpRows;
-pub use change::{Change, ChangeSink, Changes, History, HistoryLimits};
+pub use change::{Change, ChangeSink, Changes, History, HistoryLimits, Wanted};
 pub use compaction::{CompactionStep, Compactor};
 pub(super) use hash::HASHED_KEYS_MAX;
 pub use hash::KvHash;

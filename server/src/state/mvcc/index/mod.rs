@@ -144,6 +144,15 @@ pub struct Index {
     newest: Revision,
 }
 
+/// The changes of a few keys.
+#[derive(Debug, PartialEq, Eq)]
+pub struct FewChanges {
+    /// Where in history they stand, in order, and whether they are deletes.
+    pub list: Vec<(Revision, bool)>,
+    /// The first revision that was not looked at.
+    pub next: i64,
+}
+
 impl Index {
     /// An empty index.
     pub fn new(limits: IndexLimits) -> Self {
@@ -260,6 +269,47 @@ impl Index {
             true
         });
         visited
+    }
+
+    /// What happened to the keys of a range from main revision `since` to `until`, both included, if there are no more than `keys_max` keys and `changes_max`
+    /// changes; of a single key, as many as that, the oldest first. Revisions are whole.
+    pub fn few_changes(
+        &self,
+        (from, end): (&[u8], &RangeEnd),
+        (since, until): (i64, i64),
+        keys_max: usize,
+        changes_max: usize,
+    ) -> Option<FewChanges> {
+        let mut few = FewChanges { list: Vec::new(), next: until + 1 };
+        let before = (since > 0).then(|| Revision::whole(since - 1));
+        let mut add = |history: &History| {
+            for event in history.events_after(before).take_while(|event| event.at.main <= until) {
+                if few.list.len() == changes_max {
+                    few.next = event.at.main;
+                    return false;
+                }
+                few.list.push((event.at, event.kind == Kind::Tombstone));
+            }
+            true
+        };
+        if *end == RangeEnd::Single {
+            if !self.tree.get(from).is_none_or(&mut add) {
+                let next = few.next;
+                few.list.retain(|(at, _)| at.main < next);
+            }
+            return Some(few);
+        }
+        let (mut keys, mut all) = (0, true);
+        self.tree.walk(from, false, &mut |key, history| {
+            if end.is_before(from, key) {
+                return false;
+            }
+            keys += 1;
+            all = keys <= keys_max && add(history);
+            all
+        });
+        few.list.sort_unstable();
+        all.then_some(few)
     }
 
     /// How many keys of the range live at the newest revision, whether published or not.
