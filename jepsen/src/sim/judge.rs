@@ -26,7 +26,7 @@ use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use cairn_proto::{ApiError, mvccpb::KeyValue};
 use cairn_server::state::{
-    Answer, MemberChange,
+    Answer, MemberChange, Reader,
     command::{OpReply, Reply},
     mvcc::{OpRows, Rows},
 };
@@ -204,6 +204,15 @@ impl World {
         ensure!(count as usize == kvs.len(), "{count} keys are counted, {} are told", kvs.len());
         self.coverage.reads += 1;
         self.shows(pin.revision(), &key, &end, &decoded(&kvs)?).with_context(|| format!("read {number} at {at}"))
+    }
+
+    /// Whether a state that was opened shows at its revision what was there then: its index was read, not written.
+    pub(super) fn check_index(&self, reader: &Reader) -> Result<()> {
+        let all = Bytes::from_static(b"\0");
+        let Ok(pin) = reader.pin(0) else { bail!("the newest revision cannot be read") };
+        let rows = reader.range(&pin, &super::request::range(&all, &all, 0))?;
+        ensure!(rows.count as usize == rows.kvs.len(), "{} keys are counted, {} are told", rows.count, rows.kvs.len());
+        self.shows(pin.revision(), &all, &all, &decoded(&rows.kvs)?)
     }
 
     /// Judges the writes whose answers never came, and those that were refused, once everything is known.

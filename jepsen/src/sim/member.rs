@@ -180,8 +180,11 @@ impl Member {
         }
     }
 
-    /// Lets its disk fail at one of the next operations.
+    /// Lets its disk fail at one of the next operations, unless it will anyway.
     pub(super) fn doom(&mut self, fault: Fault, after: u64) {
+        if self.doom.is_some() {
+            return;
+        }
         self.disk.fault_at(self.disk.operations() + after, fault);
         self.doom = Some(Doom { power: fault == Fault::PowerCut });
     }

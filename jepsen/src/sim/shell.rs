@@ -159,7 +159,7 @@ impl World {
         let (revision, compacted) = (reader.revision(), reader.compacted());
         ensure!(revision <= self.history.newest(), "member {} starts at revision {revision}, which never was", at + 1);
         let stored = self.history.check_stored(self.members[at].store.as_ref(), revision, compacted);
-        stored.with_context(|| format!("member {} after its start", at + 1))
+        stored.and_then(|()| self.check_index(reader)).with_context(|| format!("member {} after its start", at + 1))
     }
 
     /// Does what the core says is to be done.

@@ -258,6 +258,7 @@ impl World {
         let (revision, compacted) = (state.reader().revision(), state.reader().compacted());
         ensure!(revision <= self.history.newest(), "{}: it is at revision {revision}, which never was", about());
         self.history.check_stored(store.as_ref(), revision, compacted).with_context(about)?;
+        self.check_index(state.reader()).with_context(about)?;
         let run = self.running(at)?;
         if plant == Some(Plant::SnapshotMembershipIgnored) {
             conf_state.clone_from(run.core.state().conf_state());
