@@ -4,6 +4,8 @@ use cairn_jepsen::sim::{Plan, Plant, STEPS, Summary, regression, simulate, simul
 
 /// Seeds within which every planted bug has to be caught.
 const SEEDS_TO_CATCH: u64 = 400;
+/// Bugs that show seldom, and a seed in which each does: these are tried first.
+const SELDOM: [(Plant, u64); 2] = [(Plant::VoteForgotten, 20), (Plant::ReadContextReused, 211)];
 
 fn clean(members: u64, seeds: u64, steps: u64) -> Summary {
     let summary = simulate_many(&Plan { seed: 1, members, steps, plant: None }, seeds, 8);
@@ -20,7 +22,9 @@ fn three_members_keep_every_promise() {
     assert!(covered.answered > 3_000 && covered.reads > 500 && covered.unknown > 50, "{covered}");
     assert!(covered.crashes > 200 && covered.disk_faults > 5 && covered.partitions > 100, "{covered}");
     assert!(covered.elections > 200 && covered.transfers > 20 && covered.fetched > 50, "{covered}");
-    assert!(covered.members > 5 && covered.renewed > 100 && covered.expired > 50, "{covered}");
+    assert!(covered.snapshots > 80 && covered.installed > 50 && covered.finished > 1, "{covered}");
+    assert!(covered.members > 5 && covered.promoted > 5 && covered.leaders_removed > 2, "{covered}");
+    assert!(covered.renewed > 50 && covered.expired > 50 && covered.no_space > 20, "{covered}");
     assert!(covered.told > 1_000 && covered.bookmarks > 100 && covered.catch_ups > 100, "{covered}");
 }
 
@@ -28,6 +32,7 @@ fn three_members_keep_every_promise() {
 fn five_members_keep_every_promise() {
     let covered = clean(5, 25, STEPS).coverage;
     assert!(covered.answered > 800 && covered.elections > 80 && covered.crashes > 80, "{covered}");
+    assert!(covered.installed > 10, "{covered}");
 }
 
 #[test]
@@ -48,7 +53,8 @@ fn seeds_that_found_something_are_clean_now() {
 fn every_planted_bug_is_caught() {
     for plant in Plant::ALL {
         let plan = |seed| Plan { seed, members: 3, steps: STEPS, plant: Some(plant) };
-        let caught = (1..=SEEDS_TO_CATCH).find_map(|seed| simulate(&plan(seed), false).err());
+        let known = SELDOM.iter().filter(|(seldom, _)| *seldom == plant).map(|(_, seed)| *seed);
+        let caught = known.chain(1..=SEEDS_TO_CATCH).find_map(|seed| simulate(&plan(seed), false).err());
         let caught = caught.unwrap_or_else(|| panic!("{plant} passes {SEEDS_TO_CATCH} seeds unseen"));
         println!("{plant}: seed {}: {}", caught.plan.seed, caught.what);
     }

@@ -37,6 +37,8 @@
 
 pub mod api;
 pub mod config;
+#[cfg(test)]
+mod golden;
 pub mod http;
 pub mod lease;
 pub mod log;

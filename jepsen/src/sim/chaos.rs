@@ -1,5 +1,7 @@
 //! Disturbances: what befalls members, their disks, the links between them and the membership.
 
+use std::ops::Range;
+
 use anyhow::Result;
 use cairn_proto::etcdserverpb as pb;
 use cairn_server::{
@@ -18,6 +20,10 @@ use super::{
 
 /// Members that the cluster may have beyond those it began with.
 const EXTRA_MEMBERS: usize = 2;
+/// How long a member is away that crashed.
+const CRASH: Range<u64> = 20 * MS..3 * SECOND;
+/// How long one is that others are to forget about.
+const AWAY: Range<u64> = 3 * SECOND..15 * SECOND;
 /// How long a member has been connected, once it is.
 const CONNECTED: std::time::Duration = std::time::Duration::from_secs(10);
 
@@ -30,6 +36,8 @@ pub(super) enum Chaos {
     CrashAll,
     /// The leader does.
     CrashLeader,
+    /// A member ends and stays away for long.
+    Away,
     /// A member does nothing for a while.
     Pause,
     /// The members fall into two halves.
@@ -48,10 +56,11 @@ pub(super) enum Chaos {
 
 impl Chaos {
     /// All kinds.
-    pub(super) const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::Crash,
         Self::CrashAll,
         Self::CrashLeader,
+        Self::Away,
         Self::Pause,
         Self::Partition,
         Self::OneWay,
@@ -77,9 +86,10 @@ impl World {
         let kind = kinds[self.random.random_range(0..kinds.len())];
         let at = self.random.random_range(0..self.members.len());
         match kind {
-            Chaos::Crash => self.crash(at),
-            Chaos::CrashAll => (0..self.members.len()).try_for_each(|at| self.crash(at)),
-            Chaos::CrashLeader => self.leader().map_or(Ok(()), |at| self.crash(at)),
+            Chaos::Crash => self.crash(at, CRASH),
+            Chaos::CrashAll => (0..self.members.len()).try_for_each(|at| self.crash(at, CRASH)),
+            Chaos::CrashLeader => self.leader().map_or(Ok(()), |at| self.crash(at, CRASH)),
+            Chaos::Away => self.crash(at, AWAY),
             Chaos::Pause => {
                 let pause = self.random.random_range(50 * MS..4 * SECOND);
                 note!(self, "pause {} for {pause}", at + 1);
@@ -110,10 +120,10 @@ impl World {
         }
     }
 
-    fn crash(&mut self, at: usize) -> Result<()> {
+    fn crash(&mut self, at: usize, for_so_long: Range<u64>) -> Result<()> {
         let power = self.random.random_bool(0.6);
         self.end_run(at, power, "crash")?;
-        let pause = self.random.random_range(20 * MS..3 * SECOND);
+        let pause = self.random.random_range(for_so_long);
         self.clock.after(pause, Event::Start { at });
         Ok(())
     }

@@ -70,6 +70,13 @@ impl World {
 
     fn draw(&mut self, client: usize) -> Ask {
         let newest = self.history.newest();
+        if self.setting.climate.alarms {
+            match self.random.random_range(0..300) {
+                0..2 => return Ask::Alarm { raises: true },
+                2..22 => return Ask::Alarm { raises: false },
+                _ => {}
+            }
+        }
         let lease = |world: &mut Self| {
             let leases = &world.clients[client].leases;
             let recent = leases.len().saturating_sub(2);
@@ -135,6 +142,9 @@ impl World {
         let floor = self.history.newest();
         note!(self, "ask {number} at {}: {ask:?}", at + 1);
         let sent = self.clock.now();
+        if let Ask::Alarm { raises } = ask {
+            self.alarms.asked(number, raises, sent);
+        }
         self.asked.push(Asked { ask, client, member: at, at: sent, floor, bytes, known: Known::Open });
         self.clock.after(0, Event::Request { at, run, number });
         Ok(())
@@ -188,7 +198,10 @@ impl World {
         note!(self, "ended {number} {known:?}");
         match known {
             Known::Answered => self.coverage.answered += 1,
-            Known::Refused => self.coverage.refused += 1,
+            Known::Refused => {
+                self.coverage.refused += 1;
+                self.alarms.refused(number);
+            }
             Known::Open | Known::Nothing => self.coverage.unknown += 1,
         }
         if let Some(client) = client {

@@ -35,8 +35,14 @@ pub(super) struct Climate {
     pub(super) writes_in_flight_max: usize,
     pub(super) snapshot_count: u64,
     pub(super) catchup_commands: u64,
-    /// There is one member, and never another.
-    pub(super) log_is_cut: bool,
+    /// Bytes of log that are kept for members that are there and need them.
+    pub(super) needed_bytes_max: u64,
+    pub(super) snapshot_silence_ticks: u64,
+    pub(super) snapshot_idle_ticks: u64,
+    /// Microseconds between two pieces of a snapshot, at most.
+    pub(super) piece_max: u64,
+    /// How often a member crashes at each step of receiving and installing a snapshot, to come back at once.
+    pub(super) crash_installing: f64,
     pub(super) segment_bytes: u64,
     /// Bytes of recent events for watchers.
     pub(super) window_bytes: usize,
@@ -49,6 +55,8 @@ pub(super) struct Climate {
     pub(super) pre_vote: bool,
     /// How often a member crashes right after it gave somebody its vote, to come back at once.
     pub(super) crash_after_vote: f64,
+    /// Whether clients raise an alarm now and then.
+    pub(super) alarms: bool,
     /// Whether the index is written to files often.
     pub(super) images: bool,
 }
@@ -58,8 +66,8 @@ fn one_of<T: Copy>(random: &mut StdRng, of: &[T]) -> T {
 }
 
 impl Climate {
-    /// What a run of a cluster that begins with so many members is like.
-    pub(super) fn draw(random: &mut StdRng, members: u64) -> Self {
+    /// What a run is like.
+    pub(super) fn draw(random: &mut StdRng) -> Self {
         let weather = Weather {
             loss: one_of(random, &[0.0, 0.0, 0.01, 0.05, 0.15]),
             duplicates: one_of(random, &[0.0, 0.01, 0.1]),
@@ -72,10 +80,8 @@ impl Climate {
             let weight = one_of(random, if kind == Chaos::Membership { &[0, 2, 6, 12] } else { &[0, 1, 1, 3] });
             chaos.extend(std::iter::repeat_n(kind, weight));
         }
-        let log_is_cut = members == 1 && !chaos.contains(&Chaos::Membership);
         Self {
             weather,
-            log_is_cut,
             sync_max: one_of(random, &[500, 5 * MS, 30 * MS]),
             slow_syncs: one_of(random, &[0.0, 0.0, 0.02]),
             disk_faults: one_of(random, &[0.0, 0.002, 0.01]),
@@ -88,7 +94,12 @@ impl Climate {
             piece_entries_max: one_of(random, &[1, 2, 64]),
             writes_in_flight_max: one_of(random, &[1, 2, 2, 4]),
             snapshot_count: one_of(random, &[5, 20, 100]),
-            catchup_commands: one_of(random, &[2, 10, 50]),
+            catchup_commands: one_of(random, &[0, 2, 10, 50]),
+            needed_bytes_max: one_of(random, &[500, 12 << 10, u64::MAX]),
+            snapshot_silence_ticks: one_of(random, &[5, 20, 50]),
+            snapshot_idle_ticks: one_of(random, &[10, 40, 600]),
+            piece_max: one_of(random, &[5 * MS, 100 * MS, SECOND]),
+            crash_installing: one_of(random, &[0.0, 0.05, 0.3]),
             segment_bytes: one_of(random, &[8 << 10, 16 << 10, 64 << 10]),
             window_bytes: one_of(random, &[0, 1_500, 1 << 20]),
             lease_checkpoint_ms: one_of(random, &[1_000, 3_000, 300_000]),
@@ -96,6 +107,7 @@ impl Climate {
             in_step: random.random(),
             pre_vote: !random.random_bool(0.2),
             crash_after_vote: one_of(random, &[0.0, 0.2, 0.7]),
+            alarms: random.random_bool(0.3),
             images: random.random_bool(0.3),
         }
     }

@@ -39,6 +39,21 @@ fn digest(entry: &Entry) -> u64 {
     hasher.finish()
 }
 
+/// A membership with every list in order.
+fn in_order(conf: &ConfState) -> ConfState {
+    let mut conf = conf.clone();
+    for ids in [&mut conf.voters, &mut conf.learners, &mut conf.voters_outgoing, &mut conf.learners_next] {
+        ids.sort_unstable();
+    }
+    conf
+}
+
+/// Raft counts with the membership that the state machine has.
+pub(super) fn same_membership(member: u64, raft: &ConfState, state: &ConfState) -> Result<()> {
+    ensure!(in_order(raft) == in_order(state), "raft of member {member} counts with {raft:?}, its state has {state:?}");
+    Ok(())
+}
+
 /// A digest of everything replicated but the values, of which the revision is part.
 fn state_digest(state: &State) -> u64 {
     let views = state.views();
@@ -47,17 +62,14 @@ fn state_digest(state: &State) -> u64 {
     for lease in views.leases.all() {
         (lease.id, lease.ttl, lease.remaining, views.leases.keys(lease.id)).hash(&mut hasher);
     }
+    views.alarms().list(0).iter().for_each(|alarm| (alarm.member_id, alarm.alarm).hash(&mut hasher));
     let members = views.members();
     for (id, member) in &members.members {
         (id, &member.name, &member.peer_urls, member.is_learner).hash(&mut hasher);
     }
     members.removed.hash(&mut hasher);
-    let ConfState { voters, learners, voters_outgoing, learners_next, auto_leave } = state.conf_state().clone();
-    for mut ids in [voters, learners, voters_outgoing, learners_next] {
-        ids.sort_unstable();
-        ids.hash(&mut hasher);
-    }
-    auto_leave.hash(&mut hasher);
+    let ConfState { voters, learners, voters_outgoing, learners_next, auto_leave } = in_order(state.conf_state());
+    (voters, learners, voters_outgoing, learners_next, auto_leave).hash(&mut hasher);
     hasher.finish()
 }
 

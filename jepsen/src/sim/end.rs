@@ -65,13 +65,14 @@ impl World {
             match self.leader() {
                 None => self.step()?,
                 Some(at) => {
+                    self.ask(None, at, Ask::Alarm { raises: false })?;
                     self.ask(None, at, Ask::Put { key: key(0), lease: 0, previous: true })?;
-                    while self.asked[last].known == Known::Open {
+                    while self.asked[last..].iter().any(|asked| asked.known == Known::Open) {
                         self.step()?;
                     }
-                    if self.asked[last].known == Known::Answered {
+                    if self.asked[last + 1].known == Known::Answered {
                         self.settle(since, Self::is_settled)?;
-                        return Ok(last);
+                        return Ok(last + 1);
                     }
                 }
             }

@@ -26,7 +26,7 @@ use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use cairn_proto::{ApiError, mvccpb::KeyValue};
 use cairn_server::state::{
-    Answer,
+    Answer, MemberChange, Reader,
     command::{OpReply, Reply},
     mvcc::{OpRows, Rows},
 };
@@ -50,10 +50,21 @@ impl World {
             Ok(reply) => reply,
             Err(error) => return self.judge_refusal(number, &ask, *error),
         };
+        if ask.takes_space() {
+            self.alarms.seen(false, self.asked[number as usize].at)?;
+        }
         match (&ask, reply) {
             (Ask::Compact { .. }, Reply::Compact { .. })
             | (Ask::Revoke { .. }, Reply::Lease { .. })
-            | (Ask::Publish { .. } | Ask::Change(_) | Ask::KeepAlive { .. }, Reply::Done) => Ok(()),
+            | (Ask::Publish { .. } | Ask::KeepAlive { .. }, Reply::Done) => Ok(()),
+            (Ask::Change(change), Reply::Done) => {
+                self.count_change(at, change);
+                Ok(())
+            }
+            (Ask::Alarm { .. }, Reply::Alarms(_)) => {
+                self.alarms.done(number, self.clock.now());
+                Ok(())
+            }
             (Ask::Grant { id, ttl }, Reply::Lease { id: told, ttl: given, .. }) => {
                 ensure!((id, ttl) == (told, given), "lease {id} of {ttl} s is granted as {told} of {given} s");
                 self.leases.told(*id, self.asked[number as usize].at, *ttl as u64 * 1000)
@@ -63,12 +74,28 @@ impl World {
         }
     }
 
+    fn count_change(&mut self, at: usize, change: &MemberChange) {
+        match change {
+            MemberChange::Add(_) | MemberChange::Update { .. } => {}
+            MemberChange::Promote(_) => self.coverage.promoted += 1,
+            MemberChange::Remove(id) => {
+                self.coverage.removed += 1;
+                // Only a leader is asked.
+                self.coverage.leaders_removed += u64::from(*id == self.members[at].id);
+            }
+        }
+    }
+
     fn judge_refusal(&mut self, number: u64, ask: &Ask, error: ApiError) -> Result<()> {
         self.asked[number as usize].known = Known::Refused;
         match (ask, error) {
             (Ask::Compact { .. }, ApiError::Compacted | ApiError::FutureRevision) | (Ask::Change(_), _) => Ok(()),
             (Ask::Put { lease, .. }, ApiError::LeaseNotFound) if *lease != 0 => self.leases.told_gone(*lease),
             (Ask::Revoke { id }, ApiError::LeaseNotFound) => self.leases.told_gone(*id),
+            (ask, ApiError::NoSpace) if ask.takes_space() => {
+                self.coverage.no_space += 1;
+                self.alarms.seen(true, self.asked[number as usize].at)
+            }
             (ask, error) => bail!("{ask:?} is refused: {}", error.text()),
         }
     }
@@ -177,6 +204,15 @@ impl World {
         ensure!(count as usize == kvs.len(), "{count} keys are counted, {} are told", kvs.len());
         self.coverage.reads += 1;
         self.shows(pin.revision(), &key, &end, &decoded(&kvs)?).with_context(|| format!("read {number} at {at}"))
+    }
+
+    /// Whether a state that was opened shows at its revision what was there then: its index was read, not written.
+    pub(super) fn check_index(&self, reader: &Reader) -> Result<()> {
+        let all = Bytes::from_static(b"\0");
+        let Ok(pin) = reader.pin(0) else { bail!("the newest revision cannot be read") };
+        let rows = reader.range(&pin, &super::request::range(&all, &all, 0))?;
+        ensure!(rows.count as usize == rows.kvs.len(), "{} keys are counted, {} are told", rows.count, rows.kvs.len());
+        self.shows(pin.revision(), &all, &all, &decoded(&rows.kvs)?)
     }
 
     /// Judges the writes whose answers never came, and those that were refused, once everything is known.

@@ -8,14 +8,14 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use cairn_proto::etcdserverpb as pb;
 use cairn_server::{
-    log::{EntryReader, Identity, Log, LogOptions, LogStore, SimDisk},
+    log::{EntryReader, Fault, Identity, Log, LogOptions, LogStore, SimDisk},
     node::{
         NodeError,
-        core::{Core, CoreOptions, CoreStatus, RetentionOptions, log_of_new_cluster},
+        core::{Core, CoreOptions, CoreStatus, RetentionOptions, log_of_member, log_of_new_cluster},
     },
     raft::{Fetch, InFlight, LogStart, RaftOptions},
     state::{
-        Compactor, Membership, State, StateOptions,
+        Compactor, Membership, State, StateOptions, is_installing, mark_installed,
         mvcc::{Change, ChangeSink, Changes, ImageOptions},
         record::applied::{self, Applied},
     },
@@ -23,9 +23,14 @@ use cairn_server::{
     watch::Hub,
 };
 
-use super::{climate::Climate, clock::MS, plant::Plant};
+use super::{
+    climate::Climate,
+    clock::MS,
+    plant::Plant,
+    snapshots::{Incoming, Snapshots},
+};
 
-const CLUSTER: u64 = 0xc1;
+pub(super) const CLUSTER: u64 = 0xc1;
 /// How long a compaction waits for reads.
 const PIN_HOLD_MAX: Duration = Duration::from_secs(2);
 /// Ticks after which a request is told that it took too long.
@@ -43,6 +48,8 @@ pub(super) struct Setting {
 /// Hands changes on to the hub and notes them.
 pub(super) struct Tee {
     hub: Hub,
+    /// For [`Plant::JumpUnseen`].
+    unseen: bool,
     published: Mutex<Vec<Change>>,
 }
 
@@ -57,7 +64,9 @@ impl ChangeSink for Tee {
     }
 
     fn jumped(&self, revision: i64) {
-        self.hub.jumped(revision);
+        if !self.unseen {
+            self.hub.jumped(revision);
+        }
     }
 }
 
@@ -70,6 +79,12 @@ pub(super) struct Run {
     pub(super) log: Log,
     pub(super) hub: Hub,
     pub(super) compactor: Compactor,
+    /// That of a state that took the place of the one it works on.
+    pub(super) next_compactor: Option<Compactor>,
+    /// What the core's state is over: the member's store, but for the moments between a snapshot's taking its place and
+    /// the core's knowing of it.
+    pub(super) store: Arc<MemStore>,
+    pub(super) snapshots: Snapshots,
     tee: Arc<Tee>,
     /// When it started.
     since: u64,
@@ -105,11 +120,21 @@ impl Run {
     }
 }
 
+/// What becomes of a member when its disk fails.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Doom {
+    pub(super) power: bool,
+}
+
 /// What became of a start.
 #[derive(Debug)]
 pub(super) enum Started {
     /// It runs, in the run of this number.
-    Runs(u64),
+    Runs {
+        run: u64,
+        /// It had to finish the installation of a snapshot.
+        finished: bool,
+    },
     /// It knows that it was removed from the cluster.
     Removed,
 }
@@ -129,6 +154,10 @@ pub(super) struct Member {
     pub(super) gone: bool,
     /// The applied index that was last known to be durable in its store.
     pub(super) flushed: u64,
+    /// What lies on its disk of a snapshot that comes.
+    pub(super) incoming: Option<Incoming>,
+    /// Its disk is about to fail; with or without the power.
+    pub(super) doom: Option<Doom>,
     /// Tells what its log has synced, running or not.
     pub(super) synced: Option<Arc<dyn EntryReader>>,
 }
@@ -145,13 +174,19 @@ impl Member {
             joined: true,
             gone: false,
             flushed: 0,
+            incoming: None,
+            doom: None,
             synced: None,
         }
     }
 
-    /// Its disk, to let it fail.
-    pub(super) fn disk(&self) -> &SimDisk {
-        &self.disk
+    /// Lets its disk fail at one of the next operations, unless it will anyway.
+    pub(super) fn doom(&mut self, fault: Fault, after: u64) {
+        if self.doom.is_some() {
+            return;
+        }
+        self.disk.fault_at(self.disk.operations() + after, fault);
+        self.doom = Some(Doom { power: fault == Fault::PowerCut });
     }
 
     /// Whether its log has an entry synced, or has cut it off.
@@ -168,31 +203,9 @@ impl Member {
         if setting.plant == Some(Plant::AppliedTwice) {
             self.forget_last_applied()?;
         }
-        let options = StateOptions {
-            answers_for: Some((self.id, nonce)),
-            pin_hold_max: PIN_HOLD_MAX,
-            image: image_options(climate),
-            ..StateOptions::default()
-        };
+        let options = state_options(self.id, nonce, climate);
         let mut state = State::open(Arc::clone(&self.store) as Arc<dyn Store>, options)?;
-        let identity = Identity { cluster_id: CLUSTER, member_id: self.id };
-        let log_options = LogOptions { segment_bytes: climate.segment_bytes, ..LogOptions::new(identity, seed) };
-        let (mut log, recovered) = Log::open(Arc::new(self.disk.clone()), &log_options, state.applied().0)?;
-        let start = if state.applied() == (0, 0) {
-            let start = log_of_new_cluster();
-            if recovered.terms.last() != start.terms.base() {
-                log.reset(start.terms.base(), Some(&start.hard_state))?;
-            }
-            let membership = Membership { cluster_id: CLUSTER, members: setting.initial.clone() };
-            state.bootstrap(&membership, start.terms.base().index, start.terms.base().term)?;
-            start
-        } else {
-            let mut hard_state = recovered.hard_state;
-            if setting.plant == Some(Plant::VoteForgotten) {
-                hard_state.vote = 0;
-            }
-            LogStart { hard_state, terms: recovered.terms, entries: recovered.entries }
-        };
+        let (log, start, finished) = self.open_log(setting, seed, &mut state)?;
         let flushed = state.applied().0;
         ensure!(
             flushed >= self.flushed,
@@ -201,7 +214,8 @@ impl Member {
             self.flushed
         );
         let hub = Hub::new(state.reader().clone(), climate.window_bytes);
-        let tee = Arc::new(Tee { hub: hub.clone(), published: Mutex::default() });
+        let unseen = setting.plant == Some(Plant::JumpUnseen);
+        let tee = Arc::new(Tee { hub: hub.clone(), unseen, published: Mutex::default() });
         state.report_to(Arc::clone(&tee) as Arc<dyn ChangeSink>);
         let compactor = state.compactor();
         let core = match Core::start(core_options(self.id, nonce, seed, climate), state, start) {
@@ -217,6 +231,9 @@ impl Member {
             log,
             hub,
             compactor,
+            next_compactor: None,
+            store: Arc::clone(&self.store),
+            snapshots: Snapshots::default(),
             tee,
             since: now,
             writes: Vec::new(),
@@ -229,7 +246,36 @@ impl Member {
             context: Vec::new(),
             remembered: Vec::new(),
         });
-        Ok(Started::Runs(self.starts))
+        Ok(Started::Runs { run: self.starts, finished })
+    }
+
+    /// The log, and whether an installation had to be finished: as the real start does it.
+    fn open_log(&mut self, setting: &Setting, seed: u64, state: &mut State) -> Result<(Log, LogStart, bool)> {
+        let identity = Identity { cluster_id: CLUSTER, member_id: self.id };
+        let segment_bytes = setting.climate.segment_bytes;
+        let log_options = LogOptions { segment_bytes, ..LogOptions::new(identity, seed) };
+        let (mut log, recovered) = Log::open(Arc::new(self.disk.clone()), &log_options, state.applied().0)?;
+        if state.applied() == (0, 0) {
+            let start = log_of_new_cluster();
+            if recovered.terms.last() != start.terms.base() {
+                log.reset(start.terms.base(), Some(&start.hard_state))?;
+            }
+            let membership = Membership { cluster_id: CLUSTER, members: setting.initial.clone() };
+            state.bootstrap(&membership, start.terms.base().index, start.terms.base().term)?;
+            return Ok((log, start, false));
+        }
+        let before = recovered.terms.base();
+        let installing = is_installing(self.store.as_ref())?;
+        let ahead = installing.filter(|last| last.index == state.applied().0);
+        let mut start = log_of_member(&mut log, recovered, ahead)?;
+        let finished = start.terms.base() != before;
+        if let Some(last) = installing {
+            mark_installed(self.store.as_ref(), last)?;
+        }
+        if setting.plant == Some(Plant::VoteForgotten) {
+            start.hard_state.vote = 0;
+        }
+        Ok((log, start, finished))
     }
 
     /// Ends it without warning; with `power`, what was not synced is lost or torn.
@@ -238,6 +284,7 @@ impl Member {
             run.hub.close();
         }
         self.store.crash();
+        self.doom = None;
         self.disk = if power { self.disk.power_failure() } else { self.disk.kill() };
     }
 
@@ -252,6 +299,16 @@ impl Member {
             self.store.flush()?;
         }
         Ok(())
+    }
+}
+
+/// What a member's states are opened with.
+pub(super) fn state_options(member: u64, nonce: u64, climate: &Climate) -> StateOptions {
+    StateOptions {
+        answers_for: Some((member, nonce)),
+        pin_hold_max: PIN_HOLD_MAX,
+        image: image_options(climate),
+        ..StateOptions::default()
     }
 }
 
@@ -273,13 +330,14 @@ fn core_options(member: u64, nonce: u64, seed: u64, climate: &Climate) -> CoreOp
         piece_entries_max: climate.piece_entries_max,
         retention: RetentionOptions {
             snapshot_count: climate.snapshot_count,
-            // Without snapshots, whoever lags can only catch up from a log that is not cut.
-            catchup_commands: if climate.log_is_cut { climate.catchup_commands } else { u64::MAX },
+            catchup_commands: climate.catchup_commands,
             catchup_bytes_max: u64::MAX,
-            needed_bytes_max: u64::MAX,
+            needed_bytes_max: climate.needed_bytes_max,
             unflushed_bytes_max: 8 << 10,
             flush_ticks_min: 3,
         },
+        snapshot_silence_ticks: climate.snapshot_silence_ticks,
+        snapshot_idle_ticks: climate.snapshot_idle_ticks,
         lease_checkpoint: Duration::from_millis(climate.lease_checkpoint_ms),
         ..CoreOptions::new(raft, nonce)
     }

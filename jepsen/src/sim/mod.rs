@@ -10,26 +10,30 @@
 //!   world    what happens next        shell    around the core: what threads, disks and sockets do otherwise
 //!   clock    when                     member   a member and its disks          network   what becomes of messages
 //!   climate  what a run is like       chaos    crashes, pauses, cuts, moves of leadership, membership changes
+//!   snapshots         made, fetched in pieces, installed, with crashes at every step
 //!   client, request   what is asked   watcher  streams and what they are told
 //!   judge    linearizability          history  the one history of the keys     consensus terms, logs, states
-//!   leases   promises kept            end      healing, and what must be equal then
+//!   leases, alarms    promises kept   end      healing, and what must be equal then
 //!   plant    bugs to be found         regression   seeds that found some       report, trace    what is printed
 //! ```
 //!
 //! A member is the real `node/core` over the real `raft/`, `state/`, `log/`, `lease/` and `watch/`; only what is below
 //! [`Disk`](cairn_server::log::Disk) and [`Store`](cairn_server::store::Store), above the core's inputs and outputs, and
 //! the clock is simulated. The log disk loses what was not synced when the power fails, tears writes and fails; the store
-//! forgets everything since its last atomic flush and flushes at random moments.
+//! forgets everything since its last atomic flush and flushes at random moments. The logs are cut behind tiny limits, so
+//! that members that were away, are slow or are new need snapshots; what a leader sends them is a checkpoint of its store,
+//! in pieces over connections that break, and what they install may be cut short by a crash at any step.
 //!
 //! # What is checked
 //!
 //! After every event: one leader a term; log matching; what anybody knows to be committed is synced by a majority, stays,
 //! and every later leader has it (`consensus`); applied and committed never go back within a run, and a start never
-//! falls behind what was durable; members in the same place are in the same state; every revision is the same on all who
-//! publish it, and what is stored at a start is part of the history and nothing of it is missing (`history`). Of every
+//! falls behind what was durable; members in the same place are in the same state, and a snapshot is in that of its last
+//! entry; raft counts with the membership that the state has; every revision is the same on all who publish it, and what is
+//! stored at a start or received is part of the history and nothing of it is missing (`history`). Of every
 //! answer: that it is right at the revision it names and not older than it may be, from which linearizability follows
-//! (`judge`); of every lease that it lives as long as was told (`leases`); of every watch the nine guarantees
-//! (`watcher`). In the end everything is healed: the cluster must settle, acknowledge a write, let all leases run out,
+//! (`judge`); of every lease that it lives as long as was told (`leases`); of the alarm of full disks that it refuses what
+//! it has to and nothing else (`alarms`); of every watch the nine guarantees (`watcher`). In the end everything is healed: the cluster must settle, acknowledge a write, let all leases run out,
 //! bring every watcher up to date, and have the same HashKV on every member (`end`).
 //!
 //! # Repeatable
@@ -41,8 +45,8 @@
 //! # Caveats
 //!
 //! What the real shell, transport and API do is not simulated: their order of work is written anew in `shell`, as
-//! little as that is. Clocks of members run at the same rate. Snapshots for members that lag are not simulated here, so the log is not cut
-//! while there can be others; `server/src/node/sim_tests.rs` has them.
+//! little as that is. Clocks of members run at the same rate. Files of snapshots are not simulated: how they are cut into
+//! pieces, checked and put together has tests of its own in `server/src/node/snapshot/`.
 
 use std::{
     sync::{
@@ -62,6 +66,7 @@ macro_rules! note {
     };
 }
 
+mod alarms;
 mod chaos;
 mod client;
 mod climate;
@@ -78,6 +83,7 @@ pub mod regression;
 mod report;
 mod request;
 mod shell;
+mod snapshots;
 mod trace;
 mod watcher;
 mod world;

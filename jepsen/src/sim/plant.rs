@@ -24,11 +24,25 @@ pub enum Plant {
     CatchUpSkips,
     /// A member that led goes on revoking the leases whose times it knew.
     DeposedLeaderRevokes,
+    /// A snapshot lacks something.
+    SnapshotIncomplete,
+    /// A snapshot says that it holds an entry more than it does.
+    SnapshotMislabelled,
+    /// With a snapshot, raft is told of the membership before it.
+    SnapshotMembershipIgnored,
+    /// A state that is being installed does not say so.
+    InstallNotMarked,
+    /// The log is reset to a snapshot before that has taken the state's place.
+    ResetBeforeSwitch,
+    /// The log is not reset when a snapshot has taken the state's place.
+    LogNotReset,
+    /// The watch hub is not told that a snapshot has taken the state's place.
+    JumpUnseen,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 15] = [
         Self::SyncSkipped,
         Self::VoteForgotten,
         Self::AcknowledgedBeforeQuorum,
@@ -37,6 +51,13 @@ impl Plant {
         Self::ForwardedTwice,
         Self::CatchUpSkips,
         Self::DeposedLeaderRevokes,
+        Self::SnapshotIncomplete,
+        Self::SnapshotMislabelled,
+        Self::SnapshotMembershipIgnored,
+        Self::InstallNotMarked,
+        Self::ResetBeforeSwitch,
+        Self::LogNotReset,
+        Self::JumpUnseen,
     ];
 
     /// Its name on the command line.
@@ -50,6 +71,13 @@ impl Plant {
             Self::ForwardedTwice => "forwarded-twice",
             Self::CatchUpSkips => "catch-up-skips",
             Self::DeposedLeaderRevokes => "deposed-leader-revokes",
+            Self::SnapshotIncomplete => "snapshot-incomplete",
+            Self::SnapshotMislabelled => "snapshot-mislabelled",
+            Self::SnapshotMembershipIgnored => "snapshot-membership-ignored",
+            Self::InstallNotMarked => "install-not-marked",
+            Self::ResetBeforeSwitch => "reset-before-switch",
+            Self::LogNotReset => "log-not-reset",
+            Self::JumpUnseen => "jump-unseen",
         }
     }
 

@@ -2,11 +2,16 @@
 
 use bytes::Bytes;
 use cairn_proto::etcdserverpb::{
-    CompactionRequest, Compare, DeleteRangeRequest, LeaseGrantRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
+    AlarmRequest, AlarmType, CompactionRequest, Compare, DeleteRangeRequest, LeaseGrantRequest, PutRequest,
+    RangeRequest, RequestOp, TxnRequest,
+    alarm_request::AlarmAction,
     compare::{CompareResult, CompareTarget, TargetUnion},
     request_op,
 };
 use cairn_server::state::{MemberChange, command::Request};
+
+/// The member whose disk is said to be full, whether it still is one or not.
+const FULL_MEMBER: u64 = 1;
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -31,10 +36,19 @@ pub(super) enum Ask {
     KeepAlive { id: i64 },
     /// How long it has left.
     TimeToLive { id: i64 },
+    /// The alarm of a full disk is raised or lowered.
+    Alarm { raises: bool },
     /// A member makes its name known.
     Publish { member: u64 },
     /// A membership change.
     Change(MemberChange),
+}
+
+impl Ask {
+    /// Whether it is refused while a disk is said to be full.
+    pub(super) fn takes_space(&self) -> bool {
+        matches!(self, Self::Put { .. } | Self::Puts { .. } | Self::Swap { .. } | Self::Grant { .. })
+    }
 }
 
 /// What is known of a request.
@@ -110,6 +124,11 @@ impl Asked {
             Ask::Compact { revision } => Request::Compact(CompactionRequest { revision: *revision, physical: false }),
             Ask::Grant { id, ttl } => Request::LeaseGrant(LeaseGrantRequest { id: *id, ttl: *ttl }),
             Ask::Revoke { id } => Request::LeaseRevoke { id: *id, expired_in_term: None },
+            Ask::Alarm { raises } => {
+                let action = if *raises { AlarmAction::Activate } else { AlarmAction::Deactivate };
+                let alarm = AlarmType::Nospace.into();
+                Request::Alarm(AlarmRequest { action: action.into(), member_id: FULL_MEMBER, alarm })
+            }
             Ask::Publish { member } => {
                 Request::PublishMember { member: *member, name: format!("m{member}"), client_urls: Vec::new() }
             }

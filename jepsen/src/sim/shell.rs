@@ -1,20 +1,24 @@
 //! Around the core: what the real shell does with threads, disks and sockets happens here as events. Everything the core
 //! and the state machine do is looked at on the way.
 
-use std::task::{Context as TaskContext, Poll, Waker};
+use std::{
+    sync::Arc,
+    task::{Context as TaskContext, Poll, Waker},
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use cairn_server::{
-    log::{Change, Fault, LogStore},
+    log::{Change, Fault, LogError, LogStore},
     raft::Role,
     state::persisted_applied,
+    store::Store,
 };
 use raft::eraftpb::{Message, MessageType};
 use rand::Rng;
 
 use super::{
     clock::{MS, SECOND},
-    consensus::is_majority,
+    consensus::{self, is_majority},
     member::Run,
     network::Fate,
     plant::Plant,
@@ -118,7 +122,7 @@ impl World {
     }
 
     /// Looks at what was applied.
-    fn look_at_state(&mut self, at: usize) -> Result<()> {
+    pub(super) fn look_at_state(&mut self, at: usize) -> Result<()> {
         self.look_at_standing(at)?;
         let id = self.members[at].id;
         let run = self.members[at].run.as_ref().context("a member without a run applies nothing")?;
@@ -126,6 +130,9 @@ impl World {
         let state = run.core.state();
         self.history.published(id, &changes).with_context(|| format!("{:?}", run.core.status()))?;
         self.consensus.applied(id, state)?;
+        if !state.is_stalled() && !run.snapshots.installing {
+            consensus::same_membership(id, &run.core.conf_state(), state.conf_state())?;
+        }
         self.leases.applied(self.clock.now(), &run.core.out.lease_changes)?;
         let members = state.members();
         if members.removed.contains(&id) {
@@ -152,7 +159,7 @@ impl World {
         let (revision, compacted) = (reader.revision(), reader.compacted());
         ensure!(revision <= self.history.newest(), "member {} starts at revision {revision}, which never was", at + 1);
         let stored = self.history.check_stored(self.members[at].store.as_ref(), revision, compacted);
-        stored.with_context(|| format!("member {} after its start", at + 1))
+        stored.and_then(|()| self.check_index(reader)).with_context(|| format!("member {} after its start", at + 1))
     }
 
     /// Does what the core says is to be done.
@@ -161,15 +168,18 @@ impl World {
         let run = self.running(at)?;
         let number = run.number;
         let mut out = std::mem::take(&mut run.core.out);
-        let moves = out.checkpoint || out.install.is_some() || out.receive.is_some();
-        ensure!(!moves, "member {} wants a snapshot, though no log is cut", at + 1);
-        run.purge = out.purge.or(run.purge);
+        if out.purge.is_some() {
+            run.purge = out.purge;
+            self.clock.after(self.random.random_range(0..MS), Event::Purge { at, run: number });
+        }
+        let run = self.running(at)?;
         run.fetches.append(&mut out.fetches);
         let fetches = !run.fetches.is_empty();
         if plant == Some(Plant::SyncSkipped) {
             out.writes.iter().for_each(|write| run.core.synced(write.number));
         }
         run.writes.append(&mut out.writes);
+        self.order_snapshots(at, &mut out)?;
         self.begin_sync(at)?;
         if fetches {
             let pause = self.random.random_range(100..5 * MS);
@@ -177,7 +187,7 @@ impl World {
         }
         if out.flush {
             let pause = self.random.random_range(MS..60 * MS);
-            self.clock.after(pause, Event::Flushed { at, run: number });
+            self.clock.after(pause, Event::Flush { at, run: number });
         }
         for message in out.messages {
             self.send(at, message)?;
@@ -208,18 +218,24 @@ impl World {
         let (usual, slow) = (self.setting.climate.sync_max, self.setting.climate.slow_syncs);
         let slow = !self.healing && self.random.random_bool(slow);
         let takes = self.random.random_range(50..if slow { 2 * SECOND } else { usual });
+        let plant = self.setting.plant;
         let run = self.running(at)?;
-        if run.syncing.is_some() {
+        if run.syncing.is_some() || run.writes.is_empty() {
             return Ok(());
         }
-        if run.writes.is_empty() {
-            if let Some(index) = run.purge.take() {
-                run.log.purge(index)?;
+        for mut write in std::mem::take(&mut run.writes) {
+            if plant == Some(Plant::LogNotReset) {
+                write.reset = None;
             }
-            return Ok(());
-        }
-        for write in std::mem::take(&mut run.writes) {
-            let before = write.entries.first().and_then(|first| run.log.terms().term(first.index - 1));
+            if write.reset.is_some() {
+                // Nothing of what was to be cut is left.
+                run.purge = None;
+            }
+            let follows = |index: u64| match write.reset {
+                Some(last) => (last.index == index).then_some(last.term),
+                None => run.log.terms().term(index),
+            };
+            let before = write.entries.first().and_then(|first| follows(first.index - 1));
             let change = Change { reset: write.reset, entries: &write.entries, hard_state: write.hard_state.as_ref() };
             run.log.stage(&change).with_context(|| format!("the log of member {}", at + 1))?;
             run.syncing = Some(write.number);
@@ -228,6 +244,28 @@ impl World {
         let run = run.number;
         self.clock.after(takes, Event::Synced { at, run });
         Ok(())
+    }
+
+    /// Cuts the log, if that is to be done and the disk is not busy.
+    pub(super) fn purge(&mut self, at: usize) -> Result<()> {
+        let run = self.running(at)?;
+        let Some(index) = run.purge.take_if(|_| run.syncing.is_none()) else { return Ok(()) };
+        if !self.healing && self.random.random_bool(self.setting.climate.disk_faults) {
+            self.members[at].doom(Fault::PowerCut, self.random.random_range(1..4));
+        }
+        match self.running(at)?.log.purge(index) {
+            Ok(_) => Ok(()),
+            Err(error) => self.fail_disk(at, &error),
+        }
+    }
+
+    /// The disk of a member failed, which it must not unless it is to.
+    fn fail_disk(&mut self, at: usize, error: &LogError) -> Result<()> {
+        let doom = self.members[at].doom.with_context(|| format!("the log of member {} fails: {error}", at + 1))?;
+        self.coverage.disk_faults += 1;
+        let pause = self.random.random_range(20 * MS..3 * SECOND);
+        self.clock.after(pause, Event::Start { at });
+        self.end_run(at, doom.power, "the disk fails")
     }
 
     /// The write under way ends, one way or another.
@@ -241,23 +279,23 @@ impl World {
                 2 => Fault::HalfDone,
                 _ => Fault::SyncLost,
             };
-            member.disk().fault_at(member.disk().operations() + after, fault);
+            member.doom(fault, after);
         }
         let Some(run) = &mut member.run else { return Ok(()) };
         let Some(number) = run.syncing.take() else { return Ok(()) };
         if let Err(error) = run.log.sync() {
-            ensure!(fails, "the log of member {} fails: {error}", at + 1);
-            self.coverage.disk_faults += 1;
-            let pause = self.random.random_range(20 * MS..3 * SECOND);
-            self.clock.after(pause, Event::Start { at });
-            return self.end_run(at, kind < 2, "the disk fails");
+            return self.fail_disk(at, &error);
         }
         note!(self, "synced {} {number}", at + 1);
         for (write, before) in std::mem::take(&mut run.staged) {
             self.consensus.shows(at as u64 + 1, &write.entries, before)?;
         }
         let run = self.running(at)?;
-        run.core.synced(number);
+        if run.purge.is_some() {
+            let run = run.number;
+            self.clock.after(0, Event::Purge { at, run });
+        }
+        self.running(at)?.core.synced(number);
         self.work(at)
     }
 
@@ -273,15 +311,24 @@ impl World {
         self.work(at)
     }
 
-    pub(super) fn flushed(&mut self, at: usize) -> Result<()> {
+    pub(super) fn flush(&mut self, at: usize, run: u64) -> Result<()> {
+        self.running(at)?.store.flush()?;
+        note!(self, "flushed {} in run {run}", at + 1);
+        self.tell_flushed(at)
+    }
+
+    /// Lets the core hear what its store holds durably, in a moment.
+    pub(super) fn tell_flushed(&mut self, at: usize) -> Result<()> {
+        let pause = self.random.random_range(0..20 * MS);
         let member = &mut self.members[at];
-        cairn_server::store::Store::flush(member.store.as_ref())?;
-        let persisted = persisted_applied(member.store.as_ref())?;
-        ensure!(persisted >= member.flushed, "the store of member {} goes back to {persisted}", at + 1);
-        member.flushed = persisted;
-        note!(self, "flushed {} {persisted}", at + 1);
-        self.running(at)?.core.flushed(persisted);
-        self.work(at)
+        let run = member.run.as_ref().context("a member without a run flushes nothing")?;
+        let applied = persisted_applied(run.store.as_ref())?;
+        if Arc::ptr_eq(&run.store, &member.store) {
+            ensure!(applied >= member.flushed, "the store of member {} goes back to {applied}", at + 1);
+            member.flushed = applied;
+        }
+        self.clock.after(pause, Event::Flushed { at, run: run.number, applied });
+        Ok(())
     }
 
     fn send(&mut self, at: usize, mut message: Message) -> Result<()> {

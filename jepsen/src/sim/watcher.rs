@@ -6,10 +6,7 @@ use std::task::{Context as TaskContext, Poll, Waker};
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use cairn_proto::{
-    etcdserverpb::{
-        ResponseHeader, WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
-        watch_create_request::FilterType, watch_request::RequestUnion,
-    },
+    etcdserverpb::{ResponseHeader, WatchResponse},
     mvccpb::{Event as WireEvent, KeyValue, event::EventType},
 };
 use cairn_server::state::Members;
@@ -23,7 +20,7 @@ use super::{
     plant::Plant,
     world::{Event, World},
 };
-use crate::watch::checker::Session;
+use crate::watch::checker::{Session, ask_progress};
 
 /// Watchers in a run.
 pub(super) const WATCHERS: usize = 3;
@@ -50,26 +47,6 @@ struct Open {
 pub(super) struct Watcher {
     session: Session,
     open: Option<Open>,
-}
-
-fn request(session: &Session) -> WatchRequest {
-    let mut filters = Vec::new();
-    filters.extend((!session.puts).then_some(FilterType::Noput as i32));
-    filters.extend((!session.deletes).then_some(FilterType::Nodelete as i32));
-    let create = WatchCreateRequest {
-        key: session.key.clone(),
-        range_end: session.range_end.clone(),
-        start_revision: session.start,
-        prev_kv: session.previous,
-        fragment: session.fragment,
-        filters,
-        ..WatchCreateRequest::default()
-    };
-    WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) }
-}
-
-fn ask_progress() -> WatchRequest {
-    WatchRequest { request_union: Some(RequestUnion::ProgressRequest(WatchProgressRequest {})) }
 }
 
 fn wire_event(event: &WatchEvent) -> Result<WireEvent> {
@@ -137,7 +114,7 @@ impl World {
         };
         note!(self, "watch {watcher} at {} from {} of {newest}", at + 1, session.start);
         let mut stream = run.hub.open(StreamOptions { fragment_bytes: FRAGMENT_BYTES });
-        stream.request(request(&session));
+        stream.request(session.request());
         let open = Some(Open { at, run: run.number, stream, job: None, caught_up: false });
         self.watchers[watcher] = Watcher { session, open };
         self.coverage.watches += 1;
@@ -155,17 +132,7 @@ impl World {
             2 => self.random.random_range(FIRST_REVISION..=newest),
             _ => (newest - self.random.random_range(0..20)).max(FIRST_REVISION),
         };
-        let kinds = self.random.random_range(0..6);
-        Session {
-            key,
-            range_end,
-            start,
-            puts: kinds != 0,
-            deletes: kinds != 1,
-            previous: self.random.random(),
-            fragment: self.random.random(),
-            answers: Vec::new(),
-        }
+        Session::draw(key, range_end, start, &mut self.random)
     }
 
     /// Gives a stream a turn. `false` if there was nothing to do.

@@ -3,12 +3,13 @@
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use cairn_proto::etcdserverpb as pb;
-use cairn_server::raft::Refused;
+use cairn_server::{log::Fault, raft::Refused};
 use raft::eraftpb::{Message, MessageType};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::{
     Plan,
+    alarms::Alarms,
     client::{CLIENTS, Client},
     climate::Climate,
     clock::{Clock, MS, SECOND},
@@ -20,6 +21,7 @@ use super::{
     plant::Plant,
     report::Coverage,
     request::{Asked, Known},
+    snapshots::Step,
     trace::{Keep, Trace},
     watcher::{WATCHERS, Watcher},
 };
@@ -28,6 +30,8 @@ use super::{
 const TICK: u64 = 100 * MS;
 /// Microseconds between two turns of a member's compactor.
 const COMPACT: u64 = 200 * MS;
+/// So many times as often as a sync, a start meets a power failure: it writes more.
+const STARTS_FAIL: f64 = 10.0;
 /// How often a member that is new tries to make its name known.
 const PUBLISH: u64 = 700 * MS;
 
@@ -48,15 +52,32 @@ pub(super) enum Event {
         at: usize,
         run: u64,
     },
+    /// Its log is cut.
+    Purge {
+        at: usize,
+        run: u64,
+    },
     /// Entries that were asked for are read.
     Fetched {
         at: usize,
         run: u64,
     },
     /// Its store is flushed.
+    Flush {
+        at: usize,
+        run: u64,
+    },
+    /// It hears what its store holds durably.
     Flushed {
         at: usize,
         run: u64,
+        applied: u64,
+    },
+    /// It does something with a snapshot.
+    Snapshot {
+        at: usize,
+        run: u64,
+        step: Step,
     },
     /// Its compactor takes a step.
     Compact {
@@ -116,8 +137,11 @@ impl Event {
             Self::Tick { at, run }
             | Self::Work { at, run }
             | Self::Synced { at, run }
+            | Self::Purge { at, run }
             | Self::Fetched { at, run }
-            | Self::Flushed { at, run }
+            | Self::Flush { at, run }
+            | Self::Flushed { at, run, .. }
+            | Self::Snapshot { at, run, .. }
             | Self::Compact { at, run }
             | Self::Request { at, run, .. }
             | Self::Publish { at, run } => Some((at, Some(run))),
@@ -147,6 +171,7 @@ pub(super) struct World {
     pub(super) consensus: Consensus,
     pub(super) history: History,
     pub(super) leases: Leases,
+    pub(super) alarms: Alarms,
     pub(super) trace: Trace,
     pub(super) coverage: Coverage,
     /// Nothing is disturbed any more, and clients send nothing new.
@@ -156,7 +181,7 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(plan: &Plan, keep: Keep) -> Result<Self> {
         let mut random = StdRng::seed_from_u64(plan.seed);
-        let climate = Climate::draw(&mut random, plan.members);
+        let climate = Climate::draw(&mut random);
         let member = |id| pb::Member {
             id,
             name: format!("m{id}"),
@@ -178,6 +203,7 @@ impl World {
             consensus: Consensus::default(),
             history: History::new(),
             leases: Leases::default(),
+            alarms: Alarms::default(),
             trace: Trace::new(keep),
             coverage: Coverage::default(),
             healing: false,
@@ -204,13 +230,20 @@ impl World {
             return Ok(());
         }
         let seed = self.random.random();
-        let started = member.start(&self.setting, self.clock.now(), seed)?;
+        if !self.healing && self.random.random_bool(self.setting.climate.disk_faults * STARTS_FAIL) {
+            member.doom(Fault::PowerCut, self.random.random_range(1..10));
+        }
+        let started = match member.start(&self.setting, self.clock.now(), seed) {
+            Ok(started) => started,
+            Err(error) => return self.fail_start(at, error),
+        };
         note!(self, "start {} {started:?}", at + 1);
-        let Started::Runs(run) = started else {
+        let Started::Runs { run, finished } = started else {
             self.members[at].gone = true;
             return Ok(());
         };
         self.coverage.starts += 1;
+        self.coverage.finished += u64::from(finished);
         self.check_start(at)?;
         let in_step = self.setting.climate.in_step;
         let jitter = if in_step { TICK - self.clock.now() % TICK } else { self.random.random_range(0..TICK) };
@@ -220,6 +253,17 @@ impl World {
         self.work(at)
     }
 
+    /// A member did not start, which it must unless its disk fails.
+    fn fail_start(&mut self, at: usize, error: anyhow::Error) -> Result<()> {
+        let Some(doom) = self.members[at].doom else { return Err(error) };
+        note!(self, "the disk of {} fails at its start: {error:#}", at + 1);
+        self.coverage.disk_faults += 1;
+        self.members[at].crash(doom.power);
+        let pause = self.random.random_range(20 * MS..SECOND);
+        self.clock.after(pause, Event::Start { at });
+        Ok(())
+    }
+
     /// Ends a member's run without warning.
     pub(super) fn end_run(&mut self, at: usize, power: bool, why: &str) -> Result<()> {
         if self.members[at].run.is_none() {
@@ -227,8 +271,12 @@ impl World {
         }
         note!(self, "{why} {} power {power}", at + 1);
         self.coverage.crashes += 1;
-        self.members[at].crash(power);
-        self.members[at].paused_until = 0;
+        let member = &mut self.members[at];
+        member.crash(power);
+        member.paused_until = 0;
+        if let Some(incoming) = member.incoming.as_mut().filter(|_| power) {
+            incoming.pieces = self.random.random_range(0..=incoming.pieces);
+        }
         self.close_watches_of(at)?;
         let of_run = |asked: &Asked| asked.member == at && asked.known == Known::Open;
         let open: Vec<usize> = (0..self.asked.len()).filter(|&number| of_run(&self.asked[number])).collect();
@@ -259,8 +307,14 @@ impl World {
                 self.work(at)
             }
             Event::Synced { at, .. } => self.synced(at),
+            Event::Purge { at, .. } => self.purge(at),
             Event::Fetched { at, .. } => self.fetched(at),
-            Event::Flushed { at, .. } => self.flushed(at),
+            Event::Flush { at, run } => self.flush(at, run),
+            Event::Flushed { at, applied, .. } => {
+                self.running(at)?.core.flushed(applied);
+                self.work(at)
+            }
+            Event::Snapshot { at, step, .. } => self.move_snapshot(at, step),
             Event::Compact { at, run } => {
                 self.clock.after(COMPACT, Event::Compact { at, run });
                 self.compact(at)
@@ -365,10 +419,14 @@ impl World {
 
     fn compact(&mut self, at: usize) -> Result<()> {
         let now = std::time::Duration::from_micros(self.clock.now());
-        let steps = self.random.random_range(0..4);
-        let compactor = &mut self.running(at)?.compactor;
-        (0..steps).try_for_each(|_| compactor.step(now).map(drop))?;
-        Ok(())
+        let (steps, looks) = (self.random.random_range(0..4), self.random.random_range(0..8) == 0);
+        let run = self.running(at)?;
+        (0..steps).try_for_each(|_| run.compactor.step(now).map(drop))?;
+        if let Some(next) = run.next_compactor.take() {
+            run.compactor = next;
+        }
+        // It may have flushed by itself.
+        if looks { self.tell_flushed(at) } else { Ok(()) }
     }
 
     /// Runs the plan's steps, heals everything and judges the end.

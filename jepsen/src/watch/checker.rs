@@ -7,9 +7,14 @@ use std::{
 
 use bytes::Bytes;
 use cairn_proto::{
-    etcdserverpb::WatchResponse,
+    etcdserverpb::{
+        WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse, watch_create_request::FilterType,
+        watch_request::RequestUnion,
+    },
     mvccpb::{Event, KeyValue, event::EventType},
 };
+
+use rand::{Rng, rngs::StdRng};
 
 use super::leases;
 
@@ -177,7 +182,37 @@ fn revision(event: &Event) -> i64 {
     event.kv.as_ref().map_or(0, |kv| kv.mod_revision)
 }
 
+/// A request for progress.
+pub fn ask_progress() -> WatchRequest {
+    WatchRequest { request_union: Some(RequestUnion::ProgressRequest(WatchProgressRequest {})) }
+}
+
 impl Session {
+    /// A session that has not begun, of kinds of events that are drawn.
+    pub fn draw(key: Bytes, range_end: Bytes, start: i64, random: &mut StdRng) -> Self {
+        let kinds = random.random_range(0..6);
+        let (puts, deletes) = (kinds != 0, kinds != 1);
+        let (previous, fragment) = (random.random(), random.random());
+        Self { key, range_end, start, puts, deletes, previous, fragment, answers: Vec::new() }
+    }
+
+    /// The request that begins it.
+    pub fn request(&self) -> WatchRequest {
+        let mut filters = Vec::new();
+        filters.extend((!self.puts).then_some(FilterType::Noput as i32));
+        filters.extend((!self.deletes).then_some(FilterType::Nodelete as i32));
+        let create = WatchCreateRequest {
+            key: self.key.clone(),
+            range_end: self.range_end.clone(),
+            start_revision: self.start,
+            prev_kv: self.previous,
+            fragment: self.fragment,
+            filters,
+            ..WatchCreateRequest::default()
+        };
+        WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) }
+    }
+
     /// The history has to be known up to here to judge the session.
     pub fn needs(&self) -> i64 {
         let told = |answer: &WatchResponse| {

@@ -7,10 +7,7 @@ use std::{
 
 use anyhow::{Result, bail};
 use bytes::Bytes;
-use cairn_proto::etcdserverpb::{
-    WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse, watch_client::WatchClient,
-    watch_create_request::FilterType, watch_request::RequestUnion,
-};
+use cairn_proto::etcdserverpb::{WatchRequest, WatchResponse, watch_client::WatchClient};
 use rand::{Rng, rngs::StdRng};
 use tokio::{
     sync::mpsc,
@@ -18,7 +15,11 @@ use tokio::{
 };
 use tonic::Streaming;
 
-use super::{KEYS, World, checker::Session, key, pause};
+use super::{
+    KEYS, World,
+    checker::{Session, ask_progress},
+    key, pause,
+};
 
 /// How long a stream may take to open, and a watcher that asks to hear that it is in sync.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -64,17 +65,7 @@ fn choose(world: &World, random: &mut StdRng, before: Option<Session>) -> Sessio
         1 => random.random_range(bound..bound + 5),
         _ => random.random_range((compacted - 5).max(1)..=bound.max(1).max(compacted)),
     };
-    let kinds = random.random_range(0..6);
-    Session {
-        key,
-        range_end,
-        start,
-        puts: kinds != 0,
-        deletes: kinds != 1,
-        previous: random.random(),
-        fragment: random.random(),
-        answers: Vec::new(),
-    }
+    Session::draw(key, range_end, start, random)
 }
 
 /// Why a session ended early.
@@ -91,22 +82,6 @@ impl From<tonic::Status> for End {
     }
 }
 
-fn request(session: &Session) -> WatchRequest {
-    let mut filters = Vec::new();
-    filters.extend((!session.puts).then_some(FilterType::Noput as i32));
-    filters.extend((!session.deletes).then_some(FilterType::Nodelete as i32));
-    let create = WatchCreateRequest {
-        key: session.key.clone(),
-        range_end: session.range_end.clone(),
-        start_revision: session.start,
-        prev_kv: session.previous,
-        fragment: session.fragment,
-        filters,
-        ..WatchCreateRequest::default()
-    };
-    WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) }
-}
-
 /// Notes an answer. `true` if it was the last one.
 fn note(world: &World, session: &mut Session, answer: WatchResponse) -> bool {
     let canceled = answer.canceled;
@@ -117,7 +92,7 @@ fn note(world: &World, session: &mut Session, answer: WatchResponse) -> bool {
 async fn follow(world: &World, random: &mut StdRng, session: &mut Session) -> Result<(), End> {
     let (requests, incoming) = mpsc::channel(4);
     // There is room.
-    let _ = requests.send(request(session)).await;
+    let _ = requests.send(session.request()).await;
     let mut client = WatchClient::new(world.endpoint.connect_lazy()).max_decoding_message_size(usize::MAX);
     let incoming = futures::stream::unfold(incoming, |mut incoming| async { Some((incoming.recv().await?, incoming)) });
     let opened = timeout(PATIENCE, client.watch(incoming)).await.map_err(|_| End::Lost)?;
@@ -145,8 +120,7 @@ async fn sync(
 ) -> Result<(), End> {
     let until = Instant::now() + PATIENCE;
     while Instant::now() < until && !world.stopped() {
-        let ask = WatchRequest { request_union: Some(RequestUnion::ProgressRequest(WatchProgressRequest {})) };
-        if requests.try_send(ask).is_err() && requests.is_closed() {
+        if requests.try_send(ask_progress()).is_err() && requests.is_closed() {
             return Err(End::Lost);
         }
         while let Ok(answer) = timeout(ASK_AGAIN, answers.message()).await {

@@ -20,8 +20,6 @@ pub mod identity;
 mod membership;
 mod metrics;
 pub mod shell;
-#[cfg(test)]
-mod sim_tests;
 pub mod snapshot;
 
 pub use error::{NodeError, ProposeError, ReadIndexError, Unfit};

@@ -266,14 +266,22 @@ impl Group {
         let leads = raft.state == StateRole::Leader;
         let view = View { member: raft.id, term: raft.term, last: raft.raft_log.last_index(), leads };
         validate::check(&message, view)?;
+        if self.resetting.is_some() && message.msg_type == MessageType::MsgTimeoutNow as i32 {
+            // An old one: whoever leads now does not count on this member yet.
+            return Ok(());
+        }
         let from = message.from;
         let taken = self.node.step(message);
         self.settle(false);
         taken.map_err(|error| Refused::NotTaken { from, reason: error.to_string() })
     }
 
-    /// Lets time pass.
+    /// Lets time pass. Until a reset of the log is synced, it stands still: raft-rs counts a snapshot as applied only then,
+    /// and ends the process if there is an election before, as it looks for the entries that the snapshot stands for.
     pub fn tick(&mut self) {
+        if self.resetting.is_some() {
+            return;
+        }
         // Whoever is alone wins an election at once, and raft-rs takes it for granted that a new leader's log is
         // synced. With peers that is so, because the request for their votes waits for the sync.
         if self.node.raft.state != StateRole::Leader && !self.parked.is_empty() && self.is_alone() {

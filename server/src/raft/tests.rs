@@ -383,3 +383,23 @@ fn a_snapshot_that_brings_nothing_new_is_answered_and_one_that_makes_no_sense_is
     }
     assert_eq!(group.commit(), 3);
 }
+
+#[test]
+fn nobody_campaigns_over_a_log_whose_reset_is_not_synced() {
+    let mut group = group(1, &[1, 2, 3]);
+    group.step(message(MessageType::MsgHeartbeat, 4)).unwrap();
+    settle(&mut group);
+    let conf_state = ConfState { voters: vec![1, 2, 3], ..ConfState::default() };
+    assert!(group.install(&SnapshotMeta { id: 7, last: EntryId::new(9, 3), conf_state }));
+    let reset = group.work().unwrap().write.unwrap();
+    assert_eq!(reset.reset, Some(EntryId::new(9, 3)));
+    (0..50).for_each(|_| group.tick());
+    group.step(message(MessageType::MsgTimeoutNow, 4)).unwrap();
+    assert_eq!(settle(&mut group), []);
+    assert_eq!(group.standing(), Standing { term: 4, role: Role::Follower, leader: 2 });
+    group.synced(reset.number);
+    (0..20).for_each(|_| group.tick());
+    let asks = settle(&mut group);
+    assert!(asks.iter().all(|ask| (ask.get_msg_type(), ask.index) == (MessageType::MsgRequestPreVote, 9)), "{asks:?}");
+    assert_eq!(asks.len(), 2);
+}

@@ -13,6 +13,10 @@
 //! hold ID…, sync ID…                  their writes stay unsynced; are synced
 //! crash ID, start ID                  what is not synced is lost; what was flushed is applied, the rest applied again
 //! flush ID                            what is applied now survives a crash
+//! purge ID                            the log is cut behind what is flushed
+//! snapshot ID                         it has a snapshot of what is applied for whoever needs one
+//! install ID                          it has fetched what it was offered: that takes the state's place, and the log begins anew
+//! unfetched ID MEMBER                 a leader gives up on a member that does not fetch
 //! log ID                              what its log holds, synced or not
 //! ```
 
@@ -29,7 +33,10 @@ use raft::eraftpb::{
 };
 
 use super::*;
-use crate::log::{EntryId, Terms};
+use crate::{
+    golden::golden,
+    log::{EntryId, Terms},
+};
 
 type Told = Result<String, Box<dyn Error>>;
 
@@ -39,9 +46,11 @@ const ROUNDS_MAX: usize = 100;
 /// What a member's disks hold.
 #[derive(Clone)]
 struct Disk {
+    /// The entry before the log's first one.
+    base: EntryId,
     entries: Vec<Entry>,
     hard_state: HardState,
-    flushed: u64,
+    flushed: EntryId,
     conf: ConfState,
 }
 
@@ -56,6 +65,7 @@ struct Running {
     conf: ConfState,
     unsynced: Vec<InFlight>,
     standing: Standing,
+    offer: Option<Offer>,
 }
 
 #[derive(Default)]
@@ -65,6 +75,7 @@ struct Scene {
     held: BTreeSet<u64>,
     cut: BTreeSet<u64>,
     sent: Vec<Message>,
+    snapshots: BTreeMap<u64, SnapshotMeta>,
     out: String,
 }
 
@@ -97,6 +108,9 @@ fn show_message(message: &Message) -> String {
     if message.commit > 0 {
         let _ = write!(out, " commit {}", message.commit);
     }
+    if let Some(meta) = message.snapshot.as_ref().and_then(|snapshot| snapshot.metadata.as_ref()) {
+        let _ = write!(out, " up to {}/{}", meta.index, meta.term);
+    }
     if !message.context.is_empty() {
         let _ = write!(out, " for {}", text(&message.context));
     }
@@ -125,19 +139,33 @@ fn show_conf(conf: &ConfState) -> String {
 
 impl Running {
     fn start(member: u64, disk: &Disk) -> Result<Self, Box<dyn Error>> {
-        let mut terms = Terms::new(EntryId::new(1, 1));
+        let mut terms = Terms::new(disk.base);
         disk.entries.iter().for_each(|entry| terms.append(EntryId::new(entry.index, entry.term)));
-        let entries = disk.entries.iter().filter(|entry| entry.index > disk.flushed).cloned().collect();
-        let hard_state = HardState { commit: disk.hard_state.commit.max(disk.flushed), ..disk.hard_state.clone() };
+        let flushed = disk.flushed.index;
+        let entries = disk.entries.iter().filter(|entry| entry.index > flushed).cloned().collect();
+        let hard_state = HardState { commit: disk.hard_state.commit.max(flushed), ..disk.hard_state.clone() };
         let log = LogStart { hard_state, terms, entries };
-        let group = Group::start(&RaftOptions::new(member, member), disk.flushed, &disk.conf, log)?;
+        let group = Group::start(&RaftOptions::new(member, member), flushed, &disk.conf, log)?;
         let standing = group.standing();
-        Ok(Self { group, applied: disk.flushed, conf: disk.conf.clone(), unsynced: Vec::new(), standing })
+        let conf = disk.conf.clone();
+        Ok(Self { group, applied: flushed, conf, unsynced: Vec::new(), standing, offer: None })
     }
 }
 
 impl Disk {
+    fn last(&self) -> u64 {
+        self.entries.last().map_or(self.base.index, |entry| entry.index)
+    }
+
+    fn reset(&mut self, to: EntryId) {
+        self.entries.clear();
+        self.base = to;
+    }
+
     fn write(&mut self, write: &InFlight) {
+        if let Some(to) = write.reset {
+            self.reset(to);
+        }
         if let Some(first) = write.entries.first() {
             self.entries.retain(|entry| entry.index < first.index);
         }
@@ -159,13 +187,22 @@ impl Scene {
     }
 
     fn start(&mut self, member: u64) -> Result<(), Box<dyn Error>> {
+        let first = EntryId::new(1, 1);
         let fresh = Disk {
+            base: first,
             entries: Vec::new(),
             hard_state: HardState { term: 1, vote: 0, commit: 1 },
-            flushed: 1,
+            flushed: first,
             conf: self.initial.clone(),
         };
         let known = self.members.entry(member).or_insert(Member { disk: fresh, running: None });
+        let disk = &mut known.disk;
+        if disk.flushed.index > disk.last() {
+            let to = disk.flushed;
+            disk.reset(to);
+            disk.hard_state.term = disk.hard_state.term.max(to.term);
+            let _ = writeln!(self.out, "{member} resets its log to {}/{}", to.index, to.term);
+        }
         known.running = Some(Running::start(member, &known.disk)?);
         self.work(member)
     }
@@ -175,8 +212,14 @@ impl Scene {
         loop {
             let held = self.held.contains(&member);
             let running = self.running(member)?;
-            let Some(work) = running.group.work() else { break };
-            let mut lines = Vec::new();
+            let wishes = running.group.snapshot_wishes();
+            let mut lines: Vec<_> = wishes.iter().map(|to| format!("{member} needs a snapshot for {to}")).collect();
+            let Some(work) = running.group.work() else {
+                for line in lines {
+                    self.tell(format_args!("{line}"));
+                }
+                break;
+            };
             if let Some(write) = work.write {
                 running.unsynced.push(write);
             }
@@ -245,7 +288,13 @@ impl Scene {
                 continue;
             }
             self.tell(format_args!("{shown}"));
-            if let Err(refused) = self.running(to)?.group.step(message) {
+            let running = self.running(to)?;
+            let taken = if message.get_msg_type() == MessageType::MsgSnapshot {
+                running.group.offered(message).map(|offer| running.offer = offer.or(running.offer))
+            } else {
+                running.group.step(message)
+            };
+            if let Err(refused) = taken {
                 self.tell(format_args!("{to} refuses it: {refused}"));
             }
             self.work(to)?;
@@ -274,13 +323,58 @@ impl Scene {
         Ok(())
     }
 
+    /// Cuts the log behind what is flushed.
+    fn purge(&mut self, member: u64) -> Result<(), Box<dyn Error>> {
+        let known = self.members.get_mut(&member).ok_or("there is no such member")?;
+        let to = known.disk.flushed;
+        known.disk.entries.retain(|entry| entry.index > to.index);
+        known.disk.base = to;
+        self.running(member)?.group.purged_to(to.index);
+        Ok(())
+    }
+
+    /// Has a snapshot of what is applied.
+    fn snapshot(&mut self, member: u64) -> Result<(), Box<dyn Error>> {
+        let id = self.snapshots.len() as u64 + 1;
+        let running = self.running(member)?;
+        let term = running.group.cache().term(running.applied).ok_or("what is applied has a term")?;
+        let last = EntryId::new(running.applied, term);
+        let meta = SnapshotMeta { id, last, conf_state: running.conf.clone() };
+        running.group.offer_snapshot(Some(&meta));
+        self.snapshots.insert(id, meta);
+        Ok(())
+    }
+
+    /// Lets what was offered take the state's place, durably, and then the log begin anew.
+    fn install(&mut self, member: u64) -> Result<(), Box<dyn Error>> {
+        let offer = self.running(member)?.offer.take().ok_or("nothing was offered")?;
+        let meta = self.snapshots.get(&offer.id).ok_or("there is no such snapshot")?.clone();
+        let running = self.running(member)?;
+        if !running.group.install(&meta) {
+            self.tell(format_args!("{member} has no use for it"));
+            return Ok(());
+        }
+        (running.applied, running.conf) = (meta.last.index, meta.conf_state.clone());
+        let shown = show_conf(&meta.conf_state);
+        if let Some(known) = self.members.get_mut(&member) {
+            (known.disk.flushed, known.disk.conf) = (meta.last, meta.conf_state);
+        }
+        self.tell(format_args!("{member} is in the state of {}/{}: {shown}", meta.last.index, meta.last.term));
+        Ok(())
+    }
+
     fn log(&mut self, member: u64) -> Result<(), Box<dyn Error>> {
         let disk = self.members.get(&member).ok_or("there is no such member")?.disk.clone();
         let HardState { term, vote, commit } = disk.hard_state;
         let entries = show_entries(&disk.entries);
-        self.tell(format_args!("{member} has synced [{entries}], term {term}, vote {vote}, commit {commit}"));
-        let unsynced = &self.running(member)?.unsynced;
-        let unsynced: Vec<_> = unsynced.iter().map(|write| show_entries(&write.entries)).collect();
+        let after =
+            if disk.base.index > 1 { format!(" after {}/{}", disk.base.index, disk.base.term) } else { String::new() };
+        self.tell(format_args!("{member} has synced [{entries}]{after}, term {term}, vote {vote}, commit {commit}"));
+        let shown = |write: &InFlight| match write.reset {
+            Some(to) => format!("a reset to {}/{}{}", to.index, to.term, show_entries(&write.entries)),
+            None => show_entries(&write.entries),
+        };
+        let unsynced: Vec<_> = self.running(member)?.unsynced.iter().map(shown).collect();
         if !unsynced.is_empty() {
             self.tell(format_args!("{member} has not synced [{}]", unsynced.join("] [")));
         }
@@ -339,8 +433,13 @@ impl Scene {
             "flush" => {
                 let known = self.members.get_mut(&first()?).ok_or("there is no such member")?;
                 let running = known.running.as_ref().ok_or("it does not run")?;
-                (known.disk.flushed, known.disk.conf) = (running.applied, running.conf.clone());
+                let term = running.group.cache().term(running.applied).ok_or("what is applied has a term")?;
+                (known.disk.flushed, known.disk.conf) = (EntryId::new(running.applied, term), running.conf.clone());
             }
+            "purge" => self.purge(first()?)?,
+            "snapshot" => self.snapshot(first()?)?,
+            "install" => self.install(first()?)?,
+            "unfetched" => self.running(first()?)?.group.snapshot_failed(word(1)?.parse()?),
             "log" => self.log(first()?)?,
             other => return Err(format!("unknown command {other}").into()),
         }
@@ -369,35 +468,15 @@ impl goldenscript::Runner for Scene {
     }
 }
 
-macro_rules! traces {
-    ($($name:ident)*) => {
-        $(
-            #[test]
-            fn $name() {
-                let file = concat!(env!("CARGO_MANIFEST_DIR"), "/src/raft/testdata/", stringify!($name));
-                goldenscript::run(&mut Scene::default(), file).unwrap();
-            }
-        )*
-
-        #[test]
-        fn every_trace_file_has_its_test() {
-            let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/raft/testdata");
-            let files = std::fs::read_dir(folder).unwrap();
-            let mut files: Vec<_> = files.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-            files.sort();
-            let mut known = vec![$(stringify!($name)),*];
-            known.sort_unstable();
-            assert_eq!(files, known);
-        }
-    };
-}
-
-traces! {
+golden! {
+    "src/raft/testdata", Scene::default(),
     a_leader_that_crashes_in_the_middle_of_a_joint_change_does_not_stop_it
     a_leader_that_hears_nobody_steps_down
     a_learner_catches_up_and_is_promoted
     a_lone_voter_tells_learners_nothing_of_a_term_that_is_not_synced
     a_member_that_comes_back_asks_first_and_disturbs_nobody
+    a_member_that_crashes_while_it_installs_a_snapshot_goes_on_from_it
+    a_member_that_lags_too_far_goes_on_from_a_snapshot
     a_read_index_does_not_survive_a_change_of_leader
     what_was_never_synced_by_a_majority_is_overwritten
 }

@@ -70,10 +70,33 @@ pub fn is_installing(store: &dyn Store) -> Result<Option<EntryId>, StateError> {
     Ok(store.get(Table::Meta, installing::KEY)?.map(|bytes| installing::decode(&bytes)).transpose()?)
 }
 
-/// Notes that a snapshot is installed. Durable when it returns.
-pub fn mark_installed(store: &dyn Store) -> Result<(), StateError> {
+/// Notes that the snapshot up to entry `last` is installed; nothing, if that is not the one being installed in this store.
+/// Durable when it returns.
+pub fn mark_installed(store: &dyn Store, last: EntryId) -> Result<(), StateError> {
+    if is_installing(store)? != Some(last) {
+        return Ok(());
+    }
     let mut batch = Batch::default();
     batch.delete(Table::Meta, installing::KEY);
     store.write(&batch)?;
     Ok(store.flush()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::MemStore;
+
+    #[test]
+    fn a_snapshot_that_is_installed_says_nothing_about_one_that_came_after_it() {
+        let store = MemStore::new();
+        let (first, second) = (EntryId::new(10, 2), EntryId::new(20, 2));
+        mark_installing(&store, second).unwrap();
+        mark_installed(&store, first).unwrap();
+        assert_eq!(is_installing(&store).unwrap(), Some(second));
+        mark_installed(&store, second).unwrap();
+        store.crash();
+        assert_eq!(is_installing(&store).unwrap(), None);
+        mark_installed(&store, second).unwrap();
+    }
 }

@@ -118,10 +118,14 @@ impl MemStore {
 
     /// An empty store that also flushes after about one in `flush_one_in` writes, the same ones for the same seed.
     pub fn with_flushes(seed: u64, flush_one_in: u32) -> Self {
-        Self {
-            whims: Some(Mutex::new(Whims { random: StdRng::seed_from_u64(seed), flush_one_in: flush_one_in.max(1) })),
-            ..Self::default()
-        }
+        Self::default().flushing(seed, flush_one_in)
+    }
+
+    /// The same store, which from now on also flushes after about one in `flush_one_in` writes.
+    #[must_use]
+    pub fn flushing(self, seed: u64, flush_one_in: u32) -> Self {
+        let whims = Whims { random: StdRng::seed_from_u64(seed), flush_one_in: flush_one_in.max(1) };
+        Self { whims: Some(Mutex::new(whims)), ..self }
     }
 
     /// Forgets every batch since the last flush, as a crash of the machine does.

@@ -30,7 +30,7 @@ use goldenscript::Argument;
 use prost::Message;
 
 use super::{CatchUp, Step, StreamOptions, WatchAnswer, WatchEvent, WatchStream, tests::Member};
-use crate::state::command::Request;
+use crate::{golden::golden, state::command::Request};
 
 type Told = Result<String, Box<dyn Error>>;
 
@@ -296,30 +296,8 @@ fn alone(op: request_op::Request) -> Request {
     }
 }
 
-macro_rules! scenarios {
-    ($($name:ident)*) => {
-        $(
-            #[test]
-            fn $name() {
-                let file = concat!(env!("CARGO_MANIFEST_DIR"), "/src/watch/testdata/", stringify!($name));
-                goldenscript::run(&mut Scene::new(), file).unwrap();
-            }
-        )*
-
-        #[test]
-        fn every_scenario_file_has_its_test() {
-            let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/watch/testdata");
-            let files = std::fs::read_dir(folder).unwrap();
-            let mut files: Vec<_> = files.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-            files.sort();
-            let mut known = vec![$(stringify!($name)),*];
-            known.sort_unstable();
-            assert_eq!(files, known);
-        }
-    };
-}
-
-scenarios! {
+golden! {
+    "src/watch/testdata", Scene::new(),
     a_canceled_watcher_is_told_nothing_of_what_was_queued_for_it
     a_full_queue_is_made_good_from_the_window_or_the_store
     a_progress_request_is_not_answered_while_a_watcher_is_behind

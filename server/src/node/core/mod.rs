@@ -50,7 +50,7 @@ mod tests;
 use std::time::Duration;
 
 use bytes::Bytes;
-use raft::eraftpb::{ConfChangeV2, Entry, Message, MessageType};
+use raft::eraftpb::{ConfChangeV2, ConfState, Entry, Message, MessageType};
 
 use self::{
     leases::Leases,
@@ -164,8 +164,9 @@ pub struct Outputs<W, R> {
     pub install: Option<u64>,
     /// The received snapshot of this number is of no use.
     pub abandon: Option<u64>,
-    /// The log goes on from the installed snapshot: the state need not say any more that it was being installed.
-    pub settled: bool,
+    /// The log goes on from the snapshot that was installed up to this entry: the state need not say any more that it was
+    /// being installed.
+    pub settled: Option<EntryId>,
 }
 
 impl<W, R> Default for Outputs<W, R> {
@@ -185,7 +186,7 @@ impl<W, R> Default for Outputs<W, R> {
             receive: None,
             install: None,
             abandon: None,
-            settled: false,
+            settled: None,
         }
     }
 }
@@ -408,6 +409,11 @@ impl<W, R> Core<W, R> {
     pub fn has_caught_up(&self, member: u64) -> bool {
         let own = self.group.cache().last();
         self.group.follower(member).is_some_and(|follower| follower.matched >= own / 10 * 9 + own % 10 * 9 / 10)
+    }
+
+    /// The membership as raft counts it. That of the state machine is the same, but for what waits to be stored.
+    pub fn conf_state(&self) -> ConfState {
+        self.group.conf_state()
     }
 
     /// Index of the first entry that the log still holds.

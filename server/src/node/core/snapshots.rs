@@ -24,6 +24,7 @@ use raft::eraftpb::{Message, MessageType};
 
 use super::{Core, ProposeError, retention::Retention};
 use crate::{
+    log::EntryId,
     raft::{InFlight, Offer, Refused, Role, SnapshotMeta},
     state::{Replaced, State},
 };
@@ -68,8 +69,8 @@ pub(super) struct Snapshots {
     sending: BTreeMap<u64, Sending>,
     incoming: Option<Incoming>,
     installing: Option<Installing>,
-    /// The write that resets the log, until it is synced.
-    reset: Option<u64>,
+    /// The write that resets the log, and to what, until it is synced.
+    reset: Option<(u64, EntryId)>,
 }
 
 impl Snapshots {
@@ -198,15 +199,15 @@ impl<W, R> Core<W, R> {
 
     /// Notes that a write begins with a reset of the log.
     pub(super) fn note_reset(&mut self, write: Option<&InFlight>) {
-        if let Some(number) = write.filter(|write| write.reset.is_some()).map(|write| write.number) {
-            self.snapshots.reset = Some(number);
+        if let Some((number, last)) = write.and_then(|write| Some((write.number, write.reset?))) {
+            self.snapshots.reset = Some((number, last));
         }
     }
 
     /// Notes that writes up to `number` are synced.
     pub(super) fn snapshots_synced(&mut self, number: u64) {
-        if self.snapshots.reset.take_if(|reset| *reset <= number).is_some() {
-            self.out.settled = true;
+        if let Some((_, last)) = self.snapshots.reset.take_if(|(reset, _)| *reset <= number) {
+            self.out.settled = Some(last);
         }
     }
 

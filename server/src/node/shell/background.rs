@@ -15,7 +15,7 @@ use super::{
     handle::{Input, Reports, Shared},
 };
 use crate::{
-    log::{DataDirLock, EntryReader},
+    log::{DataDirLock, EntryId, EntryReader},
     node::{NodeError, snapshot::Received},
     raft::Fetch,
     state::{self, Compactor, StateError, mvcc::CompactionStep},
@@ -43,8 +43,8 @@ enum Job {
     Checkpoint,
     /// Let a received snapshot take the state's place.
     Switch(Box<Received>),
-    /// The log goes on from the snapshot that was installed.
-    Settle,
+    /// The log goes on from the snapshot that was installed up to this entry.
+    Settle(EntryId),
     /// The last one; with a flush if nothing failed.
     Stop {
         flush: bool,
@@ -90,7 +90,7 @@ impl Background {
     ) -> std::io::Result<Self> {
         let (jobs, incoming) = bounded(JOBS_MAX);
         let flusher =
-            Flusher { shared: Arc::clone(shared), log, inbox: inbox.clone(), persisted: 0, settle: false, last_flush };
+            Flusher { shared: Arc::clone(shared), log, inbox: inbox.clone(), persisted: 0, settle: None, last_flush };
         let held = Arc::clone(lock);
         let flusher = thread::Builder::new().name("store-flush".to_owned()).spawn(move || {
             flusher.run(&incoming);
@@ -143,9 +143,9 @@ impl Background {
         self.order(Job::Switch(received));
     }
 
-    /// Says that the log goes on from the snapshot that was installed.
-    pub(super) fn settle(&self) {
-        self.order(Job::Settle);
+    /// Says that the log goes on from the snapshot that was installed up to entry `last`.
+    pub(super) fn settle(&self, last: EntryId) {
+        self.order(Job::Settle(last));
     }
 
     /// Lets the compaction thread go on with another state's.
@@ -178,8 +178,8 @@ struct Flusher {
     log: Arc<dyn EntryReader>,
     inbox: Reports,
     persisted: u64,
-    /// The state is to forget that it was being installed.
-    settle: bool,
+    /// The state is to forget that it was being installed up to this entry. By then another one may be.
+    settle: Option<EntryId>,
     /// For crash tests: keeps what was flushed.
     last_flush: Option<LastFlush>,
 }
@@ -205,8 +205,8 @@ impl Flusher {
                     self.inbox.send(Input::Switched(received));
                     continue;
                 }
-                Ok(Job::Settle) => {
-                    self.settle = true;
+                Ok(Job::Settle(last)) => {
+                    self.settle = Some(last);
                     (false, false)
                 }
                 Ok(Job::Stop { flush }) => (flush, true),
@@ -247,9 +247,9 @@ impl Flusher {
     fn look(&mut self, flush: bool) -> Result<(), NodeError> {
         let store = self.shared.reader.store();
         self.shared.installer.clean();
-        if self.settle {
-            match state::mark_installed(store.as_ref()) {
-                Ok(()) => self.settle = false,
+        if let Some(last) = self.settle {
+            match state::mark_installed(store.as_ref(), last) {
+                Ok(()) => self.settle = None,
                 Err(StateError::Stalled) => {}
                 Err(error) => return Err(error.into()),
             }

@@ -311,8 +311,8 @@ impl Replica {
             let shared = Arc::clone(&self.shared);
             tokio::task::spawn_blocking(move || shared.outgoing.discard(id));
         }
-        if mem::take(&mut out.settled) {
-            self.background.settle();
+        if let Some(last) = out.settled.take() {
+            self.background.settle(last);
         }
     }
 

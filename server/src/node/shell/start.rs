@@ -100,8 +100,8 @@ pub fn start_member(
         check_cluster(identity, &state)?;
         let installing = state::is_installing(store.as_ref())?;
         let log_start = log_of_member(&mut log, recovered, installing.filter(|last| last.index == state.applied().0))?;
-        if installing.is_some() {
-            state::mark_installed(store.as_ref())?;
+        if let Some(last) = installing {
+            state::mark_installed(store.as_ref(), last)?;
         }
         log_start
     };

@@ -6,21 +6,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{FILES_MAX, Held, Piece, SnapshotError, SnapshotFile, failed, is_file_name, outgoing::crc_of};
+use super::{FILES_MAX, Held, Piece, SnapshotError, SnapshotFile, failed, is_file_name, open::Open};
 use crate::raft::Offer;
 
 const PREFIX: &str = "incoming-";
 /// What the name of a file ends with that is not whole, or whose checksum is not known to be right.
 pub(super) const PART: &str = ".part";
-
-/// A file being received.
-#[derive(Debug)]
-struct Open {
-    file: File,
-    number: usize,
-    offset: u64,
-    crc: u32,
-}
 
 /// Receives a snapshot piece by piece.
 #[derive(Debug)]
@@ -113,8 +104,7 @@ impl Incoming {
             return Err(nonsense(format!("a piece of {} that does not follow the one before", info.name)));
         }
         open.file.write_all(&piece.data).map_err(failed(&path, "writing"))?;
-        open.crc = crc32c::crc32c_append(open.crc, &piece.data);
-        open.offset = end;
+        open.passed(&piece.data);
         let Some(crc) = piece.crc else {
             self.open = Some(open);
             return Ok(());
@@ -140,7 +130,7 @@ impl Incoming {
             return Err(nonsense(format!("a piece of {}, which is whole", self.files[number].name)));
         }
         let mut options = OpenOptions::new();
-        let mut file = options
+        let file = options
             .create(true)
             .truncate(false)
             .read(true)
@@ -155,8 +145,7 @@ impl Incoming {
             )));
         }
         file.set_len(offset).map_err(failed(&path, "cutting"))?;
-        let crc = crc_of(&mut file, offset).map_err(failed(&path, "reading"))?;
-        Ok(Open { file, number, offset, crc })
+        Open::at(file, number, offset).map_err(failed(&path, "reading"))
     }
 
     /// Whether all files are whole.

@@ -25,6 +25,7 @@
 
 mod incoming;
 mod install;
+mod open;
 mod outgoing;
 #[cfg(test)]
 mod tests;

@@ -3,14 +3,14 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{Read, Seek, SeekFrom},
+    io::Read,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use parking_lot::Mutex;
 
-use super::{Held, Piece, SnapshotError, SnapshotFile, failed};
+use super::{Held, Piece, SnapshotError, SnapshotFile, failed, open::Open};
 use crate::{
     raft::SnapshotMeta,
     state,
@@ -18,8 +18,6 @@ use crate::{
 };
 
 const PREFIX: &str = "outgoing-";
-/// Bytes of what a receiver has already that are read at once, for their checksum.
-const SKIP_BYTES: usize = 256 << 10;
 
 /// The checkpoints there are.
 #[derive(Debug)]
@@ -105,15 +103,6 @@ impl Outgoing {
     }
 }
 
-/// A file being read.
-#[derive(Debug)]
-struct Open {
-    file: File,
-    number: usize,
-    offset: u64,
-    crc: u32,
-}
-
 /// Reads a checkpoint piece by piece.
 #[derive(Debug)]
 pub struct Reading {
@@ -142,9 +131,8 @@ impl Reading {
         let left = usize::try_from(info.bytes - open.offset).unwrap_or(usize::MAX);
         let mut data = vec![0; left.min(bytes_max)];
         open.file.read_exact(&mut data).map_err(failed(&self.checkpoint.dir.join(&info.name), "reading"))?;
-        open.crc = crc32c::crc32c_append(open.crc, &data);
         let offset = open.offset;
-        open.offset += data.len() as u64;
+        open.passed(&data);
         let crc = (open.offset == info.bytes).then_some(open.crc);
         let piece = Piece { file: open.number, offset, data: data.into(), crc };
         self.open = Some(open).filter(|_| crc.is_none());
@@ -153,22 +141,7 @@ impl Reading {
 
     fn open(&self, number: usize, offset: u64) -> Result<Open, SnapshotError> {
         let path = self.checkpoint.dir.join(&self.checkpoint.files[number].name);
-        let mut file = File::open(&path).map_err(failed(&path, "opening"))?;
-        let crc = crc_of(&mut file, offset).map_err(failed(&path, "reading"))?;
-        Ok(Open { file, number, offset, crc })
+        let file = File::open(&path).map_err(failed(&path, "opening"))?;
+        Open::at(file, number, offset).map_err(failed(&path, "reading"))
     }
-}
-
-/// The checksum of a file's beginning, after which the file stands at its end.
-pub(super) fn crc_of(file: &mut File, bytes: u64) -> std::io::Result<u32> {
-    file.seek(SeekFrom::Start(0))?;
-    let (mut crc, mut left) = (0, bytes);
-    let mut buffer = vec![0; SKIP_BYTES];
-    while left > 0 {
-        let now = usize::try_from(left).unwrap_or(usize::MAX).min(SKIP_BYTES);
-        file.read_exact(&mut buffer[..now])?;
-        crc = crc32c::crc32c_append(crc, &buffer[..now]);
-        left -= now as u64;
-    }
-    Ok(crc)
 }

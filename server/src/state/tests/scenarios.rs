@@ -16,6 +16,7 @@ use goldenscript::{Argument, Context};
 use pb::{compare::TargetUnion, request_op};
 
 use super::*;
+use crate::golden::golden;
 
 type Told = Result<String, Box<dyn Error>>;
 
@@ -330,29 +331,8 @@ fn tell(out: &mut String, depth: usize, rows: &OpRows) -> Result<(), Box<dyn Err
     Ok(())
 }
 
-macro_rules! scenarios {
-    ($($name:ident)*) => {
-        $(
-            #[test]
-            fn $name() {
-                let file = concat!(env!("CARGO_MANIFEST_DIR"), "/src/state/testdata/scenarios/", stringify!($name));
-                goldenscript::run(&mut Scene::new(), file).unwrap();
-            }
-        )*
-
-        #[test]
-        fn every_scenario_file_has_its_test() {
-            let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/state/testdata/scenarios");
-            let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-            files.sort();
-            let mut known = vec![$(stringify!($name)),*];
-            known.sort_unstable();
-            assert_eq!(files, known);
-        }
-    };
-}
-
-scenarios! {
+golden! {
+    "src/state/testdata/scenarios", Scene::new(),
     a_lease_ends_with_its_keys_in_key_order_and_one_revision
     a_life_of_a_key_begins_at_version_one
     a_range_compare_must_hold_for_every_key
