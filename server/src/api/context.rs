@@ -85,6 +85,11 @@ impl Context {
         Ok((answer.outcome?, answer.pin))
     }
 
+    /// Refuses to read what is known not to be what the other members have.
+    pub fn check_intact(&self) -> Result<(), ApiError> {
+        if self.node.is_corrupt() { Err(ApiError::Corrupt) } else { Ok(()) }
+    }
+
     /// Sees to it that the store has room for `cost` bytes, or raises the alarm that there is none.
     pub async fn make_room(&self, cost: u64) -> Result<(), Refusal> {
         let (size, status) = (self.node.size(), self.node.status());

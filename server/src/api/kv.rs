@@ -7,6 +7,9 @@
 //! answer, off the apply path. A transaction of nothing but ranges is a read.
 //!
 //! Checks come in the order that clients know: quota, shape, size, then whatever the store says.
+//!
+//! While the alarm CORRUPT is raised, applying refuses every write. The member that it names refuses reads as well, for what
+//! it has is not what the others have; those serve theirs.
 
 use std::sync::Arc;
 
@@ -48,6 +51,11 @@ impl Kv {
     /// Reads a range.
     pub async fn range(&self, _caller: &Caller, request: pb::RangeRequest) -> Result<RangeAnswer, Refusal> {
         validate::range(&request)?;
+        self.context.check_intact()?;
+        self.read_range(request).await
+    }
+
+    async fn read_range(&self, request: pb::RangeRequest) -> Result<RangeAnswer, Refusal> {
         let context = &self.context;
         let pin = self.pin(request.serializable, request.revision).await?;
         let header = context.header(pin.header_revision());
@@ -69,6 +77,7 @@ impl Kv {
         request: pb::RangeRequest,
     ) -> Result<impl Stream<Item = Result<RangePiece, Refusal>> + Send + use<>, Refusal> {
         validate::range_stream(&request)?;
+        self.context.check_intact()?;
         let pin = self.pin(request.serializable, request.revision).await?;
         let header = self.context.header(pin.header_revision());
         let reader = self.context.node.reader().clone();
@@ -142,11 +151,11 @@ impl Kv {
         Ok(pb::CompactionResponse { header: Some(self.context.header(revision).into()) })
     }
 
-    /// Whether a read succeeds, for health checks.
+    /// Whether a read succeeds, for health checks. What an alarm says of the data is not its business.
     pub async fn probe(&self, serializable: bool) -> Result<(), ApiError> {
         let key = bytes::Bytes::from_static(b"\0");
         let request = pb::RangeRequest { key, limit: 1, keys_only: true, serializable, ..Default::default() };
-        match self.range(&Caller::default(), request).await {
+        match self.read_range(request).await {
             Ok(_) => Ok(()),
             Err(Refusal::Api(error)) => Err(error),
             Err(_) => Err(ApiError::Stopped),
@@ -166,6 +175,7 @@ impl Kv {
 
     async fn read_txn(&self, request: pb::TxnRequest) -> Result<(Header, OpRows), Refusal> {
         let context = &self.context;
+        context.check_intact()?;
         let pin = self.pin(is_serializable(&request), 0).await?;
         let header = context.header(pin.header_revision());
         let reader = context.node.reader();

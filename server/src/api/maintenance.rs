@@ -1,6 +1,6 @@
 //! The Maintenance service: looking after one member.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use cairn_proto::{
     ApiError,
@@ -85,14 +85,18 @@ impl Maintenance {
     /// A hash over everything stored, for tests.
     pub async fn hash(&self) -> Result<pb::HashResponse, Refusal> {
         let reader = self.context.node.reader().clone();
+        let started = Instant::now();
         let (hash, revision) = self.context.blocking(move || reader.hash()).await?;
+        self.context.node.metrics().hash.observe(started.elapsed().as_secs_f64());
         Ok(pb::HashResponse { header: Some(self.context.header(revision).into()), hash })
     }
 
     /// A hash over the keys up to a revision, equal on all members with the same history.
     pub async fn hash_kv(&self, request: pb::HashKvRequest) -> Result<pb::HashKvResponse, Refusal> {
         let reader = self.context.node.reader().clone();
+        let started = Instant::now();
         let hash = self.context.blocking(move || reader.hash_kv(request.revision)).await?;
+        self.context.node.metrics().hash_at.observe(started.elapsed().as_secs_f64());
         Ok(pb::HashKvResponse {
             header: Some(self.context.header(hash.header_revision).into()),
             hash: hash.hash,

@@ -123,12 +123,16 @@ impl Session {
             let settled = self.stream.is_settled();
             tokio::select! {
                 request = next_of(&mut self.requests), if settled && self.requests.is_some() => match request {
-                    Some(request) => self.stream.request(request),
+                    Some(request) => {
+                        self.context.check_intact()?;
+                        self.stream.request(request);
+                    }
                     None => self.requests = None,
                 },
                 step = poll_fn(|cx| self.stream.poll_next(cx)) => match step {
                     Step::Answer(answer) => return Ok(answer),
                     Step::Read(job) => {
+                        self.context.check_intact()?;
                         let context = self.context.clone();
                         self.reading = Some(async move { context.catch_up(job).await }.boxed());
                     }

@@ -12,7 +12,7 @@ use super::table;
 use super::url::Url;
 use super::value::{Value, comma_list, parse_duration};
 
-/// The feature gates of etcd 3.6 and 3.7. All are accepted; none changes anything here.
+/// The feature gates of etcd 3.6 and 3.7. All are accepted; those that are no [`Gate`] change nothing here.
 const FEATURE_GATES: [&str; 10] = [
     "AllAlpha",
     "AllBeta",
@@ -86,7 +86,7 @@ impl Kind {
             Self::Int => i64::parse(text).map(drop),
             Self::Duration => parse_duration(text).map(drop),
             Self::Urls => Vec::<Url>::parse(text).map(drop),
-            Self::Gates => check_gates(text),
+            Self::Gates => parse_gates(text).map(drop),
             Self::Text | Self::List | Self::Any => Ok(()),
         }
     }
@@ -111,17 +111,39 @@ fn i128_of(text: &str) -> Option<i128> {
     text.parse().ok()
 }
 
-/// Checks `Gate=true,Other=false`.
-fn check_gates(text: &str) -> Result<(), String> {
-    for gate in comma_list(text) {
+/// A feature gate that opens something here.
+struct Gate {
+    name: &'static str,
+    /// The flag of older releases that does the same.
+    older: &'static str,
+    field: fn(&mut Config) -> &mut bool,
+}
+
+/// Both are alpha in etcd.
+static GATES: [Gate; 2] = [
+    Gate {
+        name: "CompactHashCheck",
+        older: "experimental-compact-hash-check-enabled",
+        field: |config| &mut config.compact_hash_check,
+    },
+    Gate {
+        name: "InitialCorruptCheck",
+        older: "experimental-initial-corrupt-check",
+        field: |config| &mut config.initial_corrupt_check,
+    },
+];
+
+/// What `Gate=true,Other=false` says.
+fn parse_gates(text: &str) -> Result<Vec<(&'static str, bool)>, String> {
+    let gate = |gate: &str| {
         let (name, value) = gate.split_once('=').ok_or_else(|| format!("missing bool value for {gate}"))?;
-        if !FEATURE_GATES.contains(&name) {
+        let Some(name) = FEATURE_GATES.into_iter().find(|known| *known == name) else {
             let hint = nearest(name, FEATURE_GATES).map_or(String::new(), |name| format!(", did you mean {name}?"));
             return Err(format!("unrecognized feature gate: {name}{hint}"));
-        }
-        bool::parse(value).map_err(|reason| format!("{gate}: {reason}"))?;
-    }
-    Ok(())
+        };
+        Ok((name, bool::parse(value).map_err(|reason| format!("{gate}: {reason}"))?))
+    };
+    comma_list(text).into_iter().map(gate).collect()
 }
 
 /// A section of `--help`.
@@ -205,6 +227,8 @@ pub(crate) struct Draft {
     pub(crate) config: Config,
     pub(crate) compaction_mode: CompactionMode,
     pub(crate) compaction_retention: String,
+    /// What `--feature-gates` says.
+    gates: Vec<(&'static str, bool)>,
     /// Which flags were set, and how the source called them. Aliases count as what they stand for.
     given: BTreeMap<&'static str, String>,
     pub(crate) notices: Vec<Notice>,
@@ -258,8 +282,38 @@ impl Draft {
         self.given.contains_key(name)
     }
 
+    /// Takes what `--feature-gates` says.
+    pub(crate) fn set_gates(&mut self, text: &str) -> Result<(), String> {
+        self.gates = parse_gates(text)?;
+        Ok(())
+    }
+
+    /// Opens the gates that were named. A gate's own name counts more than that of a group of gates.
+    fn open_gates(&mut self) -> Result<(), ConfigError> {
+        let setting = self.given.get("feature-gates").cloned().unwrap_or_default();
+        let said = |name: &str| self.gates.iter().rev().find(|(gate, _)| *gate == name).map(|(_, open)| *open);
+        for gate in &GATES {
+            let named = said(gate.name);
+            if let (Some(_), Some(older)) = (named, self.given.get(gate.older)) {
+                return Err(ConfigError::GivenTwice { first: older.clone(), second: setting });
+            }
+            if let Some(open) = named.or(said("AllAlpha").filter(|_| !self.given.contains_key(gate.older))) {
+                *(gate.field)(&mut self.config) = open;
+            }
+        }
+        let idle = |name: &&str| GATES.iter().all(|gate| gate.name != *name) && *name != "AllAlpha";
+        let idle: Vec<_> = self.gates.iter().map(|(name, _)| *name).filter(idle).collect();
+        if !idle.is_empty() {
+            let what = "what these gates of etcd guard is either always on here or not there";
+            self.notices
+                .push(Notice::new(setting, format!("accepted, but without effect: {}: {what}", idle.join(", "))));
+        }
+        Ok(())
+    }
+
     /// The configuration, with what two flags say together put into one.
     pub(crate) fn finish(mut self) -> Result<(Config, Vec<Notice>), ConfigError> {
+        self.open_gates()?;
         if !self.compaction_retention.is_empty() {
             self.config.auto_compaction = AutoCompaction::from_flags(self.compaction_mode, &self.compaction_retention)
                 .map_err(|reason| ConfigError::InvalidValue {
@@ -284,11 +338,17 @@ mod tests {
 
     #[test]
     fn feature_gates_are_checked_by_name_and_value() {
-        assert_eq!(check_gates(""), Ok(()));
-        assert_eq!(check_gates("InitialCorruptCheck=true,LeaseCheckpoint=false"), Ok(()));
-        assert!(check_gates("InitialCorruptChek=true").unwrap_err().contains("did you mean InitialCorruptCheck?"));
-        assert!(check_gates("LeaseCheckpoint").unwrap_err().contains("missing bool value"));
-        assert!(check_gates("LeaseCheckpoint=maybe").is_err());
+        assert_eq!(parse_gates(""), Ok(Vec::new()));
+        let two = vec![("InitialCorruptCheck", true), ("LeaseCheckpoint", false)];
+        assert_eq!(parse_gates("InitialCorruptCheck=true,LeaseCheckpoint=false"), Ok(two));
+        assert!(parse_gates("InitialCorruptChek=true").unwrap_err().contains("did you mean InitialCorruptCheck?"));
+        assert!(parse_gates("LeaseCheckpoint").unwrap_err().contains("missing bool value"));
+        assert!(parse_gates("LeaseCheckpoint=maybe").is_err());
+    }
+
+    #[test]
+    fn every_gate_is_one_of_etcd() {
+        assert!(GATES.iter().all(|gate| FEATURE_GATES.contains(&gate.name) && table::find(gate.older).is_some()));
     }
 
     #[test]

@@ -83,6 +83,15 @@ pub struct Config {
     /// `--snapshot-catchup-entries`: commands kept in the log for members that lag a little, when it is cut. Default 5,000.
     pub snapshot_catchup_entries: u64,
 
+    /// `--feature-gates=InitialCorruptCheck=true`: compare with the other members before serving. Default false.
+    pub initial_corrupt_check: bool,
+    /// `--corrupt-check-time`: time between two comparisons of all members' keys; zero is never. Default zero.
+    pub corrupt_check_time: Duration,
+    /// `--feature-gates=CompactHashCheck=true`: compare the hashes of compactions. Default false.
+    pub compact_hash_check: bool,
+    /// `--compact-hash-check-time`: time between two of these comparisons. Default 1 m.
+    pub compact_hash_check_time: Duration,
+
     /// `--max-request-bytes`: largest request, in bytes. Default 1.5 MiB.
     pub max_request_bytes: usize,
     /// `--max-txn-ops`: operations in a transaction, counted for compares, then and else apart. Default 128.
@@ -174,6 +183,10 @@ impl Default for Config {
             pre_vote: true,
             snapshot_count: 10_000,
             snapshot_catchup_entries: 5_000,
+            initial_corrupt_check: false,
+            corrupt_check_time: Duration::ZERO,
+            compact_hash_check: false,
+            compact_hash_check_time: Duration::from_mins(1),
             max_request_bytes: 3 * MIB / 2,
             max_txn_ops: 128,
             max_concurrent_streams: u32::MAX,

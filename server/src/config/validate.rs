@@ -112,6 +112,9 @@ impl Config {
                 MAX_ELECTION_TIMEOUT.as_millis()
             ));
         }
+        if self.compact_hash_check_time.is_zero() {
+            return invalid("--compact-hash-check-time must be >0 (set to 0s)");
+        }
         if self.auto_compaction == AutoCompaction::Periodic(Duration::ZERO) {
             return invalid("--auto-compaction-retention must be >0, or off");
         }

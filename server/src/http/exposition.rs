@@ -7,7 +7,14 @@
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Counters whose name does not end in `_total`.
-const BARE_COUNTERS: &[&str] = &["etcd_server_health_success", "etcd_server_health_failures"];
+const BARE_COUNTERS: &[&str] = &[
+    "etcd_server_health_success",
+    "etcd_server_health_failures",
+    "etcd_network_snapshot_send_success",
+    "etcd_network_snapshot_send_failures",
+    "etcd_network_snapshot_receive_success",
+    "etcd_network_snapshot_receive_failures",
+];
 
 /// Rewrites OpenMetrics text as Prometheus text 0.0.4.
 pub(super) fn from_openmetrics(text: &str) -> String {

@@ -46,6 +46,14 @@ pub struct NodeMetrics {
     pub wal_write_bytes: Gauge,
     /// `etcd_disk_backend_commit_duration_seconds`: the store's flush.
     pub backend_commit: Histogram,
+    /// `etcd_disk_backend_snapshot_duration_seconds`: making a snapshot for other members.
+    pub backend_snapshot: Histogram,
+    /// `etcd_server_snapshot_apply_in_progress_total`: whether a received snapshot is taking the state's place.
+    pub snapshot_applying: Gauge,
+    /// `etcd_mvcc_hash_duration_seconds`: hashing everything stored.
+    pub hash: Histogram,
+    /// `etcd_mvcc_hash_rev_duration_seconds`: hashing all keys at a revision.
+    pub hash_at: Histogram,
     /// `etcd_mvcc_db_total_size_in_bytes`: the store's files.
     pub db_size: Gauge,
     /// `etcd_mvcc_db_total_size_in_use_in_bytes`: live data in them, estimated.
@@ -87,6 +95,12 @@ impl Default for NodeMetrics {
             wal_fsync: Histogram::new(disk_buckets()),
             wal_write_bytes: Gauge::default(),
             backend_commit: Histogram::new(disk_buckets()),
+            // 10 ms to 11 minutes.
+            backend_snapshot: Histogram::new(exponential_buckets(0.01, 2.0, 17)),
+            snapshot_applying: Gauge::default(),
+            // 10 ms to 164 s.
+            hash: Histogram::new(exponential_buckets(0.01, 2.0, 15)),
+            hash_at: Histogram::new(exponential_buckets(0.01, 2.0, 15)),
             db_size: Gauge::default(),
             db_size_in_use: Gauge::default(),
             leases_granted: Counter::default(),
@@ -141,6 +155,11 @@ impl NodeMetrics {
             "Total size of the underlying database logically in use in bytes",
             &self.db_size_in_use,
         );
+        gauge(
+            "etcd_server_snapshot_apply_in_progress_total",
+            "1 if the server is applying the incoming snapshot. 0 if none",
+            &self.snapshot_applying,
+        );
         gauge("cairn_node_entry_cache_bytes", "Bytes of raft log entries in memory", &self.entry_cache_bytes);
         gauge("cairn_node_wal_size_bytes", "Bytes of the raft log's files", &self.wal_size);
         let mut counter = |name: &str, help: &str, counter: &Counter| registry.register(name, help, counter.clone());
@@ -185,6 +204,17 @@ impl NodeMetrics {
             "The latency distributions of commit called by backend",
             &self.backend_commit,
         );
+        seconds(
+            "etcd_disk_backend_snapshot_duration",
+            "The latency distribution of backend snapshots",
+            &self.backend_snapshot,
+        );
+        seconds("etcd_mvcc_hash_duration", "The latency distribution of storage hash operation", &self.hash);
+        seconds(
+            "etcd_mvcc_hash_rev_duration",
+            "The latency distribution of storage hash by revision operation",
+            &self.hash_at,
+        );
     }
 }
 
@@ -208,6 +238,10 @@ mod tests {
             "etcd_disk_wal_fsync_duration_seconds_bucket{le=\"0.001\"} 0",
             "etcd_disk_backend_commit_duration_seconds_count 0",
             "etcd_mvcc_db_total_size_in_bytes 0",
+            "etcd_server_snapshot_apply_in_progress_total 0",
+            "etcd_disk_backend_snapshot_duration_seconds_count 0",
+            "etcd_mvcc_hash_duration_seconds_bucket{le=\"0.01\"} 0",
+            "etcd_mvcc_hash_rev_duration_seconds_count 0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
         }

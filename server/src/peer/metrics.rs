@@ -1,8 +1,15 @@
 //! What is counted about the connections between members, under etcd's names.
 
+use std::time::Instant;
+
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
     registry::{Registry, Unit},
 };
 
@@ -30,6 +37,86 @@ fn round_trip_buckets() -> impl Iterator<Item = f64> {
     (0..16).map(|power| 0.000_1 * f64::from(1 << power))
 }
 
+/// What becomes of snapshots that go one way, by the member at the other end.
+#[derive(Debug, Clone)]
+struct SnapshotMetrics<L> {
+    inflights: Family<L, Gauge>,
+    success: Family<L, Counter>,
+    failures: Family<L, Counter>,
+    seconds: Family<L, Histogram, fn() -> Histogram>,
+}
+
+impl<L: Clone + std::hash::Hash + Eq> Default for SnapshotMetrics<L> {
+    fn default() -> Self {
+        Self {
+            inflights: Family::default(),
+            success: Family::default(),
+            failures: Family::default(),
+            seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.1, 2.0, 10))),
+        }
+    }
+}
+
+impl<L> SnapshotMetrics<L>
+where
+    L: Clone + std::hash::Hash + Eq + EncodeLabelSet + std::fmt::Debug + Send + Sync + 'static,
+{
+    /// Enters everything into a registry; `way` is `send` or `receive`.
+    fn register(&self, registry: &mut Registry, way: &str) {
+        let prefix = format!("etcd_network_snapshot_{way}");
+        let total = format!("Total number of successful snapshot {way}s");
+        registry.register(format!("{prefix}_success"), total, self.success.clone());
+        let total = format!("Total number of snapshot {way} failures");
+        registry.register(format!("{prefix}_failures"), total, self.failures.clone());
+        let total = format!("Total number of inflight snapshot {way}s");
+        registry.register(format!("{prefix}_inflights_total"), total, self.inflights.clone());
+        let latency = format!("Total latency distributions of v3 snapshot {way}s");
+        registry.register_with_unit(format!("{prefix}_total_duration"), latency, Unit::Seconds, self.seconds.clone());
+    }
+
+    fn begin(&self, labels: &L) -> Transfer {
+        let transfer = Transfer {
+            inflights: self.inflights.get_or_create_owned(labels),
+            success: self.success.get_or_create_owned(labels),
+            failures: self.failures.get_or_create_owned(labels),
+            seconds: self.seconds.get_or_create_owned(labels),
+            started: Instant::now(),
+            succeeded: false,
+        };
+        transfer.inflights.inc();
+        transfer
+    }
+}
+
+/// A snapshot under way. Dropped before it [`succeeded`](Self::succeeded), it has failed.
+#[derive(Debug)]
+pub(super) struct Transfer {
+    inflights: Gauge,
+    success: Counter,
+    failures: Counter,
+    seconds: Histogram,
+    started: Instant,
+    succeeded: bool,
+}
+
+impl Transfer {
+    pub(super) fn succeeded(mut self) {
+        self.succeeded = true;
+    }
+}
+
+impl Drop for Transfer {
+    fn drop(&mut self) {
+        self.inflights.dec();
+        if self.succeeded {
+            self.success.inc();
+            self.seconds.observe(self.started.elapsed().as_secs_f64());
+        } else {
+            self.failures.inc();
+        }
+    }
+}
+
 /// Counters of all connections. Clones share their values.
 #[derive(Debug, Clone)]
 pub struct PeerMetrics {
@@ -40,6 +127,8 @@ pub struct PeerMetrics {
     active: Family<Pair, Gauge>,
     disconnected: Family<Pair, Counter>,
     round_trip: Family<To, Histogram, fn() -> Histogram>,
+    snapshots_sent: SnapshotMetrics<To>,
+    snapshots_received: SnapshotMetrics<From>,
     pub(super) lease_questions: Gauge,
 }
 
@@ -53,6 +142,8 @@ impl Default for PeerMetrics {
             active: Family::default(),
             disconnected: Family::default(),
             round_trip: Family::new_with_constructor(|| Histogram::new(round_trip_buckets())),
+            snapshots_sent: SnapshotMetrics::default(),
+            snapshots_received: SnapshotMetrics::default(),
             lease_questions: Gauge::default(),
         }
     }
@@ -114,6 +205,8 @@ impl PeerMetrics {
             Unit::Seconds,
             self.round_trip.clone(),
         );
+        self.snapshots_sent.register(registry, "send");
+        self.snapshots_received.register(registry, "receive");
         registry.register(
             "cairn_peer_lease_questions",
             "Questions about leases that wait to be sent to the leader",
@@ -133,11 +226,62 @@ impl PeerMetrics {
         }
     }
 
+    /// A snapshot begins to be sent to `member`.
+    pub(super) fn send_snapshot(&self, member: u64) -> Transfer {
+        self.snapshots_sent.begin(&To { To: format!("{member:x}") })
+    }
+
+    /// A snapshot begins to be received from `member`.
+    pub(super) fn receive_snapshot(&self, member: u64) -> Transfer {
+        self.snapshots_received.begin(&From { From: format!("{member:x}") })
+    }
+
     pub(super) fn inbound(&self, member: u64) -> InboundMetrics {
         let from = From { From: format!("{member:x}") };
         InboundMetrics {
             received_bytes: self.received_bytes.get_or_create_owned(&from),
             received_failures: self.received_failures.get_or_create_owned(&from),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn snapshots_are_counted_under_the_names_that_dashboards_know() {
+        let metrics = PeerMetrics::default();
+        let (lost, done) = (metrics.send_snapshot(0xab), metrics.send_snapshot(0xab));
+        let coming = metrics.receive_snapshot(0xcd);
+        let text = || {
+            let mut registry = Registry::default();
+            metrics.register(&mut registry);
+            let mut text = String::new();
+            prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+            text
+        };
+        let has = |lines: &[&str]| {
+            let text = text();
+            for line in lines {
+                assert!(text.lines().any(|found| found == *line), "{line} is missing in\n{text}");
+            }
+        };
+        has(&[
+            "etcd_network_snapshot_send_inflights_total{To=\"ab\"} 2",
+            "etcd_network_snapshot_receive_inflights_total{From=\"cd\"} 1",
+        ]);
+        drop(lost);
+        done.succeeded();
+        coming.succeeded();
+        has(&[
+            "etcd_network_snapshot_send_inflights_total{To=\"ab\"} 0",
+            "etcd_network_snapshot_send_success_total{To=\"ab\"} 1",
+            "etcd_network_snapshot_send_failures_total{To=\"ab\"} 1",
+            "etcd_network_snapshot_send_total_duration_seconds_count{To=\"ab\"} 1",
+            "etcd_network_snapshot_receive_success_total{From=\"cd\"} 1",
+            "etcd_network_snapshot_receive_failures_total{From=\"cd\"} 0",
+            "etcd_network_snapshot_receive_total_duration_seconds_bucket{le=\"51.2\",From=\"cd\"} 1",
+        ]);
     }
 }

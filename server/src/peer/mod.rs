@@ -9,10 +9,11 @@
 //!
 //! What lives here: [`Peers`], which has a link to each other member and is the replica's
 //! [`Transport`](crate::node::Transport); `link` (connects, and connects again), `queue` (what waits to be sent),
-//! `inbound` (what arrives), `leases` (what clients of a follower want to know of the leader), `snapshot` (files of
-//! snapshots), `service` (the RPCs of `cairn.peer.Peer`), `gate` and `plain` (the peer port), `dial` (TCP and
-//! TLS towards other members), [`join`] (what a new member has to learn before it starts). What may call it: the server,
-//! and `api/` where a request is the leader's business. It knows `node/`, `security/` and `config/`.
+//! `inbound` (what arrives), `leases` (what clients of a follower want to know of the leader), `hashes` (of another
+//! member's keys), `snapshot` (files of snapshots), `service` (the RPCs of `cairn.peer.Peer`), `gate` and `plain` (the
+//! peer port), `dial` (TCP and TLS towards other members), [`join`] (what a new member has to learn before it starts). What
+//! may call it: the server, and `api/` where a request is the leader's business. It knows `node/`, `security/` and
+//! `config/`.
 //!
 //! The one invariant: nothing reaches raft that was not checked, and nothing here makes raft wait. A queue that is full
 //! or has no connection drops what it is given and says so; raft then probes until it gets through.
@@ -50,6 +51,7 @@
 
 mod dial;
 mod gate;
+mod hashes;
 mod inbound;
 pub mod join;
 mod leases;
@@ -66,6 +68,7 @@ use std::time::Duration;
 pub use self::{
     dial::{DialError, Dialer},
     gate::Gate,
+    hashes::{HashError, HashQuestion, HashTold},
     leases::{Told, Untold},
     metrics::PeerMetrics,
     registry::{PeerOptions, Peers},

@@ -5,8 +5,8 @@ use std::{pin::Pin, sync::Arc};
 use cairn_proto::{
     ApiError,
     peer::{
-        Answer, ChangeRequest, ChangeResponse, Frame, Hello, LeasesRequest, LeasesResponse, MembersRequest,
-        MembersResponse, Refusal, SnapshotPiece, SnapshotRequest, peer_server::Peer, refusal::Reason,
+        Answer, ChangeRequest, ChangeResponse, Frame, HashRequest, HashResponse, Hello, LeasesRequest, LeasesResponse,
+        MembersRequest, MembersResponse, Refusal, SnapshotPiece, SnapshotRequest, peer_server::Peer, refusal::Reason,
     },
 };
 use futures::{Stream, StreamExt, stream};
@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{
     HELLO_TIMEOUT, PROTOCOL,
     gate::Address,
+    hashes,
     inbound::Inbound,
     leases,
     registry::{Local, Peers},
@@ -130,6 +131,15 @@ impl Peer for Service {
             return Err(Status::failed_precondition(other_cluster(request.cluster_id, local.cluster)));
         }
         leases::answer(&local.node, request).await.map(Response::new)
+    }
+
+    async fn hash(&self, request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
+        let local = self.local()?;
+        let request = request.into_inner();
+        if request.cluster_id != local.cluster {
+            return Err(Status::failed_precondition(other_cluster(request.cluster_id, local.cluster)));
+        }
+        hashes::answer(&local.node, &request).await.map(Response::new)
     }
 }
 

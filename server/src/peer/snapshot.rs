@@ -20,7 +20,7 @@ use tokio::{
 };
 use tonic::{Code, Status, Streaming};
 
-use super::{dial::DialError, registry::Peers};
+use super::{dial::DialError, metrics::Transfer, registry::Peers};
 use crate::{
     node::{
         NodeHandle,
@@ -105,6 +105,8 @@ struct Sending {
     /// When the last piece was sent.
     sent_all: Option<Instant>,
     begun: bool,
+    /// Until the last piece was sent.
+    transfer: Option<Transfer>,
 }
 
 /// The pieces of a snapshot, for a member that has some of it already.
@@ -122,7 +124,8 @@ pub(super) fn send(
     let reading =
         node.read_snapshot(id, &held).ok_or_else(|| Status::not_found("there is no such snapshot any more"))?;
     tracing::info!(to = format_args!("{member:x}"), files = reading.files().len(), "sending a snapshot");
-    let sending = Sending { peers, node, member, id, reading: Some(reading), sent_all: None, begun: false };
+    let transfer = Some(peers.metrics().send_snapshot(member));
+    let sending = Sending { peers, node, member, id, reading: Some(reading), sent_all: None, begun: false, transfer };
     Ok(stream::unfold(Some(sending), |sending| async move {
         let mut sending = sending?;
         match sending.next().await {
@@ -156,6 +159,9 @@ impl Sending {
             .map_err(|error| Status::internal(error.to_string()))?;
         let Some(Piece { file, offset, data, crc }) = piece else {
             self.sent_all = Some(Instant::now());
+            if let Some(transfer) = self.transfer.take() {
+                transfer.succeeded();
+            }
             return Ok(Some(SnapshotPiece { last: true, ..SnapshotPiece::default() }));
         };
         self.reading = Some(reading);
@@ -176,9 +182,11 @@ pub(super) async fn fetch(peers: Weak<Peers>, offer: Offer) {
         let Some(peers) = peers.upgrade() else { return };
         let Some(local) = peers.local() else { return };
         let mut came = false;
+        let transfer = peers.metrics().receive_snapshot(offer.from);
         let attempt = fetch_once(&peers, &local.node, local.cluster, local.member, offer, &mut came).await;
-        let Err(error) = attempt else { return };
+        let Err(error) = attempt else { return transfer.succeeded() };
         tracing::warn!(from, index = offer.last.index, %error, "a snapshot did not arrive");
+        drop(transfer);
         in_vain = if came { 0 } else { in_vain + 1 };
         if error.is_final() {
             break;

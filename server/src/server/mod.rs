@@ -16,6 +16,7 @@
 
 pub mod client;
 pub mod connection;
+mod corruption;
 #[cfg(test)]
 mod flag_tests;
 mod frames;
@@ -43,9 +44,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
+pub use self::corruption::Inconsistent;
 use self::{
     client::LocalClient,
     connection::{Gate, Limits},
+    corruption::Guard,
     listener::{ListenError, Listener},
     threads::Threads,
 };
@@ -94,6 +97,9 @@ pub enum StartError {
     /// The replica does not start.
     #[error(transparent)]
     Node(#[from] NodeError),
+    /// The member's keys are not those of the others.
+    #[error(transparent)]
+    Inconsistent(#[from] Inconsistent),
     /// The system gives no threads.
     #[error("cannot start the server's threads: {0}")]
     Threads(#[source] io::Error),
@@ -197,6 +203,16 @@ impl Builder {
         }
         let peers = Peers::new(peer_options(&config), dialer, threads.first().clone());
         let node = node::shell::start_member(&node_config, threads.first(), peers.transport())?;
+        let guard = Guard::new(node.clone(), peers.clone(), config.request_timeout());
+        if config.initial_corrupt_check {
+            threads.last().block_on(async {
+                let checked = guard.check_at_start().await;
+                if checked.is_err() {
+                    node.shutdown().await;
+                }
+                checked
+            })?;
+        }
         peers.start(&node);
         let peers_stopping = CancellationToken::new();
         let peer_gate = peer::Gate::new(peers.clone(), peers_stopping.clone());
@@ -211,6 +227,7 @@ impl Builder {
         node.metrics().register(&mut registry);
         peers.metrics().register(&mut registry);
         node.hub().metrics().register(&mut registry);
+        guard.register(&mut registry);
         let metrics =
             Arc::new(ApiMetrics::new(&mut registry, config.metrics == crate::config::MetricsLevel::Extensive));
         let services = Services::new(&Context::new(node.clone(), peers.clone(), &config, threads.first().clone()));
@@ -234,6 +251,14 @@ impl Builder {
         let urls = advertised(&config, &listeners);
         threads.first().spawn(publish(node.clone(), config.name.clone(), urls, addrs.clone(), stopping.clone()));
         threads.first().spawn(version::keep(node.clone(), peers.clone(), stopping.clone()));
+        if !config.corrupt_check_time.is_zero() {
+            let check = guard.clone().run(corruption::Kind::Periodic, config.corrupt_check_time, stopping.clone());
+            threads.last().spawn(check);
+        }
+        if config.compact_hash_check {
+            let check = guard.run(corruption::Kind::Compaction, config.compact_hash_check_time, stopping.clone());
+            threads.last().spawn(check);
+        }
         threads.last().spawn(compactor::run(
             config.auto_compaction,
             node.clone(),

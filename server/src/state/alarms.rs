@@ -14,6 +14,11 @@ impl Alarms {
         self.0.range((kind as i32, 0)..=(kind as i32, u64::MAX)).next().is_some()
     }
 
+    /// Whether this alarm is raised for this member.
+    pub fn is_raised(&self, kind: AlarmType, member: u64) -> bool {
+        self.0.contains(&(kind as i32, member))
+    }
+
     /// The alarms of a kind, or all if the kind is [`AlarmType::None`].
     pub fn list(&self, kind: i32) -> Vec<AlarmMember> {
         self.0

@@ -20,6 +20,7 @@
 use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
+use cairn_proto::etcdserverpb::AlarmType;
 use parking_lot::RwLock;
 use raft::eraftpb::ConfState;
 
@@ -152,6 +153,11 @@ impl Views {
     /// The raised alarms now.
     pub fn alarms(&self) -> Arc<Alarms> {
         self.alarms.load_full()
+    }
+
+    /// Whether an alarm is raised for a member. Costs next to nothing.
+    pub fn is_raised(&self, kind: AlarmType, member: u64) -> bool {
+        self.alarms.load().is_raised(kind, member)
     }
 
     /// The replicated cluster version, e.g. `3.7.0`, once it was set.

@@ -133,7 +133,7 @@ fn explicit_listen_urls_need_explicit_advertised_ones() {
 
 #[test]
 fn flags_without_effect_are_accepted_with_the_reason() {
-    let loaded = loaded(&["--max-wals=9", "--feature-gates=InitialCorruptCheck=true"], &[]);
+    let loaded = loaded(&["--max-wals=9", "--feature-gates=LeaseCheckpoint=true"], &[]);
     assert_eq!(loaded.notices.len(), 2);
     assert_eq!(loaded.notices[0].setting, "--max-wals");
     assert!(loaded.notices[0].text.starts_with("accepted, but without effect: log segments are recycled"));

@@ -17,9 +17,9 @@ pub(super) static CLUSTERING: &[Flag] = rows! { Clustering:
     "pre-vote" Bool "true", "Run an additional election phase, so that a returning member does not disturb the cluster.", Effect(set!(pre_vote));
     "auto-compaction-mode" Text "periodic", "How to read --auto-compaction-retention: periodic or revision.", Effect(|draft, text| put(&mut draft.compaction_mode, text));
     "auto-compaction-retention" Text "0", "History to keep: a duration or a number of hours (periodic), a number of revisions (revision); 0 keeps all.", Effect(|draft, text| put(&mut draft.compaction_retention, text));
-    "feature-gates" Gates "", "what the gates of etcd guard is either always on here or not there", Ignored;
-    "corrupt-check-time" Duration "0s", "members are not compared with each other yet", Ignored;
-    "compact-hash-check-time" Duration "1m", "members are not compared with each other yet", Ignored;
+    "feature-gates" Gates "", "Gates of etcd to open or close: InitialCorruptCheck=true (compare with the other members before serving), CompactHashCheck=true (have the leader compare the hashes of compactions), or AllAlpha=true for both. What the others guard is either always on here or not there.", Effect(Draft::set_gates);
+    "corrupt-check-time" Duration "0s", "Time between two comparisons of all members' keys by the leader (0 to disable). It reads everything.", Effect(set!(corrupt_check_time));
+    "compact-hash-check-time" Duration "1m", "Time between two comparisons of the hashes of compactions, if the gate CompactHashCheck is open.", Effect(set!(compact_hash_check_time));
     "downgrade-check-time" Duration "5s", "downgrades are not served yet", Ignored;
     "force-new-cluster" Bool "false", "not served yet: it would drop members that hold data", Refused;
     "discovery-endpoints" List "", "discovery is not served: name the members with --initial-cluster", Refused;

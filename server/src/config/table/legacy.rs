@@ -1,10 +1,10 @@
 //! Names from older releases of etcd: those that only moved, and those that no release does anything with.
 
 use super::super::flag::{
-    Class::{Alias, Ignored, Refused},
-    Flag, Group, Kind,
+    Class::{Alias, Effect, Ignored, Refused},
+    Draft, Flag, Group, Kind, put,
 };
-use super::rows;
+use super::{rows, set};
 
 pub(super) static OLDER: &[Flag] = rows! { Older:
     "experimental-bootstrap-defrag-threshold-megabytes" Uint "0", "", Alias("bootstrap-defrag-threshold-megabytes");
@@ -25,10 +25,10 @@ pub(super) static OLDER: &[Flag] = rows! { Older:
     "experimental-warning-apply-duration" Duration "100ms", "", Alias("warning-apply-duration");
     "experimental-warning-unary-request-duration" Duration "300ms", "", Alias("warning-unary-request-duration");
     "experimental-watch-progress-notify-interval" Duration "10m", "", Alias("watch-progress-notify-interval");
-    "experimental-compact-hash-check-enabled" Bool "false", "members are not compared with each other yet", Ignored;
+    "experimental-compact-hash-check-enabled" Bool "false", "Opens the gate CompactHashCheck of --feature-gates.", Effect(set!(compact_hash_check));
     "experimental-enable-lease-checkpoint" Bool "false", "the remaining time of leases longer than --lease-checkpoint-interval is always recorded", Ignored;
     "experimental-enable-lease-checkpoint-persist" Bool "false", "what is recorded is always kept", Ignored;
-    "experimental-initial-corrupt-check" Bool "false", "members are not compared with each other yet", Ignored;
+    "experimental-initial-corrupt-check" Bool "false", "Opens the gate InitialCorruptCheck of --feature-gates.", Effect(set!(initial_corrupt_check));
     "experimental-set-member-localaddr" Bool "false", "the system chooses the local address of peer connections", Ignored;
     "experimental-stop-grpc-service-on-defrag" Bool "false", "there is no defragmentation that would stop requests", Ignored;
     "experimental-txn-mode-write-with-shared-buffer" Bool "true", "there is no bbolt transaction", Ignored;

@@ -123,6 +123,38 @@ fn clustering_flags_take_effect() {
     takes_effect("auto-compaction-retention", "2", |c| {
         c.auto_compaction = AutoCompaction::Periodic(Duration::from_hours(2));
     });
+    takes_effect("corrupt-check-time", "5m", |c| c.corrupt_check_time = Duration::from_mins(5));
+    takes_effect("compact-hash-check-time", "5m", |c| c.compact_hash_check_time = Duration::from_mins(5));
+}
+
+#[test]
+fn gates_are_opened_by_name_as_a_group_or_by_their_older_flags() {
+    takes_effect("feature-gates", "InitialCorruptCheck=true", |c| c.initial_corrupt_check = true);
+    takes_effect("feature-gates", "CompactHashCheck=true", |c| c.compact_hash_check = true);
+    takes_effect("feature-gates", "CompactHashCheck=false,AllAlpha=true", |c| c.initial_corrupt_check = true);
+    takes_effect("experimental-initial-corrupt-check", "true", |c| c.initial_corrupt_check = true);
+    takes_effect("experimental-compact-hash-check-enabled", "true", |c| c.compact_hash_check = true);
+    let older = ("experimental-initial-corrupt-check", "false");
+    let config = given(&[("feature-gates", "AllAlpha=true"), older]);
+    assert!(config.compact_hash_check && !config.initial_corrupt_check, "what is named counts more than the group");
+    let mut draft = Draft::default();
+    for (name, value) in [older, ("feature-gates", "InitialCorruptCheck=true")] {
+        draft.apply(find(name).unwrap(), value, Origin::Flag).unwrap();
+    }
+    assert!(draft.finish().unwrap_err().to_string().ends_with("set the same thing: keep one of the two"));
+}
+
+#[test]
+fn a_gate_that_opens_nothing_is_warned_about() {
+    let mut draft = Draft::default();
+    draft
+        .apply(find("feature-gates").unwrap(), "LeaseCheckpoint=true,CompactHashCheck=true", Origin::Variable)
+        .unwrap();
+    let (config, notices) = draft.finish().unwrap();
+    assert!(config.compact_hash_check);
+    assert_eq!(notices.len(), 1);
+    assert_eq!(notices[0].setting, "ETCD_FEATURE_GATES");
+    assert!(notices[0].text.starts_with("accepted, but without effect: LeaseCheckpoint: "), "{notices:?}");
 }
 
 #[test]

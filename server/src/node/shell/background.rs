@@ -239,6 +239,7 @@ impl Flusher {
             tracing::warn!(%error, "a snapshot for another member could not be made");
         });
         if let Ok(meta) = &made {
+            self.shared.metrics.backend_snapshot.observe(started.elapsed().as_secs_f64());
             tracing::info!(index = meta.last.index, took = ?started.elapsed(), "made a snapshot for other members");
         }
         self.inbox.send(Input::Checkpointed(made.ok()));

@@ -10,11 +10,12 @@ use std::{
 };
 
 use bytes::Bytes;
+use cairn_proto::etcdserverpb::AlarmType;
 use parking_lot::Mutex;
 use raft::eraftpb::{Entry, Message};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
-use super::budget::Budget;
+use super::{budget::Budget, hashing::HASHES_MAX};
 use crate::{
     lease::{LeaseClock, NotLeading, Renewal, TimeLeft},
     node::{
@@ -171,6 +172,8 @@ pub(super) struct Shared {
     failed: AtomicBool,
     /// Room for what other members sent.
     peer_room: Arc<Semaphore>,
+    /// Turns to hash all keys.
+    pub(super) hashes: Arc<Semaphore>,
     leader_seen: watch::Sender<u64>,
     fatal: watch::Sender<Option<Arc<NodeError>>>,
     stopped: watch::Sender<bool>,
@@ -207,6 +210,7 @@ impl Shared {
             lease_news: watch::Sender::new(()),
             failed: AtomicBool::new(false),
             peer_room: Arc::new(Semaphore::new(PEER_KIB_MAX as usize)),
+            hashes: Arc::new(Semaphore::new(HASHES_MAX)),
             leader_seen: watch::Sender::new(0),
             fatal: watch::Sender::new(None),
             stopped: watch::Sender::new(false),
@@ -272,7 +276,7 @@ impl Shared {
 #[derive(Clone)]
 pub struct NodeHandle {
     inbox: mpsc::UnboundedSender<Input>,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     views: Arc<Views>,
     lease_clock: Arc<Mutex<LeaseClock>>,
     hub: Hub,
@@ -400,6 +404,11 @@ impl NodeHandle {
     /// The raised alarms.
     pub fn alarms(&self) -> Arc<Alarms> {
         self.views.alarms()
+    }
+
+    /// Whether the alarm is raised that this member's data are not those of the others.
+    pub fn is_corrupt(&self) -> bool {
+        self.views.is_raised(AlarmType::Corrupt, self.shared.identity.member)
     }
 
     /// The replicated cluster version, once it was set.

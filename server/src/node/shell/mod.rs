@@ -40,6 +40,7 @@ mod budget;
 mod config;
 mod directory;
 mod handle;
+mod hashing;
 mod lone;
 mod replica;
 mod start;

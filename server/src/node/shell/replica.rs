@@ -300,6 +300,7 @@ impl Replica {
         }
         let mut received = |id| self.received.take_if(|received| received.meta.id == id);
         if let Some(received) = out.install.take().and_then(&mut received) {
+            self.shared.metrics.snapshot_applying.set(1);
             self.background.switch(received);
         }
         // Files are removed, and stores closed, where that may take its time.
@@ -319,6 +320,7 @@ impl Replica {
     /// A snapshot has taken the state's place on the disk.
     fn installed(&mut self, received: Received) {
         let replaced = self.core.installed(received.state);
+        self.shared.metrics.snapshot_applying.set(0);
         tokio::task::spawn_blocking(move || drop(replaced));
         let mut compactor = self.core.state().compactor();
         compactor.limit_steps(self.compaction_step);

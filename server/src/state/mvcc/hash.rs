@@ -51,6 +51,29 @@ pub struct KvHash {
     pub header_revision: i64,
 }
 
+/// The hash at one point of history being computed, in steps between which its thread may rest or give up. It pins what it
+/// reads.
+#[derive(Debug)]
+pub struct Hashing {
+    pin: Pin,
+    walk: HashWalk,
+}
+
+impl Hashing {
+    /// Hashes some more; the answer when it is done. Waits for the disk. Ends in "compacted" if a compaction has waited
+    /// for it too long.
+    pub fn step(&mut self) -> Result<Option<KvHash>, ReadError> {
+        let hash = self.walk.step(self.pin.mvcc())?;
+        self.pin.check()?;
+        Ok(hash.map(|hash| KvHash {
+            hash,
+            compact_revision: self.walk.compacted,
+            hash_revision: self.walk.at,
+            header_revision: self.pin.header_revision(),
+        }))
+    }
+}
+
 /// A hash being computed.
 #[derive(Debug)]
 pub(super) struct HashWalk {
@@ -224,6 +247,45 @@ impl Reader {
         let at = if revision == 0 { header_revision } else { revision };
         let hash = walk(&pin, HashWalk::new(mvcc, at, compacted, false)?)?;
         Ok(KvHash { hash, compact_revision: compacted, hash_revision: at, header_revision })
+    }
+
+    /// Begins the hash of all keys up to `revision`, the newest one if it is 0, as of the compacted revision `compacted`,
+    /// this member's if that is `None`. What compactions have remembered plays no part: two members that are asked for
+    /// the same two revisions hash the same, whatever either has been told to compact, or has removed.
+    ///
+    /// # Errors
+    /// "Compacted" if this member has compacted further than that, "future revision" if it is not there yet.
+    pub fn begin_hash(&self, revision: i64, compacted: Option<i64>) -> Result<Hashing, ReadError> {
+        let mvcc = self.mvcc();
+        let mut horizon = mvcc.horizon.lock();
+        let at = if revision == 0 { horizon.revision } else { revision };
+        if at > horizon.revision {
+            return Err(ApiError::FutureRevision.into());
+        }
+        let own = horizon.compacted;
+        let compacted = compacted.unwrap_or(own);
+        if compacted < own || at < compacted {
+            return Err(ApiError::Compacted.into());
+        }
+        let pin = mvcc.pin_known(&mut horizon, own.max(0));
+        drop(horizon);
+        let walk = HashWalk::new(&mvcc, at, compacted, false)?;
+        Ok(Hashing { pin, walk })
+    }
+
+    /// The hashes that compactions have remembered and that are known, the newest first.
+    pub fn compaction_hashes(&self) -> Vec<KvHash> {
+        let mvcc = self.mvcc();
+        let horizon = mvcc.horizon.lock();
+        let known = horizon.compactions.iter().rev().filter_map(|one| {
+            one.hash.map(|hash| KvHash {
+                hash,
+                compact_revision: one.scheduled.previous,
+                hash_revision: one.scheduled.revision,
+                header_revision: horizon.revision,
+            })
+        });
+        known.collect()
     }
 
     /// A hash over all replicated data, keys included, and the store's revision. For tests: it is a point of history

@@ -54,7 +54,7 @@ pub use answer::OpRows;
 pub use change::{Change, ChangeSink, Changes, History, HistoryLimits, Wanted};
 pub use compaction::{CompactionStep, Compactor};
 pub(super) use hash::HASHED_KEYS_MAX;
-pub use hash::KvHash;
+pub use hash::{Hashing, KvHash};
 pub use horizon::Pin;
 pub use imaging::ImageOptions;
 pub(super) use imaging::{Found, StoreIs, find as find_image};

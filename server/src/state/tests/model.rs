@@ -164,7 +164,13 @@ impl Model {
         Ok((self.hash(at, self.compacted, false), self.compacted, at))
     }
 
-    fn hash(&self, at: i64, compacted: i64, for_compaction: bool) -> u32 {
+    /// Revision, compacted revision before, and hash of the newest ten compactions, the newest first.
+    pub(super) fn compaction_hashes(&self) -> Vec<(i64, i64, u32)> {
+        let newest_ten = self.compactions.iter().rev().take(10);
+        newest_ten.map(|(at, previous)| (*at, *previous, self.hash(*at, *previous, true))).collect()
+    }
+
+    pub(super) fn hash(&self, at: i64, compacted: i64, for_compaction: bool) -> u32 {
         let living = |main: i64| {
             let mut newest = BTreeMap::new();
             for change in self.changes.iter().filter(|change| change.main <= main) {

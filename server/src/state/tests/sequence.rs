@@ -244,6 +244,22 @@ impl Pair {
         assert_eq!(got, self.model.hash_kv(revision), "hash at {revision}");
     }
 
+    /// What members compare: as of any compaction that may come, whatever this one has carried out.
+    fn compare_point(&self, revision: i64, compacted: i64) {
+        let mut hashing = self.member.reader().begin_hash(revision, Some(compacted)).unwrap();
+        let hash = loop {
+            if let Some(hash) = hashing.step().unwrap() {
+                break hash;
+            }
+        };
+        assert_eq!((hash.hash_revision, hash.compact_revision), (revision, compacted));
+        assert_eq!(
+            hash.hash,
+            self.model.hash(revision, compacted, false),
+            "hash at {revision} compacted to {compacted}"
+        );
+    }
+
     /// Every revision that may be read, every hash, and what is left after all removal.
     fn compare_everything(&mut self) {
         for _ in 0..2 {
@@ -255,12 +271,24 @@ impl Pair {
             for revision in 0..=self.model.revision() + 1 {
                 self.compare_hash(revision);
             }
+            let (compacted, newest) = (self.model.compacted, self.model.revision());
+            for revision in compacted.max(1)..=newest {
+                for as_of in [compacted, compacted + 1, revision - 1, revision] {
+                    if (compacted..=revision).contains(&as_of) {
+                        self.compare_point(revision, as_of);
+                    }
+                }
+            }
             for held in 0..self.held.len() {
                 self.take(Step::Release(held));
             }
             self.held.clear();
             self.member.compact_physically();
         }
+        let remembered = self.member.reader().compaction_hashes();
+        let remembered: Vec<_> =
+            remembered.iter().map(|hash| (hash.hash_revision, hash.compact_revision, hash.hash)).collect();
+        assert_eq!(remembered, self.model.compaction_hashes());
     }
 }
 

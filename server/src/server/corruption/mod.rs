@@ -1,0 +1,328 @@
+//! The guard against corruption: members compare hashes of their keys, and one that differs is found out.
+//!
+//! ```text
+//! start        before this member serves anybody: who differs from the others does not start     (gate InitialCorruptCheck)
+//! periodic     the leader, over all keys, now and then: whoever differs raises the alarm         (--corrupt-check-time)
+//! compaction   the leader, over what compactions have hashed anyway, which costs no reading      (gate CompactHashCheck)
+//! ```
+//! A hash is a function of the log, the revision and the compacted revision ([`Reader::begin_hash`]), and of nothing else:
+//! not of what a member has removed, flushed or installed. The asking member names both revisions, and the others answer
+//! for exactly these, or not at all. So members that have applied the same log never differ, however far each of them is.
+//!
+//! More than half of all members decide what is right; the others are named in the alarm, by id. If no such majority
+//! agrees, nobody knows who is right, and the alarm names member 0: all of them. A member that does not answer, or not for
+//! these revisions, is left out, and the next round asks it again.
+//!
+//! What the alarm does is the business of `state/` (no more writes) and `api/` (no reads at the member that is named).
+//!
+//! [`Reader::begin_hash`]: crate::state::mvcc::Reader::begin_hash
+
+mod verdict;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use cairn_proto::{
+    ApiError,
+    etcdserverpb::{AlarmRequest, AlarmType, alarm_request::AlarmAction},
+};
+use futures::future::join_all;
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue},
+    metrics::{counter::Counter, family::Family},
+    registry::Registry,
+};
+use tokio_util::sync::CancellationToken;
+
+use self::verdict::{Verdict, judge, majority};
+use crate::{
+    node::NodeHandle,
+    peer::{HashError, HashQuestion, HashTold, Peers},
+    state::{command::Request, mvcc::KvHash},
+};
+
+/// Another member may take so many times as long for its hash as this one took, and the time of a request.
+const WAIT_FACTOR: u32 = 8;
+/// What the alarm names if nobody knows who is right.
+const ALL_MEMBERS: u64 = 0;
+
+/// Why a member does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Inconsistent {
+    /// Its keys are others than those of the members that answered, and no majority has the same.
+    #[error(
+        "member {member:x} found data inconsistency with peers: its keys up to revision {revision} (compacted to \
+         {compacted}) have the hash {hash:08x}, other members have {others}; remove this member from the cluster, and add it \
+         anew with an empty data directory"
+    )]
+    Differs {
+        /// This member.
+        member: u64,
+        /// The revision that was compared.
+        revision: i64,
+        /// As of this compacted revision.
+        compacted: i64,
+        /// This member's hash.
+        hash: u32,
+        /// Theirs.
+        others: String,
+    },
+    /// This member's keys cannot be hashed.
+    #[error("this member's keys could not be hashed to compare them with those of the others: {}", .0.text())]
+    Unhashed(ApiError),
+}
+
+/// Which comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(super) enum Kind {
+    Periodic,
+    Compaction,
+}
+
+/// What came of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+enum Outcome {
+    /// All members have the same.
+    Agreed,
+    /// Those that answered have the same.
+    Incomplete,
+    /// Some differ.
+    Differ,
+    /// There was nothing new to compare.
+    Idle,
+    /// It was broken off.
+    Failed,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Labels {
+    check: Kind,
+    outcome: Outcome,
+}
+
+/// Compares the members.
+#[derive(Clone)]
+pub(super) struct Guard {
+    node: NodeHandle,
+    peers: Arc<Peers>,
+    request_timeout: Duration,
+    checks: Family<Labels, Counter>,
+}
+
+impl Guard {
+    pub(super) fn new(node: NodeHandle, peers: Arc<Peers>, request_timeout: Duration) -> Self {
+        Self { node, peers, request_timeout, checks: Family::default() }
+    }
+
+    /// Enters what is counted into a registry.
+    pub(super) fn register(&self, registry: &mut Registry) {
+        let help = "Comparisons of the members' keys that this member began as leader, by what came of them";
+        registry.register("cairn_corruption_checks", help, self.checks.clone());
+    }
+
+    /// Compares this member with those that answer, before it serves any of them.
+    ///
+    /// # Errors
+    /// It differs from some, and no majority has what it has.
+    pub(super) async fn check_at_start(&self) -> Result<(), Inconsistent> {
+        let member = self.node.status().member_id;
+        let members = self.node.members().members.len();
+        if members <= 1 {
+            return Ok(());
+        }
+        tracing::info!("starting initial corruption check");
+        let started = Instant::now();
+        let own = self.node.hash_at(0, None).await.map_err(Inconsistent::Unhashed)?;
+        let told = self.ask(question_of(&own), self.patience(started.elapsed())).await;
+        let hashes = hashes_of(&told);
+        let differing: Vec<_> = hashes.iter().filter(|(_, hash)| *hash != own.hash).collect();
+        let agreeing = 1 + hashes.len() - differing.len();
+        if differing.is_empty() {
+            tracing::info!(
+                revision = own.hash_revision,
+                compared_with = hashes.len(),
+                "initial corruption checking passed; no corruption"
+            );
+            return Ok(());
+        }
+        let others: Vec<_> = differing.iter().map(|(member, hash)| format!("{hash:08x} (member {member:x})")).collect();
+        let others = others.join(", ");
+        if agreeing >= majority(members) {
+            tracing::error!(revision = own.hash_revision, others, "other members differ from this one and a majority");
+            return Ok(());
+        }
+        let KvHash { hash, compact_revision: compacted, hash_revision: revision, .. } = own;
+        Err(Inconsistent::Differs { member, revision, compacted, hash, others })
+    }
+
+    /// Compares again and again, while this member leads, until `stopping` is cancelled.
+    pub(super) async fn run(self, kind: Kind, every: Duration, stopping: CancellationToken) {
+        let compare = async {
+            // The newest compaction in which all members agreed.
+            let mut checked = 0;
+            loop {
+                tokio::time::sleep(every).await;
+                let status = self.node.status();
+                if status.leader != status.member_id {
+                    continue;
+                }
+                let compared = match kind {
+                    Kind::Periodic => self.compare_keys().await,
+                    Kind::Compaction => Ok(self.compare_compactions(&mut checked).await),
+                };
+                let outcome = compared.unwrap_or_else(|error| {
+                    tracing::warn!(error = error.text(), "the members' keys could not be compared");
+                    Outcome::Failed
+                });
+                self.checks.get_or_create(&Labels { check: kind, outcome }).inc();
+            }
+        };
+        tokio::select! {
+            () = stopping.cancelled() => {}
+            () = compare => {}
+        }
+    }
+
+    /// Compares all keys, at the newest revision.
+    async fn compare_keys(&self) -> Result<Outcome, ApiError> {
+        let started = Instant::now();
+        let own = self.node.hash_at(0, None).await?;
+        let question = HashQuestion { settled: true, ..question_of(&own) };
+        let told = self.ask(question, self.patience(started.elapsed())).await;
+        // Whatever the others had applied when they answered is applied here, too, after this.
+        self.node.linearize().await?;
+        let (revision, compacted) = (self.node.reader().revision(), self.node.reader().compacted());
+        let is_ahead = |told: &HashTold| told.revision > revision || told.compacted > compacted;
+        let ahead: Vec<_> = told.iter().filter(|(_, told)| is_ahead(told)).map(|(member, _)| *member).collect();
+        let outcome = self.act(&own, &told).await;
+        if ahead.is_empty() {
+            return Ok(outcome);
+        }
+        tracing::error!(members = hex(&ahead), revision, compacted, "members are where the log has not led them");
+        let status = self.node.status();
+        let named =
+            if ahead.len() >= majority(self.node.members().members.len()) { vec![status.member_id] } else { ahead };
+        self.accuse(&named).await;
+        Ok(Outcome::Differ)
+    }
+
+    /// Compares the newest compaction that all members remember, if it is newer than `checked`.
+    async fn compare_compactions(&self, checked: &mut i64) -> Outcome {
+        let mut outcome = Outcome::Idle;
+        for own in self.node.reader().compaction_hashes() {
+            if own.hash_revision <= *checked {
+                break;
+            }
+            let question = HashQuestion { remembered: true, ..question_of(&own) };
+            let told = self.ask(question, self.request_timeout).await;
+            outcome = self.act(&own, &told).await;
+            match outcome {
+                Outcome::Agreed => {
+                    *checked = own.hash_revision;
+                    break;
+                }
+                Outcome::Differ => break,
+                // An older one may be known to all.
+                _ => {}
+            }
+        }
+        outcome
+    }
+
+    /// Judges what the others told, and raises the alarm for whoever differs.
+    async fn act(&self, own: &KvHash, told: &[(u64, HashTold)]) -> Outcome {
+        let mut hashes = hashes_of(told);
+        hashes.push((self.node.status().member_id, own.hash));
+        let (revision, compacted) = (own.hash_revision, own.compact_revision);
+        let named = match judge(self.node.members().members.len(), &hashes) {
+            Verdict::Agreed { complete: true } => {
+                tracing::debug!(revision, compacted, "all members have the same keys");
+                return Outcome::Agreed;
+            }
+            Verdict::Agreed { complete: false } => {
+                tracing::info!(revision, compacted, compared = hashes.len(), "not all members could be compared");
+                return Outcome::Incomplete;
+            }
+            Verdict::Differ(members) => members,
+            Verdict::Torn => vec![ALL_MEMBERS],
+        };
+        let said: Vec<_> = hashes.iter().map(|(member, hash)| format!("{member:x}: {hash:08x}")).collect();
+        tracing::error!(
+            revision,
+            compacted,
+            hashes = said.join(", "),
+            corrupt = if named == [ALL_MEMBERS] { "unknown: no majority agrees".to_owned() } else { hex(&named) },
+            "the members' keys differ"
+        );
+        self.accuse(&named).await;
+        Outcome::Differ
+    }
+
+    /// Raises the alarm for members for which it is not raised yet.
+    async fn accuse(&self, members: &[u64]) {
+        for &member_id in members {
+            if self.node.alarms().is_raised(AlarmType::Corrupt, member_id) {
+                continue;
+            }
+            let alarm =
+                AlarmRequest { action: AlarmAction::Activate.into(), member_id, alarm: AlarmType::Corrupt.into() };
+            tracing::error!(member = format_args!("{member_id:x}"), "raising the alarm CORRUPT");
+            if let Err(error) = self.node.propose(Request::Alarm(alarm), Bytes::new(), 0).await {
+                tracing::warn!(%error, "the alarm CORRUPT could not be raised; the next comparison tries again");
+            }
+        }
+    }
+
+    /// Asks all other members at once; those that do not answer are left out, and said to be.
+    async fn ask(&self, question: HashQuestion, wait_max: Duration) -> Vec<(u64, HashTold)> {
+        let members = self.node.members();
+        let own = self.node.status().member_id;
+        let asked = members.members.values().filter(|member| member.id != own).map(|member| async move {
+            let told = self.peers.hash(&self.node, (member.id, &member.peer_urls), question, wait_max).await;
+            told_by(member.id, question, told).map(|told| (member.id, told))
+        });
+        join_all(asked).await.into_iter().flatten().collect()
+    }
+
+    fn patience(&self, own_took: Duration) -> Duration {
+        self.request_timeout + WAIT_FACTOR * own_took
+    }
+}
+
+/// The question for the same hash as `own`.
+fn question_of(own: &KvHash) -> HashQuestion {
+    HashQuestion { revision: own.hash_revision, compacted: own.compact_revision, remembered: false, settled: false }
+}
+
+/// What a member told, if it did; whatever there is to say of it is logged.
+fn told_by(member: u64, question: HashQuestion, told: Result<HashTold, HashError>) -> Option<HashTold> {
+    let HashQuestion { revision, compacted, remembered, .. } = question;
+    let skipped = match &told {
+        Err(error) => error.to_string(),
+        Ok(HashTold { hash: Some(_), .. }) => return told.ok(),
+        Ok(_) if remembered => "it does not remember this compaction's hash (yet)".to_owned(),
+        Ok(told) if told.revision < revision => format!("it is at revision {} only", told.revision),
+        Ok(told) if told.compacted > compacted => format!("it is compacted to {}", told.compacted),
+        Ok(_) => "a compaction there did not wait for the hash".to_owned(),
+    };
+    tracing::warn!(
+        member = format_args!("{member:x}"),
+        revision,
+        compacted,
+        reason = skipped,
+        "a member is not compared"
+    );
+    told.ok()
+}
+
+/// The hashes there are, by member.
+fn hashes_of(told: &[(u64, HashTold)]) -> Vec<(u64, u32)> {
+    told.iter().filter_map(|(member, told)| Some((*member, told.hash?))).collect()
+}
+
+fn hex(members: &[u64]) -> String {
+    members.iter().map(|member| format!("{member:x}")).collect::<Vec<_>>().join(", ")
+}
