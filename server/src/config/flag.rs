@@ -143,7 +143,7 @@ fn parse_gates(text: &str) -> Result<Vec<(&'static str, bool)>, String> {
         };
         Ok((name, bool::parse(value).map_err(|reason| format!("{gate}: {reason}"))?))
     };
-    comma_list(text).into_iter().map(gate).collect()
+    comma_list(text).map(gate).collect()
 }
 
 /// A section of `--help`.

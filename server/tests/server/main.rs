@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod cluster;
+mod corruption;
 mod election;
 mod embedding;
 mod flags;
@@ -13,6 +14,8 @@ mod maintenance;
 mod members;
 mod process;
 mod refusals;
+mod snapshots;
 mod support;
+mod trio;
 mod watch;
 mod wire;

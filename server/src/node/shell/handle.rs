@@ -265,6 +265,10 @@ impl Shared {
         });
     }
 
+    pub(super) fn is_stopped(&self) -> bool {
+        *self.stopped.borrow()
+    }
+
     pub(super) fn stopped(&self) {
         self.reads_locally.store(false, Ordering::Release);
         self.stopped.send_replace(true);
@@ -551,5 +555,6 @@ impl NodeHandle {
         let _ = self.inbox.send(Input::Stop);
         // The sender is in `self.shared`, so it cannot be gone.
         let _ = stopped.wait_for(|stopped| *stopped).await;
+        self.wait_for_hashes().await;
     }
 }

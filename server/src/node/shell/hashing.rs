@@ -35,11 +35,15 @@ impl NodeHandle {
     pub async fn hash_at(&self, revision: i64, compacted: Option<i64>) -> Result<KvHash, ApiError> {
         let turn = Arc::clone(&self.shared.hashes).try_acquire_owned().map_err(|_| ApiError::TooManyRequests)?;
         let wanted = Wanted::default();
-        let (reader, unwanted) = (self.reader().clone(), wanted.0.clone());
+        let (reader, shared, unwanted) = (self.reader().clone(), Arc::clone(&self.shared), wanted.0.clone());
         let started = Instant::now();
         let hashed = spawn_blocking(move || {
-            let _turn = turn;
-            run(reader.begin_hash(revision, compacted)?, &unwanted)
+            let is_wanted = || !unwanted.load(Ordering::Relaxed) && !shared.is_stopped();
+            let hashed = reader.begin_hash(revision, compacted).and_then(|hashing| run(hashing, is_wanted));
+            // Whoever has all turns may close the store.
+            drop(reader);
+            drop(turn);
+            hashed
         });
         // The server is stopping, or the work panicked, which has been reported.
         match hashed.await.map_err(|_| ApiError::Stopped)? {
@@ -54,6 +58,12 @@ impl NodeHandle {
             }
         }
     }
+
+    /// Waits until no hash is under way, once the node has stopped.
+    pub(super) async fn wait_for_hashes(&self) {
+        // The semaphore is never closed.
+        let _ = self.shared.hashes.acquire_many(HASHES_MAX as u32).await;
+    }
 }
 
 /// Says with its end that nobody waits any more.
@@ -66,8 +76,8 @@ impl Drop for Wanted {
     }
 }
 
-fn run(mut hashing: Hashing, unwanted: &AtomicBool) -> Result<KvHash, ReadError> {
-    while !unwanted.load(Ordering::Relaxed) {
+fn run(mut hashing: Hashing, is_wanted: impl Fn() -> bool) -> Result<KvHash, ReadError> {
+    while is_wanted() {
         let began = Instant::now();
         if let Some(hash) = hashing.step()? {
             return Ok(hash);

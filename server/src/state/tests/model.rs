@@ -187,7 +187,15 @@ impl Model {
             if change.main <= compacted {
                 let newest =
                     keep.get(&change.key).is_some_and(|kept| (kept.main, kept.sub) == (change.main, change.sub));
-                if change.put.is_none() || !newest {
+                // What came after a tombstone in the compacted revision itself is not superseded by what came later in it.
+                let beside = |other: &&Change| {
+                    (&other.key, other.main) == (&change.key, compacted)
+                        && other.put.is_none()
+                        && other.sub < change.sub
+                };
+                let survives =
+                    newest || (empty && change.main == compacted && self.changes.iter().any(|other| beside(&other)));
+                if change.put.is_none() || !survives {
                     continue;
                 }
             }

@@ -1,0 +1,50 @@
+//! What members count of the snapshots that they send to each other.
+
+use super::{support::eventually, trio::Trio};
+
+#[tokio::test]
+async fn a_snapshot_is_counted_by_the_member_that_sends_it_and_the_one_that_receives_it() {
+    let mut trio = Trio::start(|config| {
+        config.snapshot_count = 20;
+        config.snapshot_catchup_entries = 5;
+    })
+    .await;
+    let lags = (trio.leader().await + 1) % 3;
+    trio.down(lags).await;
+    let leader = trio.leader().await;
+    for _ in 0..100 {
+        trio.put(leader, "key", "again").await;
+    }
+    trio.up(lags).await;
+    let revision = trio.of(leader).node().reader().revision();
+    eventually("it catches up", async || (trio.of(lags).node().reader().revision() >= revision).then_some(())).await;
+
+    let (sender, receiver) = (trio.id(trio.leader().await), trio.id(lags));
+    let sent = [
+        format!("etcd_network_snapshot_send_success{{To=\"{receiver:x}\"}} 1"),
+        format!("etcd_network_snapshot_send_failures{{To=\"{receiver:x}\"}} 0"),
+        format!("etcd_network_snapshot_send_inflights_total{{To=\"{receiver:x}\"}} 0"),
+        format!("etcd_network_snapshot_send_total_duration_seconds_count{{To=\"{receiver:x}\"}} 1"),
+        "# TYPE etcd_network_snapshot_send_success counter".to_owned(),
+        "etcd_disk_backend_snapshot_duration_seconds_count 1".to_owned(),
+    ];
+    let received = [
+        format!("etcd_network_snapshot_receive_success{{From=\"{sender:x}\"}} 1"),
+        format!("etcd_network_snapshot_receive_failures{{From=\"{sender:x}\"}} 0"),
+        format!("etcd_network_snapshot_receive_inflights_total{{From=\"{sender:x}\"}} 0"),
+        format!("etcd_network_snapshot_receive_total_duration_seconds_count{{From=\"{sender:x}\"}} 1"),
+        "# TYPE etcd_network_snapshot_receive_failures counter".to_owned(),
+        "etcd_server_snapshot_apply_in_progress_total 0".to_owned(),
+    ];
+    for (at, lines) in [(trio.leader().await, &sent), (lags, &received)] {
+        for line in lines {
+            let what = format!("{line:?} is on the page");
+            eventually(&what, async || {
+                let page = trio.http(at, "/metrics").await.body;
+                page.lines().any(|found| found == line).then_some(())
+            })
+            .await;
+        }
+    }
+    trio.shutdown().await;
+}
