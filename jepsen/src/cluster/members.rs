@@ -6,8 +6,8 @@ use anyhow::{Context, Result, bail, ensure};
 use cairn_proto::{
     ApiError,
     etcdserverpb::{
-        HashKvRequest, MemberListRequest, MoveLeaderRequest, PutRequest, RangeRequest, StatusRequest,
-        cluster_client::ClusterClient, kv_client::KvClient, maintenance_client::MaintenanceClient,
+        AlarmRequest, CompactionRequest, HashKvRequest, MemberListRequest, MoveLeaderRequest, PutRequest, RangeRequest,
+        StatusRequest, cluster_client::ClusterClient, kv_client::KvClient, maintenance_client::MaintenanceClient,
     },
 };
 use tempfile::TempDir;
@@ -21,6 +21,12 @@ use crate::process::Member;
 const LOOK: Duration = Duration::from_millis(20);
 /// How long a call may take whose success is not expected.
 const NO_ANSWER: Duration = Duration::from_secs(1);
+
+/// All members are compared all the time: whatever is done to them, none of them may be taken for corrupt.
+const COMPARED: [&str; 3] =
+    ["--corrupt-check-time=500ms", "--compact-hash-check-time=500ms", "--feature-gates=CompactHashCheck=true"];
+/// Revisions that a compaction leaves.
+const KEPT: i64 = 20;
 
 /// Members that form a cluster. Dropping them kills them.
 pub struct Members {
@@ -41,7 +47,9 @@ impl Members {
         let mut members = Vec::new();
         for number in 1..=count {
             let directory = TempDir::new().context("make a directory for a member")?;
-            members.push(Member::named(&format!("n{number}"), cairn, directory.path(), arguments)?);
+            let mut member = Member::named(&format!("n{number}"), cairn, directory.path(), arguments)?;
+            member.add_arguments(&COMPARED);
+            members.push(member);
             directories.push(directory);
         }
         let listed: Vec<_> = members.iter().map(Member::listed).collect();
@@ -198,7 +206,15 @@ impl Members {
         Ok(())
     }
 
-    /// Waits until every member serves, and checks that all hold the same.
+    /// Drops the history of all keys, but for the newest revisions.
+    pub async fn compact(&self) -> Result<()> {
+        let member = &self.members[self.leader().await?];
+        let compaction = CompactionRequest { revision: read(member).await? - KEPT, physical: false };
+        KvClient::new(member.connect().await?).compact(compaction).await.context("compact")?;
+        Ok(())
+    }
+
+    /// Waits until every member serves, and checks that all hold the same, and that nobody has ever doubted it.
     pub async fn wait_until_equal(&mut self) -> Result<()> {
         self.wait_until_serving().await?;
         let mut newest = 0;
@@ -214,6 +230,11 @@ impl Members {
             hashes.push((hash.hash, hash.compact_revision));
         }
         ensure!(hashes.windows(2).all(|pair| pair[0] == pair[1]), "members differ at revision {newest}: {hashes:?}");
+        for member in &self.members {
+            let mut client = MaintenanceClient::new(member.connect().await?);
+            let alarms = client.alarm(AlarmRequest::default()).await?.into_inner().alarms;
+            ensure!(alarms.is_empty(), "{} knows of alarms: {alarms:?}\n{}", member.name(), member.log_tail());
+        }
         Ok(())
     }
 }

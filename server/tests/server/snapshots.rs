@@ -10,11 +10,15 @@ async fn a_snapshot_is_counted_by_the_member_that_sends_it_and_the_one_that_rece
     })
     .await;
     let lags = (trio.leader().await + 1) % 3;
+    let last = trio.of(lags).node().status().raft_index;
     trio.down(lags).await;
     let leader = trio.leader().await;
-    for _ in 0..100 {
+    eventually("the others cut their logs", async || {
         trio.put(leader, "key", "again").await;
-    }
+        let cut = |at: usize| trio.of(at).node().history().first_index > last + 1;
+        trio.running().all(cut).then_some(())
+    })
+    .await;
     trio.up(lags).await;
     let revision = trio.of(leader).node().reader().revision();
     eventually("it catches up", async || (trio.of(lags).node().reader().revision() >= revision).then_some(())).await;
