@@ -123,6 +123,18 @@ impl Trio {
         http(self.of(at).addrs()[0], &request).await
     }
 
+    /// The sum of the samples of a metric with these labels, over all members.
+    pub async fn counted(&self, name: &str, labels: &str) -> u64 {
+        let mut sum = 0;
+        for at in self.running() {
+            let page = self.http(at, "/metrics").await.body;
+            let samples =
+                page.lines().filter(|line| line.split(['{', ' ']).next() == Some(name) && line.contains(labels));
+            sum += samples.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum::<u64>();
+        }
+        sum
+    }
+
     pub async fn shutdown(self) {
         join_all(self.servers.into_iter().flatten().map(Server::shutdown)).await;
     }
