@@ -4,6 +4,7 @@ mod check_datascale;
 mod check_perf;
 mod clusters;
 mod compared;
+mod corruption;
 mod leases;
 mod locks;
 mod mirrors;

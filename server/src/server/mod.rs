@@ -7,7 +7,8 @@
 //!   client:     calls the same services in process
 //! ```
 //!
-//! What lives here: [`Builder`] and [`Server`], the whole of what an embedding program and the binary use; [`threads`], [`listener`], [`connection`].
+//! What lives here: [`Builder`] and [`Server`], the whole of what an embedding program and the binary use; [`threads`], [`listener`], [`connection`];
+//! `version` and `corruption`, which the leader keeps up: what version the cluster has, and whether all members have the same keys.
 //! Nothing below knows this layer. The one invariant: what [`Server::start`](Builder::start) started, [`Server::shutdown`] ends; nothing else does, and
 //! nothing is left running.
 //!

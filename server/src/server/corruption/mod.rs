@@ -195,17 +195,18 @@ impl Guard {
         // Whatever the others had applied when they answered is applied here, too, after this.
         self.node.linearize().await?;
         let (revision, compacted) = (self.node.reader().revision(), self.node.reader().compacted());
-        let is_ahead = |told: &HashTold| told.revision > revision || told.compacted > compacted;
-        let ahead: Vec<_> = told.iter().filter(|(_, told)| is_ahead(told)).map(|(member, _)| *member).collect();
+        // They had settled: none of them may be behind what was applied here when the question was asked.
+        let is_astray = |told: &HashTold| {
+            told.revision > revision || told.compacted > compacted || told.revision < own.hash_revision
+        };
+        let astray: Vec<_> = told.iter().filter(|(_, told)| is_astray(told)).map(|(member, _)| *member).collect();
         let outcome = self.act(&own, &told).await;
-        if ahead.is_empty() {
+        if astray.is_empty() {
             return Ok(outcome);
         }
-        tracing::error!(members = hex(&ahead), revision, compacted, "members are where the log has not led them");
-        let status = self.node.status();
-        let named =
-            if ahead.len() >= majority(self.node.members().members.len()) { vec![status.member_id] } else { ahead };
-        self.accuse(&named).await;
+        tracing::error!(members = hex(&astray), revision, compacted, "members are where the log has not led them");
+        let alone = astray.len() >= majority(self.node.members().members.len());
+        self.accuse(&if alone { vec![self.node.status().member_id] } else { astray }).await;
         Ok(Outcome::Differ)
     }
 
