@@ -13,9 +13,11 @@
 //! A compaction to C remembers the hash at C as seen just before it, that is with the compacted revision of then. The
 //! newest ten of these answer HashKV at their revisions ever after; they are how members compare themselves at a common
 //! point. The keep-set of such a hash is what compaction to C leaves, so it is empty only if there is no tombstone at
-//! exactly C either. So HashKV at C can be another one before and after the compaction to C: members that compare
-//! themselves name R and C, and ask for what was remembered, or not ([`Reader::begin_hash`]). As it reads every value up to C, it is left out for stores of more than [`HASHED_KEYS_MAX`] keys,
+//! exactly C either. As it reads every value up to C, it is left out for stores of more than [`HASHED_KEYS_MAX`] keys,
 //! which answer there as at any other revision.
+//!
+//! So HashKV at C may be another one before and after the compaction to C. Members that compare themselves say which one
+//! they mean: a remembered one, or one computed for an R and a C that they name ([`Reader::begin_hash`]).
 
 use std::ops::ControlFlow;
 
