@@ -193,7 +193,7 @@ async fn the_periodic_check_names_the_member_that_differs_which_stops_serving_un
 }
 
 #[tokio::test]
-async fn a_leader_that_differs_from_the_others_is_named_itself() {
+async fn a_leader_that_differs_from_the_others_is_named_itself_and_leads_no_more() {
     let mut trio = Trio::start(|_| ()).await;
     let bad = (trio.leader().await + 1) % 3;
     trio.corrupt(bad).await;
@@ -204,6 +204,7 @@ async fn a_leader_that_differs_from_the_others_is_named_itself() {
     }
     trio.lead(bad).await;
     trio.accused(trio.id(bad)).await;
+    eventually("another one leads", async || (trio.leader().await != bad).then_some(())).await;
     trio.shutdown().await;
 }
 

@@ -13,7 +13,8 @@
 //! agrees, nobody knows who is right, and the alarm names member 0: all of them. A member that does not answer, or not for
 //! these revisions, is left out, and the next round asks it again.
 //!
-//! What the alarm does is the business of `state/` (no more writes) and `api/` (no reads at the member that is named).
+//! What the alarm does is the business of `state/` (no more writes) and `api/` (no reads at the member that is named). A leader
+//! that is named hands leadership over.
 //!
 //! [`Reader::begin_hash`]: crate::state::mvcc::Reader::begin_hash
 
@@ -259,7 +260,21 @@ impl Guard {
             "the members' keys differ"
         );
         self.accuse(&named).await;
+        self.hand_over(&named, &hashes);
         Outcome::Differ
+    }
+
+    /// Lets another member lead if this one is named: whoever leads sends snapshots of what it has.
+    fn hand_over(&self, named: &[u64], hashes: &[(u64, u32)]) {
+        let members = self.node.members();
+        let votes = |member: &u64| members.members.get(member).is_some_and(|member| !member.is_learner);
+        let mut right = hashes.iter().map(|(member, _)| *member).filter(|member| !named.contains(member));
+        if named.contains(&self.node.status().member_id)
+            && let Some(to) = right.find(votes)
+        {
+            tracing::warn!(to = format_args!("{to:x}"), "this member is not to lead: handing leadership over");
+            self.node.transfer_leader(to);
+        }
     }
 
     /// Raises the alarm for members for which it is not raised yet.
