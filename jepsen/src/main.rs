@@ -102,6 +102,9 @@ enum Run {
         /// Concurrent clients
         #[arg(long, default_value_t = 32)]
         clients: usize,
+        /// Disturb the network between the members, too: cut it one way or both, delay, reorder and end connections
+        #[arg(long)]
+        network: bool,
     },
     /// Makes members of a cluster lag so far that they need snapshots, kills them while they catch up, and checks what they have
     Lagging {
@@ -156,8 +159,8 @@ async fn main() -> Result<()> {
             let summary = crash::run(&crash::Plan { cairn: cairn()?, seed, rounds, clients, cut_to_synced }).await?;
             println!("{summary:?}");
         }
-        Run::Cluster { seed, members, rounds, clients } => {
-            let faults = cluster::Fault::drawn(seed, rounds);
+        Run::Cluster { seed, members, rounds, clients, network } => {
+            let faults = cluster::Fault::drawn(seed, rounds, network);
             let summary = cluster::run(&cluster::Plan { cairn: cairn()?, seed, members, clients, faults }).await?;
             println!("{summary}");
         }
