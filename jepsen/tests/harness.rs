@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use cairn_jepsen::{
     cluster,
-    cluster::{Fault, lagging, lagging::Lag},
+    cluster::{Fault, lagging, lagging::Lag, recovery},
     crash, differential, process, watch,
 };
 
@@ -93,5 +93,13 @@ async fn a_cluster_whose_log_was_cut_grows_to_five_members_and_shrinks_to_three_
     let summary = lagging::grow_and_shrink(&process::cairn_binary()?, 7, 8).await?;
     println!("{summary:?}");
     ensure!(summary.snapshots == 5, "members joined without snapshots: {summary:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_member_goes_on_alone_when_the_majority_is_lost_wherever_it_is_killed_and_grows_again() -> Result<()> {
+    let summary = recovery::force_new_cluster(&process::cairn_binary()?, 7, 8, 6).await?;
+    println!("{summary:?}");
+    ensure!(summary.acknowledged >= 500 && summary.old + summary.new == 6, "the run was idle: {summary:?}");
     Ok(())
 }

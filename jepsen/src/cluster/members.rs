@@ -31,7 +31,7 @@ pub struct Members {
     /// What is between them, if it can be disturbed.
     network: Option<Network>,
     /// Removed after the processes.
-    _directories: Vec<TempDir>,
+    directories: Vec<TempDir>,
 }
 
 impl Members {
@@ -53,7 +53,7 @@ impl Members {
         for member in &mut members {
             member.set_initial_cluster(&listed.join(","));
         }
-        Ok(Self { all: members, network: None, _directories: directories })
+        Ok(Self { all: members, network: None, directories })
     }
 
     /// The same with a network between them that can be disturbed.
@@ -67,6 +67,14 @@ impl Members {
         let places = members.all.iter_mut().map(place).collect::<Result<_>>()?;
         members.network = Some(Network::start(places, seed)?);
         Ok(members)
+    }
+
+    /// One more, which was not started yet. Gives its number.
+    pub fn add(&mut self, cairn: &Path, name: &str, arguments: &[&str]) -> Result<usize> {
+        let directory = TempDir::new().context("make a directory for a member")?;
+        self.all.push(Member::named(name, cairn, directory.path(), arguments)?);
+        self.directories.push(directory);
+        Ok(self.len() - 1)
     }
 
     /// The network between them.

@@ -14,6 +14,7 @@ mod client;
 pub mod lagging;
 mod members;
 mod membership;
+pub mod recovery;
 mod trouble;
 mod watcher;
 

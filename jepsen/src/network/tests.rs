@@ -146,7 +146,7 @@ fn a_slow_way_keeps_the_order() {
     let pair = Pair::new();
     let (mut near, mut far) = pair.connect();
     pair.network.change(|ways| ways.all(Way::Slow(Duration::from_millis(20))));
-    let sent: String = (0..50).map(|number| format!("{number},")).collect();
+    let sent = (0..50).map(|number| number.to_string()).collect::<Vec<_>>().join(",");
     for piece in sent.as_bytes().chunks(3) {
         near.write_all(piece).unwrap();
     }
@@ -159,7 +159,7 @@ fn a_member_that_takes_nothing_stops_its_sender_and_can_still_be_cut_off() {
     let (near, mut far) = pair.connect();
     near.set_write_timeout(Some(QUIET)).unwrap();
     let most = 2 * PIPE_CHUNKS_MAX * CHUNK_BYTES + (64 << 20);
-    let chunk = [0; CHUNK_BYTES];
+    let chunk = vec![0; CHUNK_BYTES];
     let mut sent = 0;
     while (&near).write(&chunk).is_ok_and(|count| count > 0) {
         sent += CHUNK_BYTES;

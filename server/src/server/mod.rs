@@ -380,6 +380,7 @@ fn node_config(config: &Config) -> NodeConfig {
     node.name.clone_from(&config.name);
     node.initial_cluster = initial_cluster;
     node.token.clone_from(&config.initial_cluster_token);
+    node.force_new_cluster = config.force_new_cluster;
     node.pre_vote = config.pre_vote;
     node.rules = ChangeRules { strict: config.strict_reconfig_check, learners_max: config.max_learners as usize };
     node.heartbeat = config.heartbeat_interval;

@@ -38,6 +38,7 @@
 #![deny(clippy::disallowed_methods)]
 
 mod applying;
+mod force;
 mod leases;
 mod queue;
 mod reads;
@@ -52,16 +53,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use raft::eraftpb::{ConfChangeV2, ConfState, Entry, Message, MessageType};
 
+pub use self::{
+    force::force_new_cluster,
+    retention::RetentionOptions,
+    start::{FIRST_SNAPSHOT, check_fit, log_of_member, log_of_new_cluster},
+};
 use self::{
     leases::Leases,
     queue::{Queue, Queued, Source, Waiters},
     reads::Reads,
     retention::Retention,
     snapshots::Snapshots,
-};
-pub use self::{
-    retention::RetentionOptions,
-    start::{FIRST_SNAPSHOT, check_fit, log_of_member, log_of_new_cluster},
 };
 use super::error::{NodeError, ProposeError, ReadIndexError};
 use crate::{
@@ -287,6 +289,17 @@ impl<W, R> Core<W, R> {
             group,
             state,
         })
+    }
+
+    /// Applies what is committed before anything comes in from outside, of a cluster that was forced to begin anew. `false`
+    /// if the store asks to wait: call it again.
+    pub fn settle(&mut self) -> Result<bool, NodeError> {
+        self.advance()?;
+        while self.apply()? {
+            self.advance()?;
+        }
+        self.campaign = self.group.is_alone();
+        Ok(self.stalled.is_none())
     }
 
     /// The state machine.

@@ -33,6 +33,9 @@ pub struct NodeConfig {
     pub token: String,
     /// For a member that joins a running cluster, what that one told; it counts instead of the flags above.
     pub origin: Option<Origin>,
+    /// Whether this member drops all others and goes on alone with what it has (`--force-new-cluster`). Has no effect on an
+    /// empty data directory.
+    pub force_new_cluster: bool,
     /// Time between a leader's heartbeats, which is a tick.
     pub heartbeat: Duration,
     /// Time without a leader until a follower campaigns, a multiple of `heartbeat`.
@@ -98,6 +101,7 @@ impl NodeConfig {
             name,
             token: "etcd-cluster".to_owned(),
             origin: None,
+            force_new_cluster: false,
             heartbeat: Duration::from_millis(100),
             election: Duration::from_secs(1),
             pre_vote: true,

@@ -28,7 +28,7 @@ use crate::{
 /// Inputs taken from the inbox at once.
 const INPUTS_MAX: usize = 1024;
 /// How long to wait before the store is asked again after it asked to wait.
-const STALL_PAUSE: Duration = Duration::from_millis(2);
+pub(super) const STALL_PAUSE: Duration = Duration::from_millis(2);
 /// Applying a piece that takes longer is worth a line in the log.
 const SLOW_APPLY: Duration = Duration::from_millis(100);
 /// How long a shutdown waits for what was accepted to be finished.
