@@ -167,6 +167,11 @@ impl Group {
         self.parked.len()
     }
 
+    /// The oldest write that is not known to be synced.
+    pub fn oldest_unsynced(&self) -> Option<u64> {
+        self.parked.front().map(|parked| parked.number)
+    }
+
     /// The last entry that may be applied: committed, and synced here.
     pub fn commit(&self) -> u64 {
         self.commit
@@ -245,10 +250,19 @@ impl Group {
         // raft-rs 0.7 would let it go on, and then stumble over its not being among those it counts. The others have been
         // sent what they need to know of the change when it was committed.
         if raft.state == StateRole::Leader && raft.prs().get(raft.id).is_none() {
-            raft.become_follower(raft.term, raft::INVALID_ID);
+            self.step_down();
         }
         self.settle(false);
         applied
+    }
+
+    /// Leads no more. The others find out when they miss its heartbeats.
+    pub fn step_down(&mut self) {
+        let raft = &mut self.node.raft;
+        if raft.state == StateRole::Leader {
+            raft.become_follower(raft.term, raft::INVALID_ID);
+            self.settle(false);
+        }
     }
 
     /// The membership as raft knows it.
@@ -312,6 +326,13 @@ impl Group {
         let raft = &self.node.raft;
         let progress = raft.prs().get(member).filter(|_| raft.state == StateRole::Leader)?;
         Some(Follower { matched: progress.matched, active: progress.recent_active })
+    }
+
+    /// Whether those that were heard of lately are a majority without this member, which leads.
+    pub fn others_are_quorum(&self) -> bool {
+        let raft = &self.node.raft;
+        let others = raft.prs().iter().filter(|(member, progress)| **member != raft.id && progress.recent_active);
+        raft.prs().has_quorum(&others.map(|(member, _)| *member).collect())
     }
 
     /// The voter that leadership is best handed over to: of those that were heard of lately the one that has most of the

@@ -38,6 +38,7 @@
 #![deny(clippy::disallowed_methods)]
 
 mod applying;
+mod disk;
 mod force;
 mod leases;
 mod queue;
@@ -53,17 +54,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use raft::eraftpb::{ConfChangeV2, ConfState, Entry, Message, MessageType};
 
-pub use self::{
-    force::force_new_cluster,
-    retention::RetentionOptions,
-    start::{FIRST_SNAPSHOT, check_fit, log_of_member, log_of_new_cluster},
-};
 use self::{
+    disk::DiskWatch,
     leases::Leases,
     queue::{Queue, Queued, Source, Waiters},
     reads::Reads,
     retention::Retention,
     snapshots::Snapshots,
+};
+pub use self::{
+    force::force_new_cluster,
+    retention::RetentionOptions,
+    start::{FIRST_SNAPSHOT, check_fit, log_of_member, log_of_new_cluster},
 };
 use super::error::{NodeError, ProposeError, ReadIndexError};
 use crate::{
@@ -215,6 +217,8 @@ pub struct CoreStatus {
     pub proposals_failed: u64,
     /// Leaders this member has seen so far.
     pub leader_changes: u64,
+    /// How often leadership was given away because the disk did not finish a write.
+    pub disk_stalls: u64,
     /// Read indexes that were asked for again so far.
     pub slow_reads: u64,
     /// Reads that were not confirmed in time so far.
@@ -231,6 +235,7 @@ pub struct Core<W, R> {
     reads: Reads<R>,
     retention: Retention,
     leases: Leases,
+    disk: DiskWatch,
     snapshots: Snapshots,
     /// What is to be done.
     pub out: Outputs<W, R>,
@@ -271,6 +276,7 @@ impl<W, R> Core<W, R> {
             reads: Reads::new(member, options.nonce),
             retention: Retention::new(options.retention.clone(), before, applied.0),
             leases: Leases::new(LeaseClock::new(options.lease_checkpoint)),
+            disk: DiskWatch::default(),
             snapshots: Snapshots::default(),
             out: Outputs::default(),
             builder: EntryBuilder::new(),
@@ -326,6 +332,7 @@ impl<W, R> Core<W, R> {
             pending: self.waiters.len(),
             proposals_failed: self.proposals_failed,
             leader_changes: self.leader_changes,
+            disk_stalls: self.disk.stalls(),
             slow_reads: self.reads.retries(),
             failed_reads: self.failed_reads,
         }
@@ -439,6 +446,7 @@ impl<W, R> Core<W, R> {
         self.now += 1;
         self.group.tick();
         self.see_standing();
+        self.watch_disk();
         self.leases.tick();
         self.tick_snapshots();
         let timeout = self.timeout();

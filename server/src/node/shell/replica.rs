@@ -437,6 +437,7 @@ impl Replica {
         metrics.entry_cache_bytes.set(self.core.cache().bytes() as i64);
         let counted = |now: u64, read: fn(&CoreStatus) -> u64| now - self.seen.as_ref().map_or(0, read);
         metrics.leader_changes_seen.inc_by(counted(status.leader_changes, |seen| seen.leader_changes));
+        metrics.disk_stalls.inc_by(counted(status.disk_stalls, |seen| seen.disk_stalls));
         metrics.proposals_failed.inc_by(counted(status.proposals_failed, |seen| seen.proposals_failed));
         metrics.slow_read_indexes.inc_by(counted(status.slow_reads, |seen| seen.slow_reads));
         metrics.read_indexes_failed.inc_by(counted(status.failed_reads, |seen| seen.failed_reads));
