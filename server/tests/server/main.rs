@@ -13,6 +13,7 @@ mod maintenance;
 mod members;
 mod process;
 mod refusals;
+mod strangers;
 mod support;
 mod watch;
 mod wire;

@@ -101,6 +101,7 @@ pub fn start_member(
         begin_cluster(config, identity, &mut log, &recovered, &mut state)?
     } else {
         check_cluster(identity, &state)?;
+        check_owner(config, identity, &state)?;
         let installing = state::is_installing(store.as_ref())?;
         let mut log_start =
             log_of_member(&mut log, recovered, installing.filter(|last| last.index == state.applied().0))?;
@@ -304,4 +305,24 @@ fn check_cluster(identity: Identity, state: &State) -> Result<(), NodeError> {
         return Ok(());
     }
     Err(Unfit::Clusters { log: identity.cluster, state: stored }.into())
+}
+
+/// Whoever is reached at another member's URLs has got hold of the wrong directory. With that it would vote twice, once as
+/// itself. A member whose URLs were changed is reached at none that is another one's.
+fn check_owner(config: &NodeConfig, identity: Identity, state: &State) -> Result<(), NodeError> {
+    let members = state.members();
+    let Some(own) = members.members.get(&identity.member) else { return Ok(()) };
+    let claimed = |member: &Member| member.peer_urls.iter().find(|url| config.peer_urls.contains(url)).cloned();
+    let mut others = members.members.values().filter(|member| member.id != own.id);
+    match others.find_map(|other| Some((other, claimed(other)?))) {
+        Some((other, url)) if claimed(own).is_none() => {
+            let reason = format!(
+                "it is that of member {:x} ({:?}), but by --initial-advertise-peer-urls={url} this is member {:x} ({:?}): give \
+                 each member its own data directory; if the member has moved, the cluster has to be told first (member update)",
+                own.id, own.name, other.id, other.name
+            );
+            Err(NodeError::Directory { path: config.data_dir.clone(), reason })
+        }
+        _ => Ok(()),
+    }
 }
