@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use cairn_jepsen::{
     cluster,
     cluster::{Fault, lagging, lagging::Lag, recovery},
-    crash, differential, process, watch,
+    crash, differential, failover, process, watch,
 };
 
 #[tokio::test]
@@ -101,5 +101,16 @@ async fn a_member_goes_on_alone_when_the_majority_is_lost_wherever_it_is_killed_
     let summary = recovery::force_new_cluster(&process::cairn_binary()?, 7, 8, 6).await?;
     println!("{summary:?}");
     ensure!(summary.acknowledged >= 500 && summary.old + summary.new == 6, "the run was idle: {summary:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_leader_that_is_lost_is_succeeded_and_what_that_takes_is_measured() -> Result<()> {
+    let summary = failover::run(&failover::Plan { server: process::cairn_binary()?, trials: 1, rate: 200 }).await?;
+    println!("{summary}");
+    let [killed, stopped] = &summary.trials[..] else { anyhow::bail!("there are other trials: {summary}") };
+    ensure!((killed.loss, stopped.loss) == (failover::Loss::Killed, failover::Loss::Stopped), "{summary}");
+    // Nobody looks for another leader before the election time-out of a second, less the interval of heartbeats.
+    ensure!(killed.pause >= std::time::Duration::from_millis(500), "the pause was not seen: {summary}");
     Ok(())
 }
