@@ -1,6 +1,6 @@
 //! Short runs of the harness against real processes.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use cairn_jepsen::{
     cluster,
     cluster::{Fault, lagging, lagging::Lag, recovery},
@@ -112,5 +112,15 @@ async fn a_leader_that_is_lost_is_succeeded_and_what_that_takes_is_measured() ->
     ensure!((killed.loss, stopped.loss) == (failover::Loss::Killed, failover::Loss::Stopped), "{summary}");
     // Nobody looks for another leader before the election time-out of a second, less the interval of heartbeats.
     ensure!(killed.pause >= std::time::Duration::from_millis(500), "the pause was not seen: {summary}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_is_left_of_two_members_needs_nobody_when_it_starts_again() -> Result<()> {
+    for leader_goes in [false, true] {
+        recovery::remove_one_of_two(&process::cairn_binary()?, leader_goes)
+            .await
+            .with_context(|| format!("the leader goes: {leader_goes}"))?;
+    }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! A majority that is lost for good, and one member that goes on without it.
+//! Members that go on without others: one that lost its majority for good, and one of two whose other half was removed.
 
 use std::{path::Path, time::Duration};
 
@@ -98,6 +98,23 @@ pub async fn force_new_cluster(cairn: &Path, seed: u64, clients: usize, kills: u
         }
     }
     Ok(summary)
+}
+
+/// Two members, of which one is removed: the leader, or the other one. The one that is left is killed as soon as the removal is
+/// acknowledged, and started again when the removed one is gone: it must know that it is alone.
+pub async fn remove_one_of_two(cairn: &Path, leader_goes: bool) -> Result<()> {
+    let mut members = Members::with_arguments(cairn, 2, &ARGUMENTS)?;
+    members.start_all().await?;
+    let leader = members.leader().await?;
+    let (goes, stays) = if leader_goes { (leader, 1 - leader) } else { (1 - leader, leader) };
+    put(&mut members, stays).await?;
+    let id = members.id(goes).await?;
+    members.remove(stays, id).await.context("a member is removed")?;
+    members.kill(stays)?;
+    members.kill(goes)?;
+    members.start(stays).await.context("the member that is left")?;
+    ensure!(listed(&mut members, stays).await? == 1, "there are other members");
+    put(&mut members, stays).await
 }
 
 /// How many members a member lists, as soon as it answers.

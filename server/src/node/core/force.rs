@@ -79,6 +79,13 @@ pub fn force_new_cluster(
     Ok(others)
 }
 
+/// Whether membership changes are known to be committed that the state has not applied: with them, whoever was a member before
+/// must not get a word in.
+pub fn has_committed_changes(start: &LogStart) -> bool {
+    let known = start.entries.iter().take_while(|entry| entry.index <= start.hard_state.commit);
+    { known }.any(|entry| entry.get_entry_type() != EntryType::EntryNormal)
+}
+
 /// Who is a member at the end of the log.
 struct Membership {
     /// Whether each of them is a learner.

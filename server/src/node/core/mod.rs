@@ -63,7 +63,7 @@ use self::{
     snapshots::Snapshots,
 };
 pub use self::{
-    force::force_new_cluster,
+    force::{force_new_cluster, has_committed_changes},
     retention::RetentionOptions,
     start::{FIRST_SNAPSHOT, check_fit, log_of_member, log_of_new_cluster},
 };
@@ -297,8 +297,8 @@ impl<W, R> Core<W, R> {
         })
     }
 
-    /// Applies what is committed before anything comes in from outside, of a cluster that was forced to begin anew. `false`
-    /// if the store asks to wait: call it again.
+    /// Applies what is known to be committed before anything comes in from outside. `false` if the store asks to wait: call it
+    /// again.
     pub fn settle(&mut self) -> Result<bool, NodeError> {
         self.advance()?;
         while self.apply()? {
@@ -417,6 +417,11 @@ impl<W, R> Core<W, R> {
     /// Hands leadership over to another voter, if this member leads. It gives up after an election time-out.
     pub fn transfer_leader(&mut self, to: u64) {
         self.group.transfer_leader(to);
+    }
+
+    /// Whether a hand-over of leadership is under way.
+    pub fn is_handing_over(&self) -> bool {
+        self.group.is_handing_over()
     }
 
     /// The voter that leadership is best handed over to, if this member leads and there is one that is there.

@@ -64,6 +64,8 @@ pub(super) struct Replica {
     pub(super) lone: LoneWrites,
     /// Revisions that a compaction removes in one step.
     pub(super) compaction_step: usize,
+    /// The term in which this member last handed leadership over to be removed.
+    pub(super) handed_over_in: u64,
     /// A snapshot that was received, until it is installed.
     pub(super) received: Option<Box<Received>>,
     pub(super) seen: Option<CoreStatus>,
@@ -328,6 +330,10 @@ impl Replica {
 
     /// Checks a membership change and proposes it.
     fn change(&mut self, counter: u64, change: &MemberChange, writer: Writer) {
+        if *change == MemberChange::Remove(self.shared.identity.member) && self.hands_over_first(change) {
+            self.core.out.answers.push((writer, Err(ProposeError::NotLeader)));
+            return;
+        }
         match self.allow(change) {
             Ok(conf_change) => {
                 let id = RequestId { member: self.shared.identity.member, nonce: self.shared.nonce, counter };
@@ -339,6 +345,26 @@ impl Replica {
                 self.core.out.answers.push((writer, Err(error)));
             }
         }
+    }
+
+    /// A leader that is to be removed hands leadership over first, and whoever takes it removes it: who goes on without it then
+    /// knows that it is gone. One attempt a term: if it fails the leader removes itself.
+    fn hands_over_first(&mut self, change: &MemberChange) -> bool {
+        let standing = self.core.status().standing;
+        if standing.role != Role::Leader || self.allow(change).is_err() {
+            return false;
+        }
+        if self.handed_over_in == standing.term {
+            return self.core.is_handing_over();
+        }
+        let Some(successor) = self.core.successor() else { return false };
+        self.handed_over_in = standing.term;
+        tracing::info!(
+            successor = format_args!("{successor:x}"),
+            "handing leadership over before this member is removed"
+        );
+        self.core.transfer_leader(successor);
+        true
     }
 
     fn allow(&self, change: &MemberChange) -> Result<raft::eraftpb::ConfChangeV2, ProposeError> {

@@ -23,7 +23,7 @@ use crate::{
     },
     node::{
         NodeError, Unfit,
-        core::{Core, CoreOptions, force_new_cluster, log_of_member, log_of_new_cluster},
+        core::{Core, CoreOptions, force_new_cluster, has_committed_changes, log_of_member, log_of_new_cluster},
         identity::{Identity, InitialMember},
         snapshot::{Installer, Outgoing, SnapshotError},
     },
@@ -130,9 +130,9 @@ pub fn start_member(
 
     let hub = Hub::new(state.reader().clone(), config.watch_window_bytes);
     state.report_to(Arc::new(hub.clone()));
+    let settles = has_committed_changes(&log_start);
     let mut core = Core::start(core_options(config, identity, nonce), state, log_start)?;
-    // Nobody that was dropped may get a word in.
-    while config.force_new_cluster && !core.settle()? {
+    while settles && !core.settle()? {
         std::thread::sleep(STALL_PAUSE);
     }
     let budget = Budget::new(config.requests_max, config.requests_bytes_max);
@@ -195,6 +195,7 @@ fn run(
         held_back: VecDeque::new(),
         lone: LoneWrites::default(),
         compaction_step: config.compaction.revisions,
+        handed_over_in: 0,
         received: None,
         seen: None,
         stopping: false,
