@@ -6,6 +6,8 @@
 //! cluster       several members: killed, stopped, restarted, added, removed under load; nothing acknowledged lost
 //! counting      keys whose values count up: what `cluster` and `crash` write
 //! crash         kill -9 under load: nothing acknowledged lost, nothing applied twice, the revision never back
+//! failover      how long writes are not acknowledged when a leader dies or is stopped
+//! network       a network between members that drops, delays, reorders and cuts, by proxies
 //! sim           whole clusters in one thread, with every fault that can be drawn from a seed
 //! watch         watchers under compactions and kill -9: the nine guarantees, against everything that happened
 //! ```
@@ -15,6 +17,8 @@ pub mod cluster;
 mod counting;
 pub mod crash;
 pub mod differential;
+pub mod failover;
+pub mod network;
 pub mod process;
 pub mod sim;
 pub mod watch;

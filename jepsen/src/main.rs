@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use cairn_jepsen::{cluster, cluster::lagging, crash, differential, process, sim, watch};
+use cairn_jepsen::{cluster, cluster::lagging, crash, differential, failover, process, sim, watch};
 use clap::{Parser, Subcommand};
 
 /// Tries to break Cairn. Every run is seeded and bounded.
@@ -102,6 +102,21 @@ enum Run {
         /// Concurrent clients
         #[arg(long, default_value_t = 32)]
         clients: usize,
+        /// Disturb the network between the members, too: cut it one way or both, delay, reorder and end connections
+        #[arg(long)]
+        network: bool,
+    },
+    /// Measures how long writes are not acknowledged when the leader is killed, and when it is stopped
+    Failover {
+        /// How often in each way
+        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=1000))]
+        trials: u64,
+        /// Writes a second
+        #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+        rate: u32,
+        /// Of a genuine etcd, this one, instead of Cairn
+        #[arg(long)]
+        etcd: Option<PathBuf>,
     },
     /// Makes members of a cluster lag so far that they need snapshots, kills them while they catch up, and checks what they have
     Lagging {
@@ -156,10 +171,15 @@ async fn main() -> Result<()> {
             let summary = crash::run(&crash::Plan { cairn: cairn()?, seed, rounds, clients, cut_to_synced }).await?;
             println!("{summary:?}");
         }
-        Run::Cluster { seed, members, rounds, clients } => {
-            let faults = cluster::Fault::drawn(seed, rounds);
+        Run::Cluster { seed, members, rounds, clients, network } => {
+            let faults = cluster::Fault::drawn(seed, rounds, network);
             let summary = cluster::run(&cluster::Plan { cairn: cairn()?, seed, members, clients, faults }).await?;
             println!("{summary}");
+        }
+        Run::Failover { trials, rate, etcd } => {
+            let server = etcd.map_or_else(cairn, Ok)?;
+            let plan = failover::Plan { server, trials: usize::try_from(trials)?, rate };
+            println!("{}", failover::run(&plan).await?);
         }
         Run::Lagging { seed, members, rounds, clients } => {
             let lags = (0..rounds).map(|round| lagging::Lag::ALL[round % lagging::Lag::ALL.len()]).collect();

@@ -60,7 +60,10 @@ pub struct Member {
     binary: PathBuf,
     data_dir: PathBuf,
     client_port: u16,
+    /// Where the other members reach it.
     peer_port: u16,
+    /// Where it listens for them, if that is another port.
+    behind_port: Option<u16>,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     child: Option<Child>,
@@ -81,6 +84,7 @@ impl Member {
             data_dir: directory.join("data"),
             client_port: free_port()?,
             peer_port: free_port()?,
+            behind_port: None,
             arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
             environment: Vec::new(),
             child: None,
@@ -107,6 +111,14 @@ impl Member {
         format!("http://127.0.0.1:{}", self.peer_port)
     }
 
+    /// Has the member listen somewhere else than it says it is reached at. Gives both ports: where it is reached, and where
+    /// it listens.
+    pub fn move_behind(&mut self) -> Result<(u16, u16)> {
+        let port = free_port()?;
+        self.behind_port = Some(port);
+        Ok((self.peer_port, port))
+    }
+
     /// The member as `--initial-cluster` lists it.
     pub fn listed(&self) -> String {
         format!("{}={}", self.name, self.peer_url())
@@ -131,12 +143,13 @@ impl Member {
     pub fn spawn(&mut self) -> Result<()> {
         let log = File::options().create(true).append(true).open(self.data_dir.with_extension("log"))?;
         let (client, peer) = (self.url(), self.peer_url());
+        let listen = self.behind_port.map_or_else(|| peer.clone(), |port| format!("http://127.0.0.1:{port}"));
         let initial_cluster = self.initial_cluster.clone().unwrap_or_else(|| self.listed());
         let child = Command::new(&self.binary)
             .args(["--name", &self.name, "--data-dir"])
             .arg(&self.data_dir)
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--listen-peer-urls", &listen, "--initial-advertise-peer-urls", &peer])
             .args(["--initial-cluster", &initial_cluster])
             .args(&self.arguments)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
@@ -152,6 +165,11 @@ impl Member {
     /// Starts the process and waits until it answers a linearizable read.
     pub async fn start(&mut self) -> Result<Channel> {
         self.spawn()?;
+        self.wait_until_serving().await
+    }
+
+    /// Waits until the process answers a linearizable read.
+    pub async fn wait_until_serving(&mut self) -> Result<Channel> {
         let deadline = Instant::now() + START_DEADLINE;
         loop {
             if let Ok(channel) = self.connect().await {

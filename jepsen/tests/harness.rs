@@ -1,10 +1,10 @@
 //! Short runs of the harness against real processes.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use cairn_jepsen::{
     cluster,
-    cluster::{Fault, lagging, lagging::Lag},
-    crash, differential, process, watch,
+    cluster::{Fault, lagging, lagging::Lag, recovery},
+    crash, differential, failover, process, watch,
 };
 
 #[tokio::test]
@@ -93,5 +93,34 @@ async fn a_cluster_whose_log_was_cut_grows_to_five_members_and_shrinks_to_three_
     let summary = lagging::grow_and_shrink(&process::cairn_binary()?, 7, 8).await?;
     println!("{summary:?}");
     ensure!(summary.snapshots == 5, "members joined without snapshots: {summary:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_member_goes_on_alone_when_the_majority_is_lost_wherever_it_is_killed_and_grows_again() -> Result<()> {
+    let summary = recovery::force_new_cluster(&process::cairn_binary()?, 7, 8, 6).await?;
+    println!("{summary:?}");
+    ensure!(summary.acknowledged >= 500 && summary.old + summary.new == 6, "the run was idle: {summary:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_leader_that_is_lost_is_succeeded_and_what_that_takes_is_measured() -> Result<()> {
+    let summary = failover::run(&failover::Plan { server: process::cairn_binary()?, trials: 1, rate: 200 }).await?;
+    println!("{summary}");
+    let [killed, stopped] = &summary.trials[..] else { anyhow::bail!("there are other trials: {summary}") };
+    ensure!((killed.loss, stopped.loss) == (failover::Loss::Killed, failover::Loss::Stopped), "{summary}");
+    // Nobody looks for another leader before the election time-out of a second, less the interval of heartbeats.
+    ensure!(killed.pause >= std::time::Duration::from_millis(500), "the pause was not seen: {summary}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_is_left_of_two_members_needs_nobody_when_it_starts_again() -> Result<()> {
+    for leader_goes in [false, true] {
+        recovery::remove_one_of_two(&process::cairn_binary()?, leader_goes)
+            .await
+            .with_context(|| format!("the leader goes: {leader_goes}"))?;
+    }
     Ok(())
 }

@@ -6,24 +6,20 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
-use cairn_proto::etcdserverpb::{
-    PutRequest, WatchCreateRequest, WatchRequest, kv_client::KvClient, watch_client::WatchClient,
-    watch_request::RequestUnion,
-};
+use cairn_proto::etcdserverpb::{PutRequest, kv_client::KvClient};
 use rand::{Rng, RngCore, SeedableRng, rngs::StdRng};
-use tokio::{
-    sync::Mutex,
-    task::JoinHandle,
-    time::{Instant, timeout},
-};
+use tokio::time::Instant;
 use tonic::transport::Endpoint;
 
-use super::{DEADLINE, Members, client::Load};
+use super::{
+    DEADLINE, Members,
+    client::Load,
+    watcher::{Watcher, compare},
+};
 
 /// A member keeps 50 commands of its log, looks every second whether it can be cut, and sends 4 MiB of a snapshot in a second.
 const ARGUMENTS: [&str; 14] = [
@@ -114,8 +110,7 @@ pub async fn run(plan: &Plan) -> Result<Summary> {
         summary.kills += catch_up(&mut members, &load, victim, lag, &mut random).await.with_context(context)?;
         summary.snapshots += 1;
         load.wait_for_writes(50).await.with_context(context)?;
-        let [leader, victim] = watchers;
-        summary.events += compare(leader, victim).await.with_context(context)?;
+        summary.events += compare(&watchers).await.with_context(context)?;
     }
     finish(members, load, &mut summary).await?;
     Ok(summary)
@@ -209,97 +204,6 @@ async fn wait_for_entry(dir: &Path, prefix: &str, except: Option<&str>) -> Resul
         ensure!(Instant::now() < deadline, "no {prefix}… appears in {}", dir.display());
         tokio::time::sleep(LOOK).await;
     }
-}
-
-/// An event as it was told: revision, version, key.
-type Told = (i64, i64, Vec<u8>);
-
-/// Watches the clients' keys at one member, from the first revision on, over lost connections.
-struct Watcher {
-    url: String,
-    told: Arc<Mutex<Vec<Told>>>,
-    task: JoinHandle<()>,
-}
-
-impl Drop for Watcher {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-impl Watcher {
-    fn start(url: String) -> Self {
-        let told = Arc::new(Mutex::new(Vec::new()));
-        let task = tokio::spawn({
-            let (url, told) = (url.clone(), told.clone());
-            async move {
-                loop {
-                    // The member may be dead, or about to be.
-                    let _ = watch(&url, &told).await;
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
-            }
-        });
-        Self { url, told, task }
-    }
-
-    async fn wait_for_events(&self, count: usize) -> Result<()> {
-        let deadline = Instant::now() + DEADLINE;
-        while self.told.lock().await.len() < count {
-            ensure!(Instant::now() < deadline, "{} tells nothing", self.url);
-            tokio::time::sleep(LOOK).await;
-        }
-        Ok(())
-    }
-
-    /// Waits until everything up to `revision` was told.
-    async fn wait_for(&self, revision: i64) -> Result<()> {
-        let deadline = Instant::now() + DEADLINE;
-        while self.told.lock().await.last().is_none_or(|(last, ..)| *last < revision) {
-            ensure!(Instant::now() < deadline, "{} does not tell of revision {revision}", self.url);
-            tokio::time::sleep(LOOK).await;
-        }
-        Ok(())
-    }
-}
-
-async fn watch(url: &str, told: &Mutex<Vec<Told>>) -> Result<()> {
-    let endpoint = Endpoint::from_shared(url.to_owned())?.connect_timeout(Duration::from_secs(2));
-    let channel = endpoint.connect().await?;
-    let start_revision = told.lock().await.last().map_or(1, |(revision, ..)| revision + 1);
-    let create = WatchCreateRequest {
-        key: "/registry/cluster/".into(),
-        range_end: "/registry/cluster0".into(),
-        start_revision,
-        ..Default::default()
-    };
-    let request = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
-    let requests = futures::StreamExt::chain(futures::stream::iter([request]), futures::stream::pending());
-    let mut answers = WatchClient::new(channel).watch(requests).await?.into_inner();
-    while let Some(answer) = answers.message().await? {
-        ensure!(!answer.canceled, "the watch was ended: {answer:?}");
-        let kvs = answer.events.into_iter().filter_map(|event| event.kv);
-        told.lock().await.extend(kvs.map(|kv| (kv.mod_revision, kv.version, kv.key.to_vec())));
-    }
-    Ok(())
-}
-
-/// Both must have been told the same, in the same order. How much it was.
-async fn compare(one: Watcher, other: Watcher) -> Result<usize> {
-    let newest = one.told.lock().await.last().map_or(0, |(revision, ..)| *revision);
-    timeout(DEADLINE, async {
-        one.wait_for(newest).await?;
-        other.wait_for(newest).await
-    })
-    .await
-    .context("the watchers do not get on")??;
-    let up_to = |told: &[Told]| told.iter().filter(|(revision, ..)| *revision <= newest).cloned().collect::<Vec<_>>();
-    let (one, other) = (up_to(&one.told.lock().await), up_to(&other.told.lock().await));
-    ensure!(one.windows(2).all(|pair| pair[0].0 < pair[1].0), "the events are out of order");
-    if let Some(at) = (0..one.len().max(other.len())).find(|&at| one.get(at) != other.get(at)) {
-        anyhow::bail!("event {at} is {:?} at one member, {:?} at the one that lagged", one.get(at), other.get(at));
-    }
-    Ok(one.len())
 }
 
 /// Grows a cluster of one member that has long cut its log to three and to five, replaces a member that is lost, and shrinks

@@ -1,13 +1,14 @@
 //! The members of a cluster under test.
 
-use std::{path::Path, time::Duration};
+use std::{net::TcpListener, path::Path, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use cairn_proto::{
     ApiError,
     etcdserverpb::{
         AlarmRequest, CompactionRequest, HashKvRequest, MemberListRequest, MoveLeaderRequest, PutRequest, RangeRequest,
-        StatusRequest, cluster_client::ClusterClient, kv_client::KvClient, maintenance_client::MaintenanceClient,
+        StatusRequest, StatusResponse, cluster_client::ClusterClient, kv_client::KvClient,
+        maintenance_client::MaintenanceClient,
     },
 };
 use tempfile::TempDir;
@@ -15,7 +16,10 @@ use tokio::time::{Instant, timeout};
 use tonic::Request;
 
 use super::DEADLINE;
-use crate::process::Member;
+use crate::{
+    network::{Network, Place},
+    process::Member,
+};
 
 /// Pause between two looks at a condition.
 const LOOK: Duration = Duration::from_millis(20);
@@ -30,9 +34,11 @@ const KEPT: i64 = 20;
 
 /// Members that form a cluster. Dropping them kills them.
 pub struct Members {
-    members: Vec<Member>,
+    all: Vec<Member>,
+    /// What is between them, if it can be disturbed.
+    network: Option<Network>,
     /// Removed after the processes.
-    _directories: Vec<TempDir>,
+    directories: Vec<TempDir>,
 }
 
 impl Members {
@@ -56,22 +62,48 @@ impl Members {
         for member in &mut members {
             member.set_initial_cluster(&listed.join(","));
         }
-        Ok(Self { members, _directories: directories })
+        Ok(Self { all: members, network: None, directories })
+    }
+
+    /// The same with a network between them that can be disturbed.
+    pub fn in_network(cairn: &Path, count: usize, arguments: &[&str], seed: u64) -> Result<Self> {
+        let mut members = Self::with_arguments(cairn, count, arguments)?;
+        let place = |member: &mut Member| {
+            let (reached_at, target_port) = member.move_behind()?;
+            let listener = TcpListener::bind(("127.0.0.1", reached_at)).context("listen in a member's place")?;
+            Ok(Place { listener, target_port })
+        };
+        let places = members.all.iter_mut().map(place).collect::<Result<_>>()?;
+        members.network = Some(Network::start(places, seed)?);
+        Ok(members)
+    }
+
+    /// One more, which was not started yet. Gives its number.
+    pub fn add(&mut self, cairn: &Path, name: &str, arguments: &[&str]) -> Result<usize> {
+        let directory = TempDir::new().context("make a directory for a member")?;
+        self.all.push(Member::named(name, cairn, directory.path(), arguments)?);
+        self.directories.push(directory);
+        Ok(self.len() - 1)
+    }
+
+    /// The network between them.
+    pub fn network(&self) -> Result<&Network> {
+        self.network.as_ref().context("there is nothing between the members that could be disturbed")
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.members.len()
+        self.all.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.members.is_empty()
+        self.all.is_empty()
     }
 
     /// One of them.
     pub fn member(&mut self, member: usize) -> &mut Member {
-        &mut self.members[member]
+        &mut self.all[member]
     }
 
     /// Forgets these members, which are none any more.
@@ -80,7 +112,7 @@ impl Members {
             self.kill(member)?;
         }
         let mut number = 0;
-        self.members.retain(|_| {
+        self.all.retain(|_| {
             number += 1;
             !gone.contains(&(number - 1))
         });
@@ -89,7 +121,7 @@ impl Members {
 
     /// All client URLs.
     pub fn urls(&self) -> Vec<String> {
-        self.members.iter().map(Member::url).collect()
+        self.all.iter().map(Member::url).collect()
     }
 
     /// Starts all and waits until each of them serves.
@@ -102,22 +134,27 @@ impl Members {
 
     /// Starts one, without waiting for it.
     pub fn spawn(&mut self, member: usize) -> Result<()> {
-        self.members[member].spawn()
+        self.all[member].spawn()?;
+        if let Some(network) = &self.network {
+            network.set_process(member, self.all[member].pid());
+        }
+        Ok(())
     }
 
     /// Starts one and waits until it serves.
     pub async fn start(&mut self, member: usize) -> Result<()> {
-        self.members[member].start().await.map(drop)
+        self.spawn(member)?;
+        self.all[member].wait_until_serving().await.map(drop)
     }
 
     /// Kills one without warning.
     pub fn kill(&mut self, member: usize) -> Result<()> {
-        self.members[member].kill()
+        self.all[member].kill()
     }
 
     /// Asks one to end, and waits for it.
     pub async fn terminate(&mut self, member: usize) -> Result<()> {
-        self.members[member].terminate().await
+        self.all[member].terminate().await
     }
 
     /// Waits until every member answers a linearizable read.
@@ -125,7 +162,7 @@ impl Members {
         for number in 0..self.len() {
             let deadline = Instant::now() + DEADLINE;
             loop {
-                let member = &mut self.members[number];
+                let member = &mut self.all[number];
                 if read(member).await.is_ok() {
                     break;
                 }
@@ -141,13 +178,15 @@ impl Members {
 
     /// The number of the member that leads, as soon as there is one.
     pub async fn leader(&self) -> Result<usize> {
+        self.leader_among(|_| true).await
+    }
+
+    /// The number of the member that leads, as soon as there is one among those for whom `included` holds.
+    pub async fn leader_among(&self, included: impl Fn(usize) -> bool) -> Result<usize> {
         let deadline = Instant::now() + DEADLINE;
         loop {
-            for (number, member) in self.members.iter().enumerate() {
-                let Ok(channel) = member.connect().await else { continue };
-                let status = timeout(NO_ANSWER, MaintenanceClient::new(channel).status(StatusRequest {})).await;
-                let Ok(Ok(status)) = status else { continue };
-                let status = status.into_inner();
+            for number in (0..self.len()).filter(|&number| included(number)) {
+                let Ok(status) = self.status(number).await else { continue };
                 if status.header.is_some_and(|header| header.member_id == status.leader && status.leader != 0) {
                     return Ok(number);
                 }
@@ -157,9 +196,15 @@ impl Members {
         }
     }
 
+    /// What a member says about itself.
+    pub async fn status(&self, member: usize) -> Result<StatusResponse> {
+        let mut client = MaintenanceClient::new(self.all[member].connect().await?);
+        Ok(timeout(NO_ANSWER, client.status(StatusRequest {})).await.context("no answer")??.into_inner())
+    }
+
     /// A member's id.
     pub async fn id(&self, member: usize) -> Result<u64> {
-        let list = ClusterClient::new(self.members[member].connect().await?);
+        let list = ClusterClient::new(self.all[member].connect().await?);
         let list = { list }.member_list(MemberListRequest { linearizable: false }).await?.into_inner();
         Ok(list.header.context("an answer without a header")?.member_id)
     }
@@ -167,7 +212,7 @@ impl Members {
     /// Moves leadership from one member to another.
     pub async fn move_leader(&self, from: usize, to: usize) -> Result<()> {
         let target_id = self.id(to).await?;
-        let mut client = MaintenanceClient::new(self.members[from].connect().await?);
+        let mut client = MaintenanceClient::new(self.all[from].connect().await?);
         match client.move_leader(MoveLeaderRequest { target_id }).await {
             Ok(_) => Ok(()),
             // It may have lost it meanwhile.
@@ -179,7 +224,7 @@ impl Members {
     /// Waits until a member says that there is no leader to those who want one.
     pub async fn expect_no_leader(&self, member: usize) -> Result<()> {
         let deadline = Instant::now() + DEADLINE;
-        let mut client = KvClient::new(self.members[member].connect().await?);
+        let mut client = KvClient::new(self.all[member].connect().await?);
         loop {
             let mut request = Request::new(RangeRequest { key: "x".into(), serializable: true, ..Default::default() });
             request.metadata_mut().insert("hasleader", "true".parse()?);
@@ -195,7 +240,7 @@ impl Members {
 
     /// Neither a write nor a linearizable read succeeds at a member, but a serializable one does.
     pub async fn expect_no_acknowledgement(&self, member: usize) -> Result<()> {
-        let mut client = KvClient::new(self.members[member].connect().await?);
+        let mut client = KvClient::new(self.all[member].connect().await?);
         let put = PutRequest { key: "/registry/without-majority".into(), ..Default::default() };
         let written = timeout(NO_ANSWER, client.put(put)).await;
         ensure!(!matches!(written, Ok(Ok(_))), "a write was acknowledged without a majority");
@@ -208,7 +253,7 @@ impl Members {
 
     /// Drops the history of all keys, but for the newest revisions.
     pub async fn compact(&self) -> Result<()> {
-        let member = &self.members[self.leader().await?];
+        let member = &self.all[self.leader().await?];
         let compaction = CompactionRequest { revision: read(member).await? - KEPT, physical: false };
         KvClient::new(member.connect().await?).compact(compaction).await.context("compact")?;
         Ok(())
@@ -218,11 +263,11 @@ impl Members {
     pub async fn wait_until_equal(&mut self) -> Result<()> {
         self.wait_until_serving().await?;
         let mut newest = 0;
-        for member in &self.members {
+        for member in &self.all {
             newest = newest.max(read(member).await?);
         }
         let mut hashes = Vec::new();
-        for member in &self.members {
+        for member in &self.all {
             let seen = read(member).await?;
             ensure!(seen >= newest, "{} is at revision {seen}, another one at {newest}", member.name());
             let mut client = MaintenanceClient::new(member.connect().await?);
@@ -230,7 +275,7 @@ impl Members {
             hashes.push((hash.hash, hash.compact_revision));
         }
         ensure!(hashes.windows(2).all(|pair| pair[0] == pair[1]), "members differ at revision {newest}: {hashes:?}");
-        for member in &self.members {
+        for member in &self.all {
             let mut client = MaintenanceClient::new(member.connect().await?);
             let alarms = client.alarm(AlarmRequest::default()).await?.into_inner().alarms;
             ensure!(alarms.is_empty(), "{} knows of alarms: {alarms:?}\n{}", member.name(), member.log_tail());

@@ -8,20 +8,27 @@
 //! * every member serves the same in the end: same revision, same HashKV (`members`), and no comparison that the leader
 //!   makes meanwhile, of keys or of the hashes of the compaction after each fault, finds anything else;
 //! * the same holds for members that catch up or join by a snapshot ([`lagging`]);
-//! * the revision that a client is told never goes back.
+//! * the revision that a client is told never goes back;
+//! * where the network is disturbed, too ([`Trouble`]), watchers at all members are told the same, everything once.
 
 mod client;
 pub mod lagging;
 mod members;
 mod membership;
+pub mod recovery;
+mod trouble;
+mod watcher;
 
 use std::{fmt, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
-use self::client::Load;
-pub use self::members::Members;
+use self::{
+    client::Load,
+    watcher::{Watcher, compare},
+};
+pub use self::{members::Members, trouble::Trouble};
 
 /// How long anything may take that must come true.
 const DEADLINE: Duration = Duration::from_mins(1);
@@ -43,17 +50,25 @@ pub enum Fault {
     KillMajority,
     /// All are killed at once.
     KillAll,
+    /// The network between the members is disturbed.
+    Network(Trouble),
 }
 
 impl Fault {
-    /// All kinds of faults.
+    /// All kinds of faults of members.
     pub const ALL: [Self; 6] =
         [Self::KillLeader, Self::KillFollower, Self::StopLeader, Self::MoveLeader, Self::KillMajority, Self::KillAll];
 
-    /// Random faults, the same for the same seed.
-    pub fn drawn(seed: u64, count: usize) -> Vec<Self> {
+    /// Random faults, the same for the same seed; with `network`, half of them of the network.
+    pub fn drawn(seed: u64, count: usize, network: bool) -> Vec<Self> {
         let mut random = StdRng::seed_from_u64(seed);
-        (0..count).map(|_| Self::ALL[random.random_range(0..Self::ALL.len())]).collect()
+        let mut draw = || {
+            if network && random.random() {
+                return Self::Network(Trouble::ALL[random.random_range(0..Trouble::ALL.len())]);
+            }
+            Self::ALL[random.random_range(0..Self::ALL.len())]
+        };
+        (0..count).map(|_| draw()).collect()
     }
 }
 
@@ -83,6 +98,8 @@ pub struct Summary {
     pub unknown: u64,
     /// Of these, those that took effect.
     pub unknown_applied: u64,
+    /// Events that the watchers of all members were told.
+    pub events: usize,
     /// From each fault to the first write acknowledged after it, in the order of the faults.
     pub recoveries: Vec<(Fault, Duration)>,
 }
@@ -91,10 +108,10 @@ impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{} faults, {} writes acknowledged, {} without an outcome of which {} took effect",
-            self.faults, self.acknowledged, self.unknown, self.unknown_applied
+            "{} faults, {} writes acknowledged, {} without an outcome of which {} took effect, {} events told everywhere",
+            self.faults, self.acknowledged, self.unknown, self.unknown_applied, self.events
         )?;
-        for kind in Fault::ALL {
+        for kind in Fault::ALL.into_iter().chain(Trouble::ALL.map(Fault::Network)) {
             let mut took: Vec<_> =
                 self.recoveries.iter().filter(|(fault, _)| *fault == kind).map(|(_, took)| took.as_millis()).collect();
             took.sort_unstable();
@@ -112,11 +129,17 @@ impl fmt::Display for Summary {
 
 /// Runs the plan.
 pub async fn run(plan: &Plan) -> Result<Summary> {
-    let mut members = Members::new(&plan.cairn, plan.members)?;
+    let disturbed = plan.faults.iter().any(|fault| matches!(fault, Fault::Network(_)));
+    let mut members = if disturbed {
+        Members::in_network(&plan.cairn, plan.members, &trouble::ARGUMENTS, plan.seed)?
+    } else {
+        Members::new(&plan.cairn, plan.members)?
+    };
     members.start_all().await?;
     let mut random = StdRng::seed_from_u64(plan.seed);
     let mut summary = Summary::default();
     let load = Load::start(plan.seed, plan.clients, &members.urls());
+    let watchers: Vec<_> = members.urls().into_iter().map(Watcher::start).collect();
     for (round, &fault) in plan.faults.iter().enumerate() {
         let context = || format!("seed {}, round {round}, {fault:?}", plan.seed);
         load.wait_for_writes(WRITES_BETWEEN).await.with_context(context)?;
@@ -128,6 +151,7 @@ pub async fn run(plan: &Plan) -> Result<Summary> {
     load.wait_for_writes(WRITES_BETWEEN).await.context("after the last fault")?;
     let clients = load.stop().await?;
     members.wait_until_equal().await.context("at the end")?;
+    summary.events = compare(&watchers).await.with_context(|| format!("seed {}", plan.seed))?;
     for url in members.urls() {
         for client in &clients {
             client.check(&url).await.with_context(|| format!("seed {}, read from {url}", plan.seed))?;
@@ -198,5 +222,6 @@ async fn inflict(fault: Fault, members: &mut Members, load: &Load, random: &mut 
             members.wait_until_serving().await?;
             Ok(took)
         }
+        Fault::Network(trouble) => trouble.inflict(members, load, leader, follower, random).await,
     }
 }

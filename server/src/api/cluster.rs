@@ -129,20 +129,29 @@ impl Cluster {
         timeout_at(deadline, done).await.unwrap_or(Err(ApiError::Timeout.into()))
     }
 
+    /// Has the leader make a change. Who leads no more has not proposed it: a leader that is to be removed hands over first.
     async fn at_leader(&self, change: MemberChange) -> Result<(), Refusal> {
+        loop {
+            let leader = known_leader(&self.context.node).await?;
+            match self.at(leader, change.clone()).await {
+                Err(ApiError::NotLeader) => tokio::time::sleep(ARRIVED_POLL).await,
+                outcome => return outcome.map_err(Refusal::from),
+            }
+        }
+    }
+
+    async fn at(&self, leader: u64, change: MemberChange) -> Result<(), ApiError> {
         let node = &self.context.node;
-        let leader = known_leader(node).await?;
         if leader == node.status().member_id {
-            return node.change_members(change).await.map_err(|error| ApiError::from(error).into());
+            return node.change_members(change).await.map_err(ApiError::from);
         }
         // Who asked is the leader's own request then; this id goes nowhere.
         let nobody = RequestId { member: 0, nonce: 0, counter: 0 };
         self.context.peers.change(leader, change.encode(nobody)).await.map_err(|status| {
-            let error = ApiError::from_status(&status).unwrap_or_else(|| {
+            ApiError::from_status(&status).unwrap_or_else(|| {
                 tracing::warn!(%status, "the leader did not make a membership change");
                 ApiError::TimeoutConnectionLost
-            });
-            error.into()
+            })
         })
     }
 

@@ -65,6 +65,8 @@ pub struct Config {
     pub initial_cluster_state: ClusterState,
     /// `--initial-cluster-token`: goes into member and cluster ids, so that clusters never mix. Default `etcd-cluster`.
     pub initial_cluster_token: String,
+    /// `--force-new-cluster`: drop all other members and go on alone with the data that is here. Default false.
+    pub force_new_cluster: bool,
     /// `--strict-reconfig-check`: refuse membership changes that would lose quorum. Default true.
     pub strict_reconfig_check: bool,
     /// `--max-learners`: how many learners the cluster may have. Default 1.
@@ -175,6 +177,7 @@ impl Default for Config {
             initial_cluster: Vec::new(),
             initial_cluster_state: ClusterState::New,
             initial_cluster_token: "etcd-cluster".to_owned(),
+            force_new_cluster: false,
             strict_reconfig_check: true,
             max_learners: 1,
             heartbeat_interval: Duration::from_millis(100),

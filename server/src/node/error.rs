@@ -220,6 +220,15 @@ pub enum Unfit {
         /// Last of the log.
         last: u64,
     },
+    /// A cluster cannot begin anew from this member.
+    #[error(
+        "--force-new-cluster: by its log and state member {member:x} is no member of the cluster, or not yet: force another \
+         one, or start this one without the flag"
+    )]
+    NoMember {
+        /// This member.
+        member: u64,
+    },
     /// They belong to different clusters.
     #[error(
         "the log belongs to cluster {log:x}, the state to cluster {state:x}: one of them was moved here from elsewhere"

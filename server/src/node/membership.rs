@@ -156,7 +156,8 @@ fn kind(is_learner: bool) -> ConfChangeType {
     if is_learner { ConfChangeType::AddLearnerNode } else { ConfChangeType::AddNode }
 }
 
-fn single(kind: ConfChangeType, id: u64) -> ConfChangeV2 {
+/// A change of one member, as raft has it.
+pub(super) fn single(kind: ConfChangeType, id: u64) -> ConfChangeV2 {
     let mut change = ConfChangeSingle { node_id: id, ..ConfChangeSingle::default() };
     change.set_change_type(kind);
     ConfChangeV2 { changes: vec![change], ..ConfChangeV2::default() }

@@ -26,6 +26,8 @@ pub struct NodeMetrics {
     pub is_learner: Gauge,
     /// `etcd_server_leader_changes_seen_total`: leaders seen.
     pub leader_changes_seen: Counter,
+    /// `cairn_node_disk_stalls_total`: times that leadership was given away because the disk did not finish a write.
+    pub disk_stalls: Counter,
     /// `etcd_server_proposals_committed_total`: index of the last committed entry.
     pub proposals_committed: Gauge,
     /// `etcd_server_proposals_applied_total`: index of the last applied entry.
@@ -85,6 +87,7 @@ impl Default for NodeMetrics {
             is_leader: Gauge::default(),
             is_learner: Gauge::default(),
             leader_changes_seen: Counter::default(),
+            disk_stalls: Counter::default(),
             proposals_committed: Gauge::default(),
             proposals_applied: Gauge::default(),
             proposals_pending: Gauge::default(),
@@ -164,6 +167,11 @@ impl NodeMetrics {
         gauge("cairn_node_wal_size_bytes", "Bytes of the raft log's files", &self.wal_size);
         let mut counter = |name: &str, help: &str, counter: &Counter| registry.register(name, help, counter.clone());
         counter("etcd_server_leader_changes_seen", "The number of leader changes seen", &self.leader_changes_seen);
+        counter(
+            "cairn_node_disk_stalls",
+            "Times that leadership was given away because the disk did not finish a write to the raft log",
+            &self.disk_stalls,
+        );
         counter("etcd_server_proposals_failed", "The total number of failed proposals seen", &self.proposals_failed);
         counter(
             "etcd_server_slow_read_indexes",

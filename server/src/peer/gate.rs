@@ -15,7 +15,7 @@ use tonic::body::Body;
 use tower::Service as _;
 
 use super::{WINDOW_BYTES, plain, registry::Peers, service::Service};
-use crate::security::Acceptor;
+use crate::security::{AcceptError, Acceptor};
 
 /// Connections to the peer port that may be open at a time; the next ones wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 1024;
@@ -104,8 +104,14 @@ impl Gate {
             .keep_alive_interval(self.peers.read_timeout())
             .keep_alive_timeout(self.peers.read_timeout());
         tokio::select! {
-            // How a connection ends is of no interest: the other side connects again.
-            _ = builder.serve_connection(TokioIo::new(stream), service) => {}
+            // How a connection of a member ends is of no interest: the other side connects again.
+            served = builder.serve_connection(TokioIo::new(stream), service) => {
+                let error = served.err();
+                let nonsense = error.as_ref().and_then(|error| error.downcast_ref::<hyper::Error>());
+                if let Some(error) = nonsense.filter(|error| error.is_parse()) {
+                    acceptor.reject(address, &AcceptError::NotHttp(error.to_string()));
+                }
+            }
             () = self.stopping.cancelled() => {}
         }
     }

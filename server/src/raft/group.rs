@@ -107,6 +107,8 @@ pub struct Group {
     written: u64,
     unwritten: Option<HardState>,
     commit: u64,
+    /// The write after which entries up to an index may be applied: a removal among them is known to be committed only then.
+    held: Option<(u64, u64)>,
     /// Fetches that are not answered, with what raft-rs wants to be told then.
     fetches: VecDeque<(Fetch, GetEntriesContext)>,
     fetched: u64,
@@ -139,6 +141,7 @@ impl Group {
             written: 0,
             unwritten: None,
             commit: applied,
+            held: None,
             fetches: VecDeque::new(),
             fetched: 0,
             resetting: None,
@@ -165,6 +168,11 @@ impl Group {
     /// Writes that are not known to be synced.
     pub fn unsynced(&self) -> usize {
         self.parked.len()
+    }
+
+    /// The oldest write that is not known to be synced.
+    pub fn oldest_unsynced(&self) -> Option<u64> {
+        self.parked.front().map(|parked| parked.number)
     }
 
     /// The last entry that may be applied: committed, and synced here.
@@ -245,10 +253,19 @@ impl Group {
         // raft-rs 0.7 would let it go on, and then stumble over its not being among those it counts. The others have been
         // sent what they need to know of the change when it was committed.
         if raft.state == StateRole::Leader && raft.prs().get(raft.id).is_none() {
-            raft.become_follower(raft.term, raft::INVALID_ID);
+            self.step_down();
         }
         self.settle(false);
         applied
+    }
+
+    /// Leads no more. The others find out when they miss its heartbeats.
+    pub fn step_down(&mut self) {
+        let raft = &mut self.node.raft;
+        if raft.state == StateRole::Leader {
+            raft.become_follower(raft.term, raft::INVALID_ID);
+            self.settle(false);
+        }
     }
 
     /// The membership as raft knows it.
@@ -307,11 +324,23 @@ impl Group {
         }
     }
 
+    /// Whether a hand-over is under way.
+    pub fn is_handing_over(&self) -> bool {
+        self.node.raft.lead_transferee.is_some()
+    }
+
     /// How far a member is, as this member knows while it leads; `None` if it does not lead or knows no such member.
     pub fn follower(&self, member: u64) -> Option<Follower> {
         let raft = &self.node.raft;
         let progress = raft.prs().get(member).filter(|_| raft.state == StateRole::Leader)?;
         Some(Follower { matched: progress.matched, active: progress.recent_active })
+    }
+
+    /// Whether those that were heard of lately are a majority without this member, which leads.
+    pub fn others_are_quorum(&self) -> bool {
+        let raft = &self.node.raft;
+        let others = raft.prs().iter().filter(|(member, progress)| **member != raft.id && progress.recent_active);
+        raft.prs().has_quorum(&others.map(|(member, _)| *member).collect())
     }
 
     /// The voter that leadership is best handed over to: of those that were heard of lately the one that has most of the
@@ -349,9 +378,10 @@ impl Group {
         let mut messages = ready.take_messages();
         let mut work = Work::default();
         work.reads.extend(ready.take_read_states().into_iter().map(|read| (read.request_ctx, read.index)));
-        if let Some(last) = ready.committed_entries().last() {
-            self.commit = last.index;
-        }
+        let committed = ready.committed_entries().last().map(|last| last.index);
+        // What is in them is only in the cache.
+        let removes = |entry: &&Entry| self.cache().get(entry.index).is_some_and(validate::removes);
+        let removal = ready.committed_entries().iter().find(removes).map(|entry| entry.index);
         if let Some(hard_state) = ready.hs() {
             self.unwritten = Some(hard_state.clone());
         }
@@ -359,7 +389,9 @@ impl Group {
         let promises = ready.take_persisted_messages();
         // A commit index that moved alone is written with the next batch: it can be found again from the other members
         // or by an election.
-        if ready.must_sync() {
+        // A removal is different: if this member forgot that it is committed, it might need the vote of one that is gone.
+        let must_know = removal.is_some() && self.unwritten.is_some();
+        if ready.must_sync() || must_know {
             let entries: Arc<[Entry]> = ready.take_entries().into();
             self.written += 1;
             let reset = self.reset(ready.snapshot());
@@ -379,9 +411,11 @@ impl Group {
                 self.node.on_persist_ready(number);
             }
         }
+        self.see_committed(committed, removal);
+        // Nobody is told of a removal before it is known here for good.
         // Whoever is alone leads without having asked for votes, so its term may not be synced yet, and after a crash it
         // would lead the same one again, with other entries. So no learner may hear of it before.
-        if self.node.raft.term > self.synced_term
+        if (self.node.raft.term > self.synced_term || self.held.is_some())
             && let Some(before) = self.parked.back_mut()
         {
             before.messages.append(&mut messages);
@@ -390,12 +424,28 @@ impl Group {
         Some(work)
     }
 
+    /// Notes what may be applied: everything up to `committed`, of which `removal` and what follows waits for the writes that
+    /// are under way.
+    fn see_committed(&mut self, committed: Option<u64>, removal: Option<u64>) {
+        let Some(committed) = committed else { return };
+        let write = removal.and_then(|_| self.parked.back()).map(|parked| parked.number);
+        match (self.held, write) {
+            (Some((earlier, _)), write) => self.held = Some((write.unwrap_or(earlier), committed)),
+            (None, Some(write)) => {
+                self.commit = self.commit.max(removal.map_or(0, |removal| removal - 1));
+                self.held = Some((write, committed));
+            }
+            (None, None) => self.commit = committed,
+        }
+    }
+
     /// Lets the log in memory begin after a snapshot, if there is one.
     fn reset(&mut self, snapshot: &Snapshot) -> Option<EntryId> {
         let metadata = snapshot.metadata.as_ref().filter(|_| !snapshot.is_empty())?;
         let last = EntryId { index: metadata.index, term: metadata.term };
         self.node.mut_store().cache.reset(last);
         self.commit = last.index;
+        self.held = None;
         self.resetting = Some((self.written, last.index));
         Some(last)
     }
@@ -440,6 +490,9 @@ impl Group {
             self.synced_term = self.synced_term.max(parked.term);
             messages.append(&mut mem::take(&mut parked.messages));
             self.parked.pop_front();
+        }
+        if let Some((_, commit)) = self.held.take_if(|(write, _)| *write <= number) {
+            self.commit = commit;
         }
         if let Some(ready) = ready {
             self.node.on_persist_ready(ready);

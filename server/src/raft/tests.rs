@@ -130,12 +130,16 @@ fn a_leader_that_removes_itself_may_still_have_writes_under_way() {
     let change = ConfChangeV2 { changes: vec![single], ..ConfChangeV2::default() };
     group.propose_conf_change(change.clone(), Vec::new()).unwrap();
     settle(&mut group);
-    group.propose(b"x".to_vec()).unwrap();
-    let write = group.work().and_then(|work| work.write).unwrap();
     for from in [2, 3] {
         group.step(Message { from, index: 3, ..message(MessageType::MsgAppendResponse, 2) }).unwrap();
     }
-    while group.work().is_some() {}
+    let known = group.work().unwrap();
+    assert!(known.messages.is_empty(), "nobody is told before it is known here for good");
+    let known = known.write.unwrap();
+    assert_eq!((known.hard_state.map(|known| known.commit), group.commit()), (Some(3), 2));
+    group.propose(b"x".to_vec()).unwrap();
+    let write = group.work().and_then(|work| work.write).unwrap();
+    assert!(!group.synced(known.number).is_empty());
     assert_eq!(group.commit(), 3);
     group.apply_conf_change(&change).unwrap();
     group.applied_to(3);

@@ -182,6 +182,14 @@ pub(super) fn check_entry(entry: &Entry) -> Result<(), &'static str> {
 }
 
 /// The membership change an entry holds.
+/// Whether an entry, which was checked, removes a member.
+pub(super) fn removes(entry: &Entry) -> bool {
+    let removes = |change: &ConfChangeV2| {
+        change.changes.iter().any(|single| single.get_change_type() == raft::eraftpb::ConfChangeType::RemoveNode)
+    };
+    entry.get_entry_type() == EntryType::EntryConfChangeV2 && conf_change(entry).is_ok_and(|change| removes(&change))
+}
+
 pub(super) fn conf_change(entry: &Entry) -> Result<ConfChangeV2, &'static str> {
     use raft::eraftpb::{ConfChangeTransition, ConfChangeType};
 

@@ -45,9 +45,30 @@ pub enum AcceptError {
     /// The handshake failed.
     #[error("TLS handshake failed: {0}")]
     Handshake(io::Error),
+    /// What came is none of the protocols that are served.
+    #[error("it does not speak HTTP: {0}")]
+    NotHttp(String),
     /// The socket failed.
     #[error("connection failed: {0}")]
     Socket(#[from] io::Error),
+}
+
+/// Whose connections are taken: what the log says of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Callers {
+    /// Clients.
+    Clients,
+    /// Other members.
+    Members,
+}
+
+impl Callers {
+    const fn endpoint(self) -> &'static str {
+        match self {
+            Self::Clients => "client",
+            Self::Members => "peer",
+        }
+    }
 }
 
 /// What became of the connections of an acceptor.
@@ -78,6 +99,7 @@ pub struct Acceptor {
 #[derive(Debug)]
 struct Inner {
     mode: Mode,
+    callers: Callers,
     limits: AcceptLimits,
     handshakes: Semaphore,
     stats: AcceptStats,
@@ -95,31 +117,36 @@ enum Mode {
 impl Acceptor {
     /// An acceptor without TLS.
     pub fn plain(limits: AcceptLimits) -> Self {
-        Self::new(Mode::Plain, limits)
+        Self::new(Mode::Plain, Callers::Clients, limits)
     }
 
     /// An acceptor for TLS alone.
     pub fn tls(reloader: Arc<TlsReloader>, limits: AcceptLimits) -> Self {
-        Self::new(Mode::Tls(reloader), limits)
+        Self::new(Mode::Tls(reloader), Callers::Clients, limits)
     }
 
     /// The acceptor for a listener that serves what `listen` says. `reloader` is that of [`super::client_tls`]; without
     /// one nothing is served over TLS, which a valid configuration excludes where `listen` asks for it.
-    pub fn for_listener(listen: &ListenAddr, reloader: Option<&Arc<TlsReloader>>, limits: AcceptLimits) -> Self {
+    pub fn for_listener(
+        listen: &ListenAddr,
+        reloader: Option<&Arc<TlsReloader>>,
+        callers: Callers,
+        limits: AcceptLimits,
+    ) -> Self {
         let mode = match reloader {
             Some(reloader) if listen.tls && listen.plain => Mode::Either(Arc::clone(reloader)),
             Some(reloader) if listen.tls => Mode::Tls(Arc::clone(reloader)),
             _ => Mode::Plain,
         };
-        Self::new(mode, limits)
+        Self::new(mode, callers, limits)
     }
 
     #[expect(clippy::disallowed_methods, reason = "log lines are held back by the clock")]
-    fn new(mode: Mode, limits: AcceptLimits) -> Self {
+    fn new(mode: Mode, callers: Callers, limits: AcceptLimits) -> Self {
         let handshakes = Semaphore::new(limits.max_handshakes);
         let stats = AcceptStats::default();
         let rejections = Mutex::new(RejectionLog { next: Instant::now(), unlogged: 0 });
-        Self { inner: Arc::new(Inner { mode, limits, handshakes, stats, rejections }) }
+        Self { inner: Arc::new(Inner { mode, callers, limits, handshakes, stats, rejections }) }
     }
 
     /// What became of the connections so far.
@@ -147,13 +174,16 @@ impl Acceptor {
         let peer = stream.peer_addr();
         let result = self.inner.accept(stream).await;
         match &result {
-            Ok(_) => self.inner.stats.accepted.fetch_add(1, Ordering::Relaxed),
-            Err(error) => {
-                self.inner.log_rejection(peer.ok(), error);
-                self.inner.stats.rejected.fetch_add(1, Ordering::Relaxed)
-            }
-        };
+            Ok(_) => drop(self.inner.stats.accepted.fetch_add(1, Ordering::Relaxed)),
+            Err(error) => self.reject(peer.ok(), error),
+        }
         result
+    }
+
+    /// Notes, and logs, that a connection from `peer` is not served any more, for `error`.
+    pub fn reject(&self, peer: Option<SocketAddr>, error: &AcceptError) {
+        self.inner.log_rejection(peer, error);
+        self.inner.stats.rejected.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -179,14 +209,15 @@ impl Inner {
 
     #[expect(clippy::disallowed_methods, reason = "log lines are held back by the clock")]
     fn log_rejection(&self, peer: Option<SocketAddr>, error: &AcceptError) {
+        let endpoint = self.callers.endpoint();
         let peer = peer.map_or_else(|| "unknown".to_owned(), |peer| peer.to_string());
         // Port scanners and health checks of load balancers connect and hang up.
         if matches!(error, AcceptError::Handshake(error) | AcceptError::Socket(error) if is_hang_up(error)) {
-            tracing::debug!("remote-addr" = peer, %error, "rejected connection on client endpoint");
+            tracing::debug!("remote-addr" = peer, %error, "rejected connection on {endpoint} endpoint");
             return;
         }
         if let Some(unlogged) = self.rejections.lock().turn(Instant::now()) {
-            tracing::warn!("remote-addr" = peer, %error, unlogged, "rejected connection on client endpoint");
+            tracing::warn!("remote-addr" = peer, %error, unlogged, "rejected connection on {endpoint} endpoint");
         }
     }
 }

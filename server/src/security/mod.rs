@@ -39,7 +39,7 @@ use std::sync::Arc;
 
 use crate::config::{Config, TlsConfig, Url};
 
-pub use acceptor::{AcceptError, AcceptLimits, AcceptStats, Acceptor};
+pub use acceptor::{AcceptError, AcceptLimits, AcceptStats, Acceptor, Callers};
 pub use error::TlsError;
 pub use identity::PeerIdentity;
 pub use reload::{RELOAD_INTERVAL, TlsReloader};

@@ -67,7 +67,7 @@ use crate::{
     lease,
     node::{self, ChangeRules, CompactionPace, NodeConfig, NodeError, NodeHandle, identity::InitialMember},
     peer::{self, Dialer, PeerOptions, Peers, join::JoinError},
-    security::{self, AcceptLimits, Acceptor, TlsError},
+    security::{self, AcceptLimits, Acceptor, Callers, TlsError},
     state::command::Request,
 };
 
@@ -219,8 +219,12 @@ impl Builder {
         let peer_gate = peer::Gate::new(peers.clone(), peers_stopping.clone());
         for (listen, socket) in peer_listeners {
             tracing::info!(address = %listen.addr, "serving other members");
-            let acceptor =
-                Acceptor::for_listener(&listen, peer_tls.as_ref().map(|tls| &tls.serving), AcceptLimits::default());
+            let acceptor = Acceptor::for_listener(
+                &listen,
+                peer_tls.as_ref().map(|tls| &tls.serving),
+                Callers::Members,
+                AcceptLimits::default(),
+            );
             threads.first().spawn(peer_gate.clone().accept(socket, acceptor));
         }
 
@@ -267,7 +271,8 @@ impl Builder {
             stopping.clone(),
         ));
         for listener in listeners {
-            let acceptor = Acceptor::for_listener(&listener.listen, tls.as_ref(), AcceptLimits::default());
+            let acceptor =
+                Acceptor::for_listener(&listener.listen, tls.as_ref(), Callers::Clients, AcceptLimits::default());
             threads.last().spawn(listener::accept(listener, acceptor, gate.clone(), threads.clone()));
         }
         Ok(Server { config, addrs, services, node, peers, gate, threads, stopping, peers_stopping, ending: false })
@@ -406,6 +411,8 @@ fn node_config(config: &Config) -> NodeConfig {
     node.name.clone_from(&config.name);
     node.initial_cluster = initial_cluster;
     node.token.clone_from(&config.initial_cluster_token);
+    node.peer_urls = config.initial_advertise_peer_urls.iter().map(Url::to_string).collect();
+    node.force_new_cluster = config.force_new_cluster;
     node.pre_vote = config.pre_vote;
     node.rules = ChangeRules { strict: config.strict_reconfig_check, learners_max: config.max_learners as usize };
     node.heartbeat = config.heartbeat_interval;

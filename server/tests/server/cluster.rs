@@ -211,16 +211,18 @@ async fn well_formed_nonsense_ends_the_stream_and_nothing_else() {
     still_serves(&server).await;
 
     let nonsense = [
-        Frame { messages: vec![vec![0xff; 20].into()], ..Frame::default() },
+        (Frame { messages: vec![vec![0xff; 20].into()], ..Frame::default() }, "a message of raft does not decode"),
         // A message of somebody else.
-        Frame { messages: vec![vec![0x18, 8].into()], ..Frame::default() },
-        Frame { commands: vec![vec![1, 2, 3].into()], ..Frame::default() },
-        introduced(hello(&server, 7)),
+        (Frame { messages: vec![vec![0x18, 8].into()], ..Frame::default() }, "names member 8 as its sender"),
+        (Frame { commands: vec![vec![1, 2, 3].into()], ..Frame::default() }, "a forwarded command does not decode"),
+        (introduced(hello(&server, 7)), "a second introduction"),
     ];
-    for frame in nonsense {
+    for (frame, reason) in nonsense {
         let mut answers = stream(port, vec![introduced(hello(&server, 7)), frame]).await.expect("the stream opens");
         assert!(answer(&mut answers).await.expect("an answer").welcome.is_some());
-        assert_eq!(answer(&mut answers).await.expect_err("the end").code(), Code::InvalidArgument);
+        let end = answer(&mut answers).await.expect_err("the end");
+        assert_eq!(end.code(), Code::InvalidArgument);
+        assert!(end.message().contains(reason), "{}", end.message());
     }
     still_serves(&server).await;
     assert!(server.server.wait().now_or_never().is_none(), "the server did not fail");

@@ -15,6 +15,7 @@ mod members;
 mod process;
 mod refusals;
 mod snapshots;
+mod strangers;
 mod support;
 mod trio;
 mod watch;

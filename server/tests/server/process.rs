@@ -42,6 +42,12 @@ impl Process {
 
     /// The same for a server that may refuse to start.
     pub fn try_start(dir: &Path, flags: &[&str]) -> Result<Self, Refused> {
+        let mut process = Self::spawn(dir, flags);
+        process.serves().map(|()| process)
+    }
+
+    /// The same without waiting: a member serves only when there is a leader.
+    pub fn spawn(dir: &Path, flags: &[&str]) -> Self {
         let log = dir.join("server.log");
         let stderr = File::create(&log).expect("a log file");
         let mut command = command();
@@ -59,17 +65,21 @@ impl Process {
             }
         }
         let child = command.args(flags).stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn();
-        let mut process = Self { child: child.expect("the binary runs"), log, addrs: Vec::new() };
+        Self { child: child.expect("the binary runs"), log, addrs: Vec::new() }
+    }
+
+    /// Waits until it serves.
+    pub fn serves(&mut self) -> Result<(), Refused> {
         let deadline = Instant::now() + DEADLINE;
         loop {
-            process.addrs = ready_addrs(&process.log());
-            if !process.addrs.is_empty() {
-                return Ok(process);
+            self.addrs = ready_addrs(&self.log());
+            if !self.addrs.is_empty() {
+                return Ok(());
             }
-            if let Some(status) = process.child.try_wait().expect("the process's state") {
-                return Err(Refused { status, stderr: process.log() });
+            if let Some(status) = self.child.try_wait().expect("the process's state") {
+                return Err(Refused { status, stderr: self.log() });
             }
-            assert!(Instant::now() < deadline, "it does not serve in time:\n{}", process.log());
+            assert!(Instant::now() < deadline, "it does not serve in time:\n{}", self.log());
             std::thread::sleep(POLL);
         }
     }

@@ -153,7 +153,6 @@ fn flags_that_must_not_be_ignored_are_refused() {
     );
     assert!(error(&["--auth-token=jwt,pub-key=x"], &[]).contains("is refused"));
     assert!(error(&[], &[("ETCD_UNSAFE_NO_FSYNC", "true")]).starts_with("ETCD_UNSAFE_NO_FSYNC=true is refused"));
-    assert!(error(&["--force-new-cluster"], &[]).contains("is refused"));
 }
 
 #[test]

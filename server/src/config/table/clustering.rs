@@ -11,6 +11,7 @@ pub(super) static CLUSTERING: &[Flag] = rows! { Clustering:
     "initial-cluster" Text "", "Initial cluster configuration for bootstrapping: name=URL,… (empty: this member alone).", Effect(set!(initial_cluster));
     "initial-cluster-state" Text "new", "Initial cluster state: new when bootstrapping a cluster, existing when joining one. Ignored on restarts.", Effect(set!(initial_cluster_state));
     "initial-cluster-token" Text "etcd-cluster", "Initial cluster token for bootstrapping, different for every cluster.", Effect(set!(initial_cluster_token));
+    "force-new-cluster" Bool "false", "Drop all other members for good and go on alone with the data of this one, when a majority is lost. To be given once.", Effect(set!(force_new_cluster));
     "advertise-client-urls" Urls "", "List of this member's client URLs to advertise to the public. Required when --listen-client-urls is given (otherwise the same).", Effect(set!(advertise_client_urls));
     "strict-reconfig-check" Bool "true", "Reject reconfiguration requests that would cause quorum loss.", Effect(set!(strict_reconfig_check));
     "max-learners" Uint "1", "Maximum number of learners in the cluster.", Effect(set!(max_learners));
@@ -21,7 +22,6 @@ pub(super) static CLUSTERING: &[Flag] = rows! { Clustering:
     "corrupt-check-time" Duration "0s", "Time between two comparisons of all members' keys by the leader (0 to disable). It reads everything.", Effect(set!(corrupt_check_time));
     "compact-hash-check-time" Duration "1m", "Time between two comparisons of the hashes of compactions, if the gate CompactHashCheck is open.", Effect(set!(compact_hash_check_time));
     "downgrade-check-time" Duration "5s", "downgrades are not served yet", Ignored;
-    "force-new-cluster" Bool "false", "not served yet: it would drop members that hold data", Refused;
     "discovery-endpoints" List "", "discovery is not served: name the members with --initial-cluster", Refused;
     "discovery-token" Text "", "discovery is not served: name the members with --initial-cluster", Refused;
     "discovery-srv" Text "", "discovery is not served: name the members with --initial-cluster", Refused;

@@ -116,6 +116,7 @@ fn clustering_flags_take_effect() {
     takes_effect("initial-cluster-state", "existing", |c| c.initial_cluster_state = ClusterState::Existing);
     takes_effect("initial-cluster-token", "t", |c| c.initial_cluster_token = "t".to_owned());
     takes_effect("advertise-client-urls", "http://h:1", |c| c.advertise_client_urls = urls(&["http://h:1"]));
+    takes_effect("force-new-cluster", "true", |c| c.force_new_cluster = true);
     takes_effect("strict-reconfig-check", "false", |c| c.strict_reconfig_check = false);
     takes_effect("max-learners", "2", |c| c.max_learners = 2);
     takes_effect("raft-read-timeout", "7s", |c| c.raft_read_timeout = Duration::from_secs(7));

@@ -38,6 +38,8 @@
 #![deny(clippy::disallowed_methods)]
 
 mod applying;
+mod disk;
+mod force;
 mod leases;
 mod queue;
 mod reads;
@@ -53,6 +55,7 @@ use bytes::Bytes;
 use raft::eraftpb::{ConfChangeV2, ConfState, Entry, Message, MessageType};
 
 use self::{
+    disk::DiskWatch,
     leases::Leases,
     queue::{Queue, Queued, Source, Waiters},
     reads::Reads,
@@ -60,6 +63,7 @@ use self::{
     snapshots::Snapshots,
 };
 pub use self::{
+    force::{force_new_cluster, has_committed_changes},
     retention::RetentionOptions,
     start::{FIRST_SNAPSHOT, check_fit, log_of_member, log_of_new_cluster},
 };
@@ -213,6 +217,8 @@ pub struct CoreStatus {
     pub proposals_failed: u64,
     /// Leaders this member has seen so far.
     pub leader_changes: u64,
+    /// How often leadership was given away because the disk did not finish a write.
+    pub disk_stalls: u64,
     /// Read indexes that were asked for again so far.
     pub slow_reads: u64,
     /// Reads that were not confirmed in time so far.
@@ -229,6 +235,7 @@ pub struct Core<W, R> {
     reads: Reads<R>,
     retention: Retention,
     leases: Leases,
+    disk: DiskWatch,
     snapshots: Snapshots,
     /// What is to be done.
     pub out: Outputs<W, R>,
@@ -269,6 +276,7 @@ impl<W, R> Core<W, R> {
             reads: Reads::new(member, options.nonce),
             retention: Retention::new(options.retention.clone(), before, applied.0),
             leases: Leases::new(LeaseClock::new(options.lease_checkpoint)),
+            disk: DiskWatch::default(),
             snapshots: Snapshots::default(),
             out: Outputs::default(),
             builder: EntryBuilder::new(),
@@ -287,6 +295,17 @@ impl<W, R> Core<W, R> {
             group,
             state,
         })
+    }
+
+    /// Applies what is known to be committed before anything comes in from outside. `false` if the store asks to wait: call it
+    /// again.
+    pub fn settle(&mut self) -> Result<bool, NodeError> {
+        self.advance()?;
+        while self.apply()? {
+            self.advance()?;
+        }
+        self.campaign = self.group.is_alone();
+        Ok(self.stalled.is_none())
     }
 
     /// The state machine.
@@ -313,6 +332,7 @@ impl<W, R> Core<W, R> {
             pending: self.waiters.len(),
             proposals_failed: self.proposals_failed,
             leader_changes: self.leader_changes,
+            disk_stalls: self.disk.stalls(),
             slow_reads: self.reads.retries(),
             failed_reads: self.failed_reads,
         }
@@ -399,6 +419,11 @@ impl<W, R> Core<W, R> {
         self.group.transfer_leader(to);
     }
 
+    /// Whether a hand-over of leadership is under way.
+    pub fn is_handing_over(&self) -> bool {
+        self.group.is_handing_over()
+    }
+
     /// The voter that leadership is best handed over to, if this member leads and there is one that is there.
     pub fn successor(&self) -> Option<u64> {
         self.group.successor()
@@ -426,6 +451,7 @@ impl<W, R> Core<W, R> {
         self.now += 1;
         self.group.tick();
         self.see_standing();
+        self.watch_disk();
         self.leases.tick();
         self.tick_snapshots();
         let timeout = self.timeout();

@@ -31,8 +31,13 @@ pub struct NodeConfig {
     pub initial_cluster: Vec<InitialMember>,
     /// Tells clusters apart whose members have the same URLs.
     pub token: String,
+    /// Where the other members reach this one, as its flags say.
+    pub peer_urls: Vec<String>,
     /// For a member that joins a running cluster, what that one told; it counts instead of the flags above.
     pub origin: Option<Origin>,
+    /// Whether this member drops all others and goes on alone with what it has (`--force-new-cluster`). Has no effect on an
+    /// empty data directory.
+    pub force_new_cluster: bool,
     /// Time between a leader's heartbeats, which is a tick.
     pub heartbeat: Duration,
     /// Time without a leader until a follower campaigns, a multiple of `heartbeat`.
@@ -94,10 +99,12 @@ impl NodeConfig {
         Self {
             data_dir: data_dir.into(),
             wal_dir: None,
-            initial_cluster: vec![InitialMember { name: name.clone(), peer_urls }],
+            initial_cluster: vec![InitialMember { name: name.clone(), peer_urls: peer_urls.clone() }],
+            peer_urls,
             name,
             token: "etcd-cluster".to_owned(),
             origin: None,
+            force_new_cluster: false,
             heartbeat: Duration::from_millis(100),
             election: Duration::from_secs(1),
             pre_vote: true,

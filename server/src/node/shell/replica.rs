@@ -28,7 +28,7 @@ use crate::{
 /// Inputs taken from the inbox at once.
 const INPUTS_MAX: usize = 1024;
 /// How long to wait before the store is asked again after it asked to wait.
-const STALL_PAUSE: Duration = Duration::from_millis(2);
+pub(super) const STALL_PAUSE: Duration = Duration::from_millis(2);
 /// Applying a piece that takes longer is worth a line in the log.
 const SLOW_APPLY: Duration = Duration::from_millis(100);
 /// How long a shutdown waits for what was accepted to be finished.
@@ -64,6 +64,8 @@ pub(super) struct Replica {
     pub(super) lone: LoneWrites,
     /// Revisions that a compaction removes in one step.
     pub(super) compaction_step: usize,
+    /// The term in which this member last handed leadership over to be removed.
+    pub(super) handed_over_in: u64,
     /// A snapshot that was received, until it is installed.
     pub(super) received: Option<Box<Received>>,
     pub(super) seen: Option<CoreStatus>,
@@ -330,6 +332,10 @@ impl Replica {
 
     /// Checks a membership change and proposes it.
     fn change(&mut self, counter: u64, change: &MemberChange, writer: Writer) {
+        if *change == MemberChange::Remove(self.shared.identity.member) && self.hands_over_first(change) {
+            self.core.out.answers.push((writer, Err(ProposeError::NotLeader)));
+            return;
+        }
         match self.allow(change) {
             Ok(conf_change) => {
                 let id = RequestId { member: self.shared.identity.member, nonce: self.shared.nonce, counter };
@@ -341,6 +347,26 @@ impl Replica {
                 self.core.out.answers.push((writer, Err(error)));
             }
         }
+    }
+
+    /// A leader that is to be removed hands leadership over first, and whoever takes it removes it: who goes on without it then
+    /// knows that it is gone. One attempt a term: if it fails the leader removes itself.
+    fn hands_over_first(&mut self, change: &MemberChange) -> bool {
+        let standing = self.core.status().standing;
+        if standing.role != Role::Leader || self.allow(change).is_err() {
+            return false;
+        }
+        if self.handed_over_in == standing.term {
+            return self.core.is_handing_over();
+        }
+        let Some(successor) = self.core.successor() else { return false };
+        self.handed_over_in = standing.term;
+        tracing::info!(
+            successor = format_args!("{successor:x}"),
+            "handing leadership over before this member is removed"
+        );
+        self.core.transfer_leader(successor);
+        true
     }
 
     fn allow(&self, change: &MemberChange) -> Result<raft::eraftpb::ConfChangeV2, ProposeError> {
@@ -439,6 +465,7 @@ impl Replica {
         metrics.entry_cache_bytes.set(self.core.cache().bytes() as i64);
         let counted = |now: u64, read: fn(&CoreStatus) -> u64| now - self.seen.as_ref().map_or(0, read);
         metrics.leader_changes_seen.inc_by(counted(status.leader_changes, |seen| seen.leader_changes));
+        metrics.disk_stalls.inc_by(counted(status.disk_stalls, |seen| seen.disk_stalls));
         metrics.proposals_failed.inc_by(counted(status.proposals_failed, |seen| seen.proposals_failed));
         metrics.slow_read_indexes.inc_by(counted(status.slow_reads, |seen| seen.slow_reads));
         metrics.read_indexes_failed.inc_by(counted(status.failed_reads, |seen| seen.failed_reads));

@@ -12,7 +12,7 @@ use super::{
     directory::Directory,
     handle::{Input, Reports, Shared},
     lone::LoneWrites,
-    replica::Replica,
+    replica::{Replica, STALL_PAUSE},
     transport::{Alone, Transport},
 };
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
     },
     node::{
         NodeError, Unfit,
-        core::{Core, CoreOptions, log_of_member, log_of_new_cluster},
+        core::{Core, CoreOptions, force_new_cluster, has_committed_changes, log_of_member, log_of_new_cluster},
         identity::{Identity, InitialMember},
         snapshot::{Installer, Outgoing, SnapshotError},
     },
@@ -95,13 +95,28 @@ pub fn start_member(
     };
     let (mut log, recovered) = Log::open(disk, &log_options, state.applied().0)?;
     let log_start = if state.applied() == (0, 0) {
+        if config.force_new_cluster {
+            tracing::warn!("--force-new-cluster has no effect: there is no data that a cluster could go on with");
+        }
         begin_cluster(config, identity, &mut log, &recovered, &mut state)?
     } else {
         check_cluster(identity, &state)?;
+        check_owner(config, identity, &state)?;
         let installing = state::is_installing(store.as_ref())?;
-        let log_start = log_of_member(&mut log, recovered, installing.filter(|last| last.index == state.applied().0))?;
+        let mut log_start =
+            log_of_member(&mut log, recovered, installing.filter(|last| last.index == state.applied().0))?;
         if let Some(last) = installing {
             state::mark_installed(store.as_ref(), last)?;
+        }
+        if config.force_new_cluster {
+            let removed = force_new_cluster(identity.member, &state, &mut log, &mut log_start)?;
+            let removed: Vec<_> = removed.iter().map(|id| format!("{id:x}")).collect();
+            let commit = log_start.hard_state.commit;
+            tracing::warn!(
+                ?removed,
+                commit,
+                "forced a new cluster of this member alone; start it without --force-new-cluster from now on"
+            );
         }
         log_start
     };
@@ -115,7 +130,11 @@ pub fn start_member(
 
     let hub = Hub::new(state.reader().clone(), config.watch_window_bytes);
     state.report_to(Arc::new(hub.clone()));
-    let core = Core::start(core_options(config, identity, nonce), state, log_start)?;
+    let settles = has_committed_changes(&log_start);
+    let mut core = Core::start(core_options(config, identity, nonce), state, log_start)?;
+    while settles && !core.settle()? {
+        std::thread::sleep(STALL_PAUSE);
+    }
     let budget = Budget::new(config.requests_max, config.requests_bytes_max);
     let shared = Shared::new(identity, nonce, budget, core.state().reader().clone(), outgoing, installer);
     // The quota counts from the first write on.
@@ -176,6 +195,7 @@ fn run(
         held_back: VecDeque::new(),
         lone: LoneWrites::default(),
         compaction_step: config.compaction.revisions,
+        handed_over_in: 0,
         received: None,
         seen: None,
         stopping: false,
@@ -286,4 +306,24 @@ fn check_cluster(identity: Identity, state: &State) -> Result<(), NodeError> {
         return Ok(());
     }
     Err(Unfit::Clusters { log: identity.cluster, state: stored }.into())
+}
+
+/// Whoever is reached at another member's URLs has got hold of the wrong directory. With that it would vote twice, once as
+/// itself. A member whose URLs were changed is reached at none that is another one's.
+fn check_owner(config: &NodeConfig, identity: Identity, state: &State) -> Result<(), NodeError> {
+    let members = state.members();
+    let Some(own) = members.members.get(&identity.member) else { return Ok(()) };
+    let claimed = |member: &Member| member.peer_urls.iter().find(|url| config.peer_urls.contains(url)).cloned();
+    let mut others = members.members.values().filter(|member| member.id != own.id);
+    match others.find_map(|other| Some((other, claimed(other)?))) {
+        Some((other, url)) if claimed(own).is_none() => {
+            let reason = format!(
+                "it is that of member {:x} ({:?}), but by --initial-advertise-peer-urls={url} this is member {:x} ({:?}): give \
+                 each member its own data directory; if the member has moved, the cluster has to be told first (member update)",
+                own.id, own.name, other.id, other.name
+            );
+            Err(NodeError::Directory { path: config.data_dir.clone(), reason })
+        }
+        _ => Ok(()),
+    }
 }

@@ -6,7 +6,7 @@ use rustls::version::{TLS12, TLS13};
 use super::*;
 use crate::config::{CipherSuite, Config, ListenAddr, TlsVersion, Url};
 use crate::security::error::TlsError;
-use crate::security::{AcceptError, client_tls};
+use crate::security::{AcceptError, Callers, client_tls};
 
 #[tokio::test]
 async fn a_client_is_known_by_its_certificate() {
@@ -143,7 +143,9 @@ async fn tls_and_plain_share_a_port_if_both_are_asked_for() {
     let files = Files::new(&ca.server(1));
     let reloader = Arc::new(TlsReloader::new(files.tls.clone(), Duration::ZERO).unwrap());
     let listen = ListenAddr { addr: "127.0.0.1:0".parse().unwrap(), plain: true, tls: true };
-    let server = Server::start(Acceptor::for_listener(&listen, Some(&reloader), AcceptLimits::default())).await;
+    let server =
+        Server::start(Acceptor::for_listener(&listen, Some(&reloader), Callers::Clients, AcceptLimits::default()))
+            .await;
 
     assert_eq!(Client::trusting(&ca).connect(&server).await.unwrap().greeting, "tls=true cn= alpn=");
     let mut plain = TcpStream::connect(server.addr).await.unwrap();
@@ -188,9 +190,10 @@ async fn a_client_that_says_nothing_is_dropped() {
     let reloader = Arc::new(TlsReloader::new(files.tls.clone(), Duration::ZERO).unwrap());
     let limits = AcceptLimits { handshake_timeout: Duration::from_millis(20), ..AcceptLimits::default() };
     let both = ListenAddr { addr: "127.0.0.1:0".parse().unwrap(), plain: true, tls: true };
-    for acceptor in
-        [Acceptor::tls(Arc::clone(&reloader), limits), Acceptor::for_listener(&both, Some(&reloader), limits)]
-    {
+    for acceptor in [
+        Acceptor::tls(Arc::clone(&reloader), limits),
+        Acceptor::for_listener(&both, Some(&reloader), Callers::Clients, limits),
+    ] {
         let (mut client, stream) = connected().await;
         assert!(matches!(acceptor.accept(stream).await, Err(AcceptError::TimedOut)));
         assert_eq!(client.read(&mut [0]).await.unwrap(), 0, "the connection is closed");
