@@ -29,6 +29,12 @@ impl Found {
 /// All of them.
 pub const FOUND: &[Found] = &[
     Found {
+        seed: 4,
+        members: 3,
+        steps: 8_000,
+        what: "entries were put into an empty message that waited, whether they followed or not",
+    },
+    Found {
         seed: 145,
         members: 1,
         steps: 8_000,
