@@ -4,12 +4,13 @@ use std::{env, error::Error, path::PathBuf};
 
 use tonic_prost_build::{Config, FileDescriptorSet};
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "proto/mvccpb/kv.proto",
     "proto/authpb/auth.proto",
     "proto/etcdserverpb/rpc.proto",
     "proto/v3lockpb/lock.proto",
     "proto/v3electionpb/election.proto",
+    "proto/grpc/health/v1/health.proto",
 ];
 /// What members say to each other; no client sees it, so reflection does not show it.
 const PEER_FILES: [&str; 1] = ["proto/cairn/peer.proto"];

@@ -9,6 +9,7 @@
 //! | [`etcdserverpb`] | KV, Watch, Lease, Cluster, Maintenance, Auth |
 //! | [`v3lockpb`] | Lock |
 //! | [`v3electionpb`] | Election |
+//! | [`health`] | Health |
 //! | [`mvccpb`], [`authpb`] | none: keys and events, users and roles |
 //! | [`peer`] | Peer: what members say to each other, which is no part of the API and not in the descriptors |
 //!
@@ -56,6 +57,10 @@ generated! {
 generated! {
     /// Leader elections kept by the server.
     v3electionpb from "v3electionpb"
+}
+generated! {
+    /// Whether the server serves, as any gRPC client may ask.
+    health from "grpc.health.v1"
 }
 generated! {
     /// What the members of a cluster say to each other.

@@ -14,6 +14,9 @@ pub enum Refusal {
     /// The server does not have this yet.
     #[error("{0} is not implemented by this server yet")]
     Missing(&'static str),
+    /// A service is asked for that the health service does not know.
+    #[error("unknown service")]
+    UnknownService,
     /// The request makes no sense.
     #[error("{0}")]
     Invalid(Cow<'static, str>),
@@ -31,6 +34,7 @@ impl Refusal {
         match self {
             Self::Api(error) => error.code(),
             Self::Missing(_) => Code::Unimplemented,
+            Self::UnknownService => Code::NotFound,
             Self::Invalid(_) => Code::InvalidArgument,
             Self::Uncoded(_) => Code::Unknown,
             Self::Internal(_) => Code::Internal,

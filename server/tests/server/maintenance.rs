@@ -1,14 +1,17 @@
 //! Looking after a member: status, alarms, hashes, health, reflection, automatic compaction.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use cairn_proto::{
     ApiError,
     etcdserverpb::{self as pb, AlarmType, alarm_request::AlarmAction},
+    health::{
+        HealthCheckRequest, HealthCheckResponse, HealthListRequest, health_check_response::ServingStatus,
+        health_client::HealthClient,
+    },
 };
 use cairn_server::config::AutoCompaction;
 use tonic::Code;
-use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
 use super::support::{TestServer, eventually};
 
@@ -77,18 +80,39 @@ async fn hashes_follow_the_keys_and_survive_a_defragmentation() {
 }
 
 #[tokio::test]
-async fn every_service_is_serving() {
+async fn the_server_as_a_whole_is_serving_and_no_other_name_is_known() {
     let server = TestServer::start().await;
     let mut health = HealthClient::new(server.channel().await);
-    for service in ["", "etcdserverpb.KV", "etcdserverpb.Watch", "v3lockpb.Lock"] {
-        let answer =
-            health.check(HealthCheckRequest { service: service.into() }).await.expect("it is known").into_inner();
-        assert_eq!(answer.status(), ServingStatus::Serving, "{service:?}");
+    let of = |service: &str| HealthCheckRequest { service: service.into() };
+    let serving = HealthCheckResponse { status: ServingStatus::Serving.into() };
+    assert_eq!(health.check(of("")).await.expect("it is known").into_inner(), serving);
+    for service in ["etcdserverpb.KV", "nope"] {
+        let unknown = health.check(of(service)).await.expect_err("no such service");
+        assert_eq!((unknown.code(), unknown.message()), (Code::NotFound, "unknown service"), "{service}");
     }
-    let unknown = health.check(HealthCheckRequest { service: "nope".into() }).await.expect_err("no such service");
-    assert_eq!(unknown.code(), Code::NotFound);
-    let mut watched = health.watch(HealthCheckRequest::default()).await.expect("it is watched").into_inner();
-    assert_eq!(watched.message().await.expect("a message").expect("a state").status(), ServingStatus::Serving);
+    let all = health.list(HealthListRequest {}).await.expect("a list").into_inner();
+    assert_eq!(all.statuses, HashMap::from([(String::new(), serving)]));
+}
+
+#[tokio::test]
+async fn a_watched_health_is_told_at_once_and_the_call_stays_open_until_the_server_stops() {
+    let server = TestServer::start().await;
+    let mut health = HealthClient::new(server.channel().await);
+    let mut watches = Vec::new();
+    for (service, status) in [("", ServingStatus::Serving), ("nope", ServingStatus::ServiceUnknown)] {
+        let mut watch = health.watch(HealthCheckRequest { service: service.into() }).await.expect("it is watched");
+        let told = watch.get_mut().message().await.expect("a message").expect("a status");
+        assert_eq!(told.status(), status, "{service:?}");
+        watches.push(watch.into_inner());
+    }
+    let stopped = server.server.shutdown();
+    let ended = async {
+        for watch in &mut watches {
+            let end = watch.message().await.expect_err("the call ends with an error");
+            assert_eq!((end.code(), end.message()), (Code::Unavailable, ApiError::Stopped.text()));
+        }
+    };
+    tokio::join!(stopped, ended);
 }
 
 #[tokio::test]

@@ -5,11 +5,13 @@
 //! ```
 //!
 //! [`method`] lists the RPCs, [`message`] takes requests' messages out of their frames, [`body`] frames answers, [`stream`] has the calls with many
-//! messages and what ends them. Tonic's own machinery serves health and reflection only: doing the few steps here spares copies of large answers and gives refusals the texts that clients know.
+//! messages and what ends them. [`health`] is the one service that is no part of the store's API. Tonic's own machinery serves
+//! reflection only: doing the few steps here spares copies of large answers and gives refusals the texts that clients know.
 //!
 //! The one invariant: this folder decides nothing about the store. Whatever it calls can be called without gRPC.
 
 pub mod body;
+pub mod health;
 pub mod message;
 pub mod method;
 pub mod stream;
@@ -21,8 +23,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use cairn_proto::{ApiError, etcdserverpb as pb};
-use futures::{FutureExt, Stream, StreamExt};
+use cairn_proto::{ApiError, etcdserverpb as pb, health::HealthListRequest};
+use futures::{Stream, StreamExt};
 use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE, request::Parts};
 use hyper::body::Incoming;
 use prost::Message;
@@ -48,7 +50,6 @@ pub struct Grpc {
     /// Unary calls that take longer are logged.
     slow_call: Duration,
     ends: Ends,
-    health: TonicService,
     reflection: TonicService,
     reflection_alpha: TonicService,
 }
@@ -65,16 +66,14 @@ impl Grpc {
         let reflection = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(cairn_proto::FILE_DESCRIPTOR_SET)
-                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
-        let reason = "the descriptor sets are generated and complete";
+        let reason = "the descriptor set is generated and complete";
         Self {
             services,
             metrics,
             max_receive_bytes,
             slow_call,
             ends,
-            health: BoxCloneSyncService::new(health()),
             reflection: BoxCloneSyncService::new(reflection().build_v1().expect(reason)),
             reflection_alpha: BoxCloneSyncService::new(reflection().build_v1alpha().expect(reason)),
         }
@@ -190,9 +189,9 @@ impl Grpc {
             }
             Method::Hash => request.unary(async |_: pb::HashRequest| services.maintenance.hash().await).await,
             Method::HashKv => request.unary(async |message| services.maintenance.hash_kv(message).await).await,
-            Method::HealthCheck | Method::HealthWatch | Method::HealthList => {
-                tonic_service(&self.health, Request::from_parts(head, request.body)).await
-            }
+            Method::HealthCheck => request.unary(async |message| health::check(&message)).await,
+            Method::HealthWatch => request.server_stream(async |message| Ok(health::watch(&message))).await,
+            Method::HealthList => request.unary(async |_: HealthListRequest| Ok(health::list())).await,
             Method::Reflection => tonic_service(&self.reflection, Request::from_parts(head, request.body)).await,
             Method::ReflectionAlpha => {
                 tonic_service(&self.reflection_alpha, Request::from_parts(head, request.body)).await
@@ -229,20 +228,6 @@ fn what_is_missing(method: Method) -> &'static str {
             _ => "this call",
         },
     }
-}
-
-/// The health service: the server as a whole and each of its services are serving as long as they answer at all.
-fn health() -> tonic_health::pb::health_server::HealthServer<tonic_health::server::HealthService> {
-    let reporter = tonic_health::server::HealthReporter::new();
-    let names = method::SERVICES.iter().filter(|name| !name.starts_with("grpc."));
-    let statuses = names.map(|name| reporter.set_service_status(*name, tonic_health::ServingStatus::Serving));
-    for status in statuses {
-        // Nothing else has the reporter's lock yet, so that nothing is waited for.
-        status.now_or_never().expect("the reporter's lock is free");
-    }
-    tonic_health::pb::health_server::HealthServer::new(tonic_health::server::HealthService::from_health_reporter(
-        reporter,
-    ))
 }
 
 async fn tonic_service(service: &TonicService, request: Request<Incoming>) -> Result<Served, Status> {
