@@ -1,6 +1,9 @@
 //! Looking after a member: status, alarms, hashes, health, reflection, automatic compaction.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use cairn_proto::{
     ApiError,
@@ -77,6 +80,27 @@ async fn hashes_follow_the_keys_and_survive_a_defragmentation() {
     server.maintenance().await.defragment(pb::DefragmentRequest {}).await.expect("it defragments");
     assert_eq!(hash(0).await.expect("a hash").hash, second.hash);
     server.maintenance().await.hash(pb::HashRequest {}).await.expect("a hash over everything");
+}
+
+#[tokio::test]
+async fn the_hash_of_everything_changes_with_every_write_whatever_was_compacted() {
+    let server = TestServer::start().await;
+    let hash = async || server.maintenance().await.hash(pb::HashRequest {}).await.expect("a hash").into_inner().hash;
+    server
+        .kv()
+        .await
+        .compact(pb::CompactionRequest { physical: true, ..Default::default() })
+        .await
+        .expect("it compacts");
+    let mut seen = vec![hash().await];
+    for value in ["1", "2", "1"] {
+        put(&server, "a", value).await;
+        seen.push(hash().await);
+    }
+    server.kv().await.compact(pb::CompactionRequest { revision: 3, physical: true }).await.expect("it compacts");
+    put(&server, "b", "1").await;
+    seen.push(hash().await);
+    assert_eq!(seen.iter().collect::<HashSet<_>>().len(), seen.len(), "{seen:?}");
 }
 
 #[tokio::test]

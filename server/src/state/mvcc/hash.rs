@@ -19,13 +19,14 @@
 //! So HashKV at C may be another one before and after the compaction to C. Members that compare themselves say which one
 //! they mean: a remembered one, or one computed for an R and a C that they name ([`Reader::begin_hash`]).
 
-use std::ops::ControlFlow;
+use std::{ops::ControlFlow, sync::Arc};
 
 use bytes::Bytes;
 use cairn_proto::ApiError;
+use parking_lot::MutexGuard;
 
 use super::{
-    Mvcc, Pin, ReadError, Reader,
+    Horizon, Mvcc, Pin, ReadError, Reader,
     index::{RangeEnd, Visited},
     revision::Revision,
     value,
@@ -210,6 +211,15 @@ fn walk(pin: &Pin, mut walk: HashWalk) -> Result<u32, ReadError> {
     }
 }
 
+/// The hash at `at` as of now, whatever compactions have remembered.
+fn hash_at(mvcc: &Arc<Mvcc>, mut horizon: MutexGuard<'_, Horizon>, at: i64) -> Result<KvHash, ReadError> {
+    let (compacted, header_revision) = (horizon.compacted, horizon.revision);
+    let pin = mvcc.pin_known(&mut horizon, compacted.max(0));
+    drop(horizon);
+    let hash = walk(&pin, HashWalk::new(mvcc, at, compacted, false)?)?;
+    Ok(KvHash { hash, compact_revision: compacted, hash_revision: at, header_revision })
+}
+
 impl Reader {
     /// The hash of all keys up to `revision`, the newest one if it is 0. Reads everything: not for a thread that must
     /// not block.
@@ -244,12 +254,7 @@ impl Reader {
         if revision > 0 && revision < horizon.compacted {
             return Err(ApiError::Compacted.into());
         }
-        let compacted = horizon.compacted;
-        let pin = mvcc.pin_known(&mut horizon, compacted.max(0));
-        drop(horizon);
-        let at = if revision == 0 { header_revision } else { revision };
-        let hash = walk(&pin, HashWalk::new(mvcc, at, compacted, false)?)?;
-        Ok(KvHash { hash, compact_revision: compacted, hash_revision: at, header_revision })
+        hash_at(mvcc, horizon, if revision == 0 { header_revision } else { revision })
     }
 
     /// Begins the hash of all keys up to `revision`, the newest one if it is 0, as of the compacted revision `compacted`,
@@ -294,7 +299,10 @@ impl Reader {
     /// A hash over all replicated data, keys included, and the store's revision. For tests: it is a point of history
     /// only while nothing is applied.
     pub fn hash(&self) -> Result<(u32, i64), ReadError> {
-        let (mvcc, keys) = (self.mvcc(), self.hash_kv(0)?);
+        let mvcc = self.mvcc();
+        let horizon = mvcc.horizon.lock();
+        let newest = horizon.revision;
+        let keys = hash_at(&mvcc, horizon, newest)?;
         let mut crc = keys.hash;
         for table in [Table::Lease, Table::Auth, Table::Member, Table::Alarm] {
             crc = crc32c::crc32c_append(crc, table.name().as_bytes());
