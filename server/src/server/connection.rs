@@ -52,6 +52,10 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes a client may send before it has to wait, for a call and for the connection.
 const WINDOW_BYTES: u32 = 1024 * 1024;
 
+/// Bytes of a request's head, all metadata included, as HTTP/2 counts them. A client is told; a call whose head is a little larger is refused for
+/// itself, one that is far larger ends its connection.
+const HEAD_BYTES_MAX: u32 = 1024 * 1024;
+
 /// What is served at an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Port {
@@ -169,6 +173,7 @@ impl Gate {
             .auto_date_header(false)
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES)
+            .max_header_list_size(HEAD_BYTES_MAX)
             .max_concurrent_streams(self.limits.max_streams)
             .keep_alive_interval(self.limits.ping_interval)
             .keep_alive_timeout(self.limits.ping_timeout);

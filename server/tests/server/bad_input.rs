@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use cairn_proto::{
     ApiError,
-    etcdserverpb::{self as pb, kv_client::KvClient},
+    etcdserverpb::{self as pb, kv_client::KvClient, watch_client::WatchClient, watch_request::RequestUnion},
 };
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
 use super::support::{Certs, DEADLINE, TestServer, builder, certs, raw};
@@ -53,6 +54,38 @@ async fn the_limits_of_a_request_are_those_of_the_configuration() {
     let compare = pb::Compare { key: "a".into(), ..Default::default() };
     let txn = pb::TxnRequest { compare: vec![compare; 3], ..Default::default() };
     assert_eq!(kv.txn(txn).await.expect_err("too many").message(), ApiError::TooManyOps.text());
+}
+
+#[tokio::test]
+async fn large_metadata_is_taken_and_too_much_of_it_is_refused_without_harm_to_other_calls() {
+    let server = TestServer::start().await;
+    let channel = server.channel().await;
+    let with_metadata = |values: usize, bytes: usize| {
+        let mut request = tonic::Request::new(pb::RangeRequest { key: "k".into(), ..Default::default() });
+        for n in 0..values {
+            let name = format!("x{n}").parse::<tonic::metadata::AsciiMetadataKey>().expect("a name");
+            request.metadata_mut().insert(name, "v".repeat(bytes).parse().expect("a value"));
+        }
+        request
+    };
+    let mut kv = KvClient::new(channel.clone());
+    let create = RequestUnion::CreateRequest(pb::WatchCreateRequest { key: "k".into(), ..Default::default() });
+    let (requests_open, requests) = tokio::sync::mpsc::channel::<pb::WatchRequest>(1);
+    requests_open.send(pb::WatchRequest { request_union: Some(create) }).await.expect("there is room");
+    let mut watch =
+        WatchClient::new(channel).watch(ReceiverStream::new(requests)).await.expect("it is watched").into_inner();
+    assert!(watch.message().await.expect("open").expect("an answer").created);
+    for (values, bytes) in [(1, 70_000), (1, 500_000), (60, 15_000)] {
+        kv.range(with_metadata(values, bytes)).await.expect("as much as that is taken");
+    }
+    for _ in 0..3 {
+        kv.range(with_metadata(80, 15_000)).await.expect_err("too much");
+        kv.range(with_metadata(1, 1)).await.expect("other calls are served");
+    }
+    // On the same connection, which nothing has ended meanwhile.
+    kv.put(put_of(1)).await.expect("a put");
+    assert_eq!(watch.message().await.expect("it is still open").expect("an answer").events.len(), 1);
+    drop(requests_open);
 }
 
 #[tokio::test]
