@@ -3,7 +3,8 @@
 use std::{io, sync::Arc};
 
 use cairn_proto::{
-    etcdserverpb as pb,
+    ApiError,
+    etcdserverpb::{self as pb, request_op::Request},
     v3electionpb::{
         CampaignRequest, CampaignResponse, LeaderRequest, LeaderResponse, ProclaimRequest, ProclaimResponse,
         ResignRequest, ResignResponse,
@@ -24,6 +25,17 @@ use crate::api::{Caller, Services, answer::Answer, refusal::Refusal};
 const PIPE_BYTES: usize = 256 * 1024;
 /// What an in-process connection may reach.
 const WITHIN: Port = Port { grpc: true, http: Some(Endpoints::All) };
+
+/// Levels of a transaction whose answer decodes: a decoder of protobuf messages follows 100 of them, and a level takes two.
+const TXN_DEPTH_MAX: usize = 48;
+
+fn is_nested_within(txn: &pb::TxnRequest, levels: usize) -> bool {
+    levels > 0
+        && txn.success.iter().chain(&txn.failure).all(|op| match &op.request {
+            Some(Request::RequestTxn(nested)) => is_nested_within(nested, levels - 1),
+            _ => true,
+        })
+}
 
 /// Calls the server's services as functions: no connection, no frames, no copy of a value. Clones are cheap, and calls may come from any runtime.
 ///
@@ -69,7 +81,12 @@ impl LocalClient {
     }
 
     /// Runs a transaction.
+    ///
+    /// At most 48 levels of transactions may be nested: the answer's generated types do not decode more.
     pub async fn txn(&self, request: pb::TxnRequest) -> Result<pb::TxnResponse, Refusal> {
+        if !is_nested_within(&request, TXN_DEPTH_MAX) {
+            return Err(ApiError::TooManyOps.into());
+        }
         message(&self.services.kv.txn(&self.caller, request).await?)
     }
 

@@ -11,9 +11,11 @@ use super::mvcc::revision::Revision;
 
 mod codec;
 mod entry;
+mod txn_codec;
 
-pub use codec::{COMMAND_FORMAT, CommandError, TXN_DEPTH_MAX, decode, encode, granted_lease};
+pub use codec::{COMMAND_FORMAT, CommandError, decode, encode, granted_lease};
 pub use entry::{ENTRY_BYTES_MAX, ENTRY_COMMANDS_MAX, EntryBuilder, EntryCommands, decode_entry};
+pub use txn_codec::{TXN_DEPTH_MAX, TxnUnreadable, decode_txn};
 
 /// Names one request of one run of one member, for good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,6 +1,9 @@
 //! The server inside another program.
 
-use cairn_proto::etcdserverpb::{self as pb, kv_client::KvClient};
+use cairn_proto::{
+    ApiError,
+    etcdserverpb::{self as pb, kv_client::KvClient, request_op::Request as Op},
+};
 use cairn_server::server::Server;
 use tempfile::TempDir;
 
@@ -25,6 +28,26 @@ async fn a_server_without_sockets_is_used_through_its_client() {
     assert_eq!(client.status().expect("a status").version, "3.7.1");
     server.shutdown().await;
     client.put(put("a", "2")).await.expect_err("the server is gone");
+}
+
+#[tokio::test]
+async fn a_txn_whose_answer_would_not_decode_is_not_run() {
+    let dir = TempDir::new().expect("a temporary directory");
+    let server = Server::builder().data_dir(dir.path()).in_process_only().start().await.expect("the server starts");
+    let client = server.client();
+    let nested = |levels: usize| {
+        let op = |request| pb::RequestOp { request: Some(request) };
+        let innermost = pb::TxnRequest { success: vec![op(Op::RequestPut(put("a", "1")))], ..Default::default() };
+        (1..levels).fold(innermost, |inner, _| pb::TxnRequest {
+            success: vec![op(Op::RequestTxn(inner))],
+            ..Default::default()
+        })
+    };
+    assert!(client.txn(nested(48)).await.expect("a txn").succeeded);
+    let refused = client.txn(nested(49)).await.expect_err("too deep");
+    assert_eq!(refused, ApiError::TooManyOps.into());
+    assert_eq!(client.range(get("a")).await.expect("a range").kvs[0].version, 1);
+    server.shutdown().await;
 }
 
 #[tokio::test]

@@ -1,7 +1,10 @@
 //! Answers as bytes: what is written by hand equals what any protobuf library writes for the same message.
 
 use bytes::Bytes;
-use cairn_proto::etcdserverpb::{self as pb, request_op::Request as Op};
+use cairn_proto::{
+    ApiError,
+    etcdserverpb::{self as pb, request_op::Request as Op},
+};
 use prost::Message;
 use tonic::{Code, transport::Channel};
 
@@ -94,6 +97,38 @@ async fn large_answers_arrive_whole() {
     let answer: pb::RangeResponse = canonical(&channel, "/etcdserverpb.KV/Range", &all).await;
     assert_eq!((answer.kvs.len(), answer.count), (2008, 2008));
     assert!(answer.kvs[..8].iter().enumerate().all(|(n, kv)| kv.value.len() == 1_000_000 && kv.value[0] == n as u8));
+}
+
+/// A transaction in a transaction, and so on: so many levels, in the innermost `ops`.
+fn nested_txn(levels: usize, ops: Vec<pb::RequestOp>) -> pb::TxnRequest {
+    let innermost = pb::TxnRequest { success: ops, ..Default::default() };
+    (1..levels)
+        .fold(innermost, |inner, _| pb::TxnRequest { success: vec![op(Op::RequestTxn(inner))], ..Default::default() })
+}
+
+#[tokio::test]
+async fn transactions_are_nested_as_deeply_as_a_genuine_server_takes_them() {
+    let server = TestServer::start().await;
+    let channel = server.channel().await;
+    let txn = async |levels, ops| {
+        call(&channel, "/etcdserverpb.KV/Txn", nested_txn(levels, ops).encode_to_vec())
+            .await
+            .map_err(|status| (status.code(), status.message().to_owned()))
+    };
+    for levels in [49, 51, 128] {
+        let answer = txn(levels, vec![op(Op::RequestPut(put("a", "1")))]).await.expect("it runs");
+        assert!(answer.len() > 2 * levels, "{levels} levels are answered in {} bytes", answer.len());
+    }
+    txn(129, vec![]).await.expect("an empty one has room where no operation has");
+    let kept: pb::RangeResponse =
+        canonical(&channel, "/etcdserverpb.KV/Range", &pb::RangeRequest { key: "a".into(), ..Default::default() })
+            .await;
+    assert_eq!(kept.kvs[0].version, 3);
+    let refused = Err((Code::InvalidArgument, ApiError::TooManyOps.text().to_owned()));
+    assert_eq!(txn(129, vec![op(Op::RequestPut(put("a", "1")))]).await, refused);
+    for levels in [130, 1000, 2000] {
+        assert_eq!(txn(levels, vec![]).await, refused, "{levels}");
+    }
 }
 
 #[tokio::test]

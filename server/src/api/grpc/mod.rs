@@ -38,6 +38,10 @@ use self::{
     stream::{Ends, Limits},
 };
 use super::{Caller, Services, answer::Answer, metrics::ApiMetrics, refusal::Refusal};
+use crate::state::command::{self, TxnUnreadable};
+
+/// Bytes of what a client is told of a message that does not decode.
+const UNREADABLE_BYTES_MAX: usize = 256;
 
 /// One of tonic's own services.
 type TonicService = BoxCloneSyncService<Request<Incoming>, Response<tonic::body::Body>, std::convert::Infallible>;
@@ -143,7 +147,7 @@ impl Grpc {
             Method::DeleteRange => {
                 request.unary(async |message| services.kv.delete_range(&caller, message).await).await
             }
-            Method::Txn => request.unary(async |message| services.kv.txn(&caller, message).await).await,
+            Method::Txn => request.unary_of(decode_txn, async |message| services.kv.txn(&caller, message).await).await,
             // In a box of its own, so that the calls that come by the thousand do not take as much memory as the largest one.
             _ => Box::pin(self.dispatch_seldom(request, caller, head)).await,
         }
@@ -250,10 +254,15 @@ struct Arrived<'a> {
 }
 
 impl Arrived<'_> {
-    async fn message<M: Message + Default>(self) -> Result<M, Status> {
-        let bytes = Messages::new(self.body, self.grpc.max_receive_bytes).only().await?;
-        self.grpc.metrics.received(self.method, bytes.len());
-        decode(bytes)
+    fn messages(self) -> Messages<Incoming> {
+        Messages::new(self.body, self.grpc.max_receive_bytes)
+    }
+
+    async fn message(self) -> Result<Bytes, Status> {
+        let (grpc, method) = (self.grpc, self.method);
+        let bytes = self.messages().only().await?;
+        grpc.metrics.received(method, bytes.len());
+        Ok(bytes)
     }
 
     async fn unary<M, A>(self, serve: impl AsyncFnOnce(M) -> Result<A, Refusal>) -> Result<Served, Status>
@@ -261,7 +270,18 @@ impl Arrived<'_> {
         M: Message + Default,
         A: Answer,
     {
-        let answer = serve(self.message().await?).await?;
+        self.unary_of(decode, serve).await
+    }
+
+    async fn unary_of<M, A>(
+        self,
+        decode: fn(Bytes) -> Result<M, Status>,
+        serve: impl AsyncFnOnce(M) -> Result<A, Refusal>,
+    ) -> Result<Served, Status>
+    where
+        A: Answer,
+    {
+        let answer = serve(decode(self.message().await?)?).await?;
         Ok(Served::Message(Framed::new(answer)))
     }
 
@@ -271,7 +291,7 @@ impl Arrived<'_> {
         A: Answer,
         S: Stream<Item = Result<A, Refusal>> + Send + 'static,
     {
-        let answers = serve(self.message().await?).await?;
+        let answers = serve(decode(self.message().await?)?).await?;
         Ok(Served::Stream(framed(answers)))
     }
 
@@ -282,8 +302,8 @@ impl Arrived<'_> {
         A: Answer,
         S: Stream<Item = Result<A, Refusal>> + Send + 'static,
     {
-        let messages = Messages::new(self.body, self.grpc.max_receive_bytes);
-        let (requests, broken) = stream::requests(messages, self.method, self.grpc.metrics.clone());
+        let (method, metrics) = (self.method, self.grpc.metrics.clone());
+        let (requests, broken) = stream::requests(self.messages(), method, metrics);
         let answers = framed(serve(Box::pin(requests)));
         Served::Stream(stream::guarded(answers, broken))
     }
@@ -297,7 +317,22 @@ fn framed<A: Answer>(answers: impl Stream<Item = Result<A, Refusal>> + Send + 's
 }
 
 fn decode<M: Message + Default>(bytes: Bytes) -> Result<M, Status> {
-    M::decode(bytes).map_err(|error| Status::internal(format!("grpc: error unmarshalling request: {error}")))
+    M::decode(bytes).map_err(|error| unreadable(&error))
+}
+
+fn decode_txn(bytes: Bytes) -> Result<pb::TxnRequest, Status> {
+    command::decode_txn(bytes).map_err(|error| match error {
+        TxnUnreadable::TooDeep => ApiError::TooManyOps.into(),
+        TxnUnreadable::Length | TxnUnreadable::Message(_) => unreadable(&error),
+    })
+}
+
+/// A decoder tells the way to what it does not like, which can be long.
+#[cold]
+fn unreadable(error: &dyn std::error::Error) -> Status {
+    let mut text = format!("grpc: error unmarshalling request: {error}");
+    text.truncate(text.floor_char_boundary(UNREADABLE_BYTES_MAX));
+    Status::internal(text)
 }
 
 /// A call from its start to its end, counted once. One that is dropped before its end was given up by the client.
@@ -419,6 +454,15 @@ mod tests {
             assert_eq!(of(bad), None, "{bad}");
         }
         assert_eq!(timeout_of(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn what_a_client_is_told_of_an_unreadable_message_is_bounded() {
+        let status = unreadable(&std::io::Error::other("ä".repeat(5000)));
+        // The limit is in the middle of a letter.
+        assert_eq!((status.code(), status.message().len()), (Code::Internal, UNREADABLE_BYTES_MAX - 1));
+        let short = decode::<pb::RangeRequest>(Bytes::from_static(b"\xff")).expect_err("no message");
+        assert!(short.message().starts_with("grpc: error unmarshalling request: "), "{short}");
     }
 
     #[test]

@@ -32,15 +32,10 @@ use prost::{
     encoding::{decode_varint, encode_varint},
 };
 
-use super::{Command, Request, RequestId};
+use super::{Command, Request, RequestId, decode_txn};
 
 /// The format written today.
 pub const COMMAND_FORMAT: u8 = 1;
-
-/// Txns that may be nested within each other, the outermost included. Protobuf decoders refuse messages that are nested
-/// more deeply, and a command that does not decode is fatal to every member: whatever builds a txn other than by decoding
-/// one has to mind this.
-pub const TXN_DEPTH_MAX: usize = 48;
 
 /// Bytes before the varints.
 const FIXED_BYTES: usize = 2 + 3 * 8;
@@ -206,7 +201,9 @@ fn get_payload(kind: u8, mut payload: Bytes) -> Result<Request, CommandError> {
     Ok(match kind {
         PUT => Request::Put(get_message(kind, payload)?),
         DELETE_RANGE => Request::DeleteRange(get_message(kind, payload)?),
-        TXN => Request::Txn(get_message(kind, payload)?),
+        TXN => Request::Txn(
+            decode_txn(payload).map_err(|error| CommandError::Payload { kind, reason: error.to_string() })?,
+        ),
         COMPACT => Request::Compact(get_message(kind, payload)?),
         LEASE_GRANT => Request::LeaseGrant(get_message(kind, payload)?),
         LEASE_REVOKE => {
@@ -248,6 +245,7 @@ pub(super) mod tests {
     use proptest::{collection::vec, option, prelude::*};
 
     use super::*;
+    use crate::state::command::TXN_DEPTH_MAX;
 
     fn bytes() -> impl Strategy<Value = Bytes> {
         vec(any::<u8>(), 0..40).prop_map(Bytes::from)
@@ -266,7 +264,7 @@ pub(super) mod tests {
         )
     }
 
-    fn txn() -> impl Strategy<Value = pb::TxnRequest> {
+    pub(in super::super) fn txn() -> impl Strategy<Value = pb::TxnRequest> {
         use pb::{compare::TargetUnion, request_op};
         let op = |request| pb::RequestOp { request };
         let compare = (0..4i32, bytes(), bytes(), bytes()).prop_map(|(result, key, range_end, value)| pb::Compare {
