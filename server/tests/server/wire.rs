@@ -1,12 +1,17 @@
 //! Answers as bytes: what is written by hand equals what any protobuf library writes for the same message.
 
+use std::io::Write;
+
 use bytes::Bytes;
 use cairn_proto::{
     ApiError,
     etcdserverpb::{self as pb, request_op::Request as Op},
 };
+use flate2::{Compression, write::GzEncoder};
+use http_body_util::BodyExt;
 use prost::Message;
 use tonic::{Code, transport::Channel};
+use tower::ServiceExt;
 
 use super::support::{TestServer, call};
 
@@ -129,6 +134,59 @@ async fn transactions_are_nested_as_deeply_as_a_genuine_server_takes_them() {
     for levels in [130, 1000, 2000] {
         assert_eq!(txn(levels, vec![]).await, refused, "{levels}");
     }
+}
+
+/// Sends one frame as the request, its message compressed as `encoding` says, and gives how the call ended.
+async fn send_frame(channel: &Channel, encoding: &str, compressed: bool, message: &[u8]) -> (Code, String) {
+    let mut frame = vec![u8::from(compressed)];
+    frame.extend((message.len() as u32).to_be_bytes());
+    frame.extend(message);
+    let request = http::Request::post("/etcdserverpb.KV/Put")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("grpc-encoding", encoding)
+        .body(tonic::body::Body::new(http_body_util::Full::new(Bytes::from(frame))))
+        .expect("a request");
+    let response = channel.clone().oneshot(request).await.expect("the call is answered");
+    let head = tonic::Status::from_header_map(response.headers());
+    let answer = response.into_body().collect().await.expect("the answer arrives");
+    let status = head.or_else(|| tonic::Status::from_header_map(answer.trailers()?)).expect("a status");
+    (status.code(), status.message().to_owned())
+}
+
+fn gzip(message: &impl Message) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(&message.encode_to_vec()).expect("memory is there");
+    encoder.finish().expect("memory is there")
+}
+
+#[tokio::test]
+async fn requests_may_be_compressed_with_gzip_and_nothing_else() {
+    let server = TestServer::start().await;
+    let channel = server.channel().await;
+    let ok = (Code::Ok, String::new());
+    assert_eq!(send_frame(&channel, "gzip", true, &gzip(&put("a", vec![0; 1_500_000]))).await, ok);
+    assert_eq!(send_frame(&channel, "gzip", false, &put("a", "2").encode_to_vec()).await, ok);
+    let found: pb::RangeResponse =
+        canonical(&channel, "/etcdserverpb.KV/Range", &pb::RangeRequest { key: "a".into(), ..Default::default() })
+            .await;
+    assert_eq!((&found.kvs[0].value[..], found.kvs[0].version), (&b"2"[..], 2));
+    // What counts is the size that it has without compression.
+    let large = gzip(&put("a", vec![0; 3_000_000]));
+    assert!(large.len() < 10_000);
+    let (code, text) = send_frame(&channel, "gzip", true, &large).await;
+    let told =
+        format!("grpc: received message larger than max ({} vs. 2097152)", put("a", vec![0; 3_000_000]).encoded_len());
+    assert_eq!((code, text), (Code::ResourceExhausted, told));
+    assert_eq!(
+        send_frame(&channel, "deflate", true, b"x").await,
+        (Code::Unimplemented, "grpc: Decompressor is not installed for grpc-encoding \"deflate\"".to_owned())
+    );
+    assert_eq!(
+        send_frame(&channel, "identity", true, b"x").await,
+        (Code::Internal, "grpc: compressed flag set with identity or empty encoding".to_owned())
+    );
+    assert_eq!(send_frame(&channel, "gzip", true, b"x").await.0, Code::Internal);
 }
 
 #[tokio::test]

@@ -1,12 +1,14 @@
 //! The messages of a request, out of the frames of its body.
 //!
-//! gRPC frames a message as one byte (compressed or not), four bytes of length (big endian) and the message. Compression is not offered to clients.
+//! gRPC frames a message as one byte (compressed or not), four bytes of length (big endian) and the message.
 
 use std::{future::poll_fn, pin::Pin};
 
 use bytes::{Buf, Bytes, BytesMut};
 use http_body::Body;
 use tonic::Status;
+
+use super::encoding::Encoding;
 
 /// Bytes before each message.
 pub const PREFIX_BYTES: usize = 5;
@@ -18,17 +20,24 @@ pub struct Messages<B> {
     received: BytesMut,
     /// Received in one piece and not yet looked at.
     fresh: Bytes,
+    encoding: Encoding,
     max_message_bytes: usize,
     ended: bool,
+}
+
+/// A message of `bytes` is more than is taken.
+#[cold]
+pub(super) fn too_large(bytes: usize, bytes_max: usize) -> Status {
+    Status::resource_exhausted(format!("grpc: received message larger than max ({bytes} vs. {bytes_max})"))
 }
 
 impl<B> Messages<B>
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    /// Reads messages of at most `max_message_bytes` from `body`.
-    pub fn new(body: B, max_message_bytes: usize) -> Self {
-        Self { body, received: BytesMut::new(), fresh: Bytes::new(), max_message_bytes, ended: false }
+    /// Reads messages of at most `max_message_bytes`, decompressed, from `body`.
+    pub fn new(body: B, encoding: Encoding, max_message_bytes: usize) -> Self {
+        Self { body, received: BytesMut::new(), fresh: Bytes::new(), encoding, max_message_bytes, ended: false }
     }
 
     /// The next message, `None` after the last.
@@ -74,6 +83,11 @@ where
         self.received.extend_from_slice(&data);
     }
 
+    #[cold]
+    fn decompress(&self, message: &[u8]) -> Result<Bytes, Status> {
+        self.encoding.decompress(message, self.max_message_bytes)
+    }
+
     /// A whole message, if there is one. Mostly a message comes in one piece and is given out as it came.
     fn take(&mut self) -> Result<Option<Bytes>, Status> {
         let waiting: &[u8] = if self.received.is_empty() { &self.fresh } else { &self.received };
@@ -81,13 +95,10 @@ where
         let [compressed, length @ ..] = *prefix;
         let len = u32::from_be_bytes(length) as usize;
         if len > self.max_message_bytes {
-            let max = self.max_message_bytes;
-            return Err(Status::resource_exhausted(format!(
-                "grpc: received message larger than max ({len} vs. {max})"
-            )));
+            return Err(too_large(len, self.max_message_bytes));
         }
-        if compressed != 0 {
-            return Err(Status::unimplemented("grpc: compressed messages are not supported"));
+        if compressed > 1 {
+            return Err(Status::internal(format!("grpc: received unexpected payload format {compressed}")));
         }
         if rest.len() < len {
             if self.received.is_empty() {
@@ -95,13 +106,14 @@ where
             }
             return Ok(None);
         }
-        if self.received.is_empty() {
+        let message = if self.received.is_empty() {
             self.fresh.advance(PREFIX_BYTES);
-            Ok(Some(self.fresh.split_to(len)))
+            self.fresh.split_to(len)
         } else {
             self.received.advance(PREFIX_BYTES);
-            Ok(Some(self.received.split_to(len).freeze()))
-        }
+            self.received.split_to(len).freeze()
+        };
+        if compressed == 0 { Ok(Some(message)) } else { self.decompress(&message).map(Some) }
     }
 }
 
@@ -138,7 +150,7 @@ mod tests {
 
     fn of(chunks: Vec<Vec<u8>>) -> Messages<Chunks> {
         let chunks: Vec<Bytes> = chunks.into_iter().map(Bytes::from).collect();
-        Messages::new(Chunks(chunks.into_iter()), 1000)
+        Messages::new(Chunks(chunks.into_iter()), Encoding::Identity, 1000)
     }
 
     fn now<T>(future: impl Future<Output = T>) -> T {
@@ -165,8 +177,11 @@ mod tests {
     }
 
     #[test]
-    fn compressed_messages_are_refused() {
-        assert_eq!(now(of(vec![vec![1, 0, 0, 0, 0]]).next()).expect_err("compressed").code(), Code::Unimplemented);
+    fn messages_that_are_compressed_in_no_known_way_are_refused() {
+        for flag in [1, 2, 255] {
+            let status = now(of(vec![vec![flag, 0, 0, 0, 0]]).next()).expect_err("compressed");
+            assert_eq!(status.code(), Code::Internal, "{flag}");
+        }
     }
 
     #[test]

@@ -4,13 +4,14 @@
 //!   path ─▶ Method ─▶ hasleader, learner? ─▶ Messages ─▶ decode ─▶ a service of api/ ─▶ Framed ─▶ Body
 //! ```
 //!
-//! [`method`] lists the RPCs, [`message`] takes requests' messages out of their frames, [`body`] frames answers, [`stream`] has the calls with many
+//! [`method`] lists the RPCs, [`message`] takes requests' messages out of their frames, [`encoding`] decompresses some of them, [`body`] frames answers, [`stream`] has the calls with many
 //! messages and what ends them. [`health`] is the one service that is no part of the store's API. Tonic's own machinery serves
 //! reflection only: doing the few steps here spares copies of large answers and gives refusals the texts that clients know.
 //!
 //! The one invariant: this folder decides nothing about the store. Whatever it calls can be called without gRPC.
 
 pub mod body;
+pub mod encoding;
 pub mod health;
 pub mod message;
 pub mod method;
@@ -33,6 +34,7 @@ use tower::{Service, util::BoxCloneSyncService};
 
 use self::{
     body::{Body, Framed, MessageStream},
+    encoding::Encoding,
     message::Messages,
     method::Method,
     stream::{Ends, Limits},
@@ -137,10 +139,11 @@ impl Grpc {
 
     async fn dispatch(&self, method: Method, request: Request<Incoming>) -> Result<Served, Status> {
         let services = &self.services;
+        let encoding = Encoding::of(request.headers())?;
         self.admit(method, request.headers())?;
         let caller = Caller::default();
         let (head, body) = request.into_parts();
-        let request = Arrived { grpc: self, method, body };
+        let request = Arrived { grpc: self, method, encoding, body };
         match method {
             Method::Range => request.unary(async |message| services.kv.range(&caller, message).await).await,
             Method::Put => request.unary(async |message| services.kv.put(&caller, message).await).await,
@@ -250,12 +253,13 @@ enum Served {
 struct Arrived<'a> {
     grpc: &'a Grpc,
     method: Method,
+    encoding: Encoding,
     body: Incoming,
 }
 
 impl Arrived<'_> {
     fn messages(self) -> Messages<Incoming> {
-        Messages::new(self.body, self.grpc.max_receive_bytes)
+        Messages::new(self.body, self.encoding, self.grpc.max_receive_bytes)
     }
 
     async fn message(self) -> Result<Bytes, Status> {
