@@ -90,6 +90,7 @@ impl Cluster {
         let id = request.id;
         let arrived = |members: &Members| members.members.get(&id).is_none_or(|member| !member.is_learner);
         self.change(MemberChange::Promote(id), arrived).await?;
+        self.context.node.metrics().learner_promotions.inc();
         Ok(pb::MemberPromoteResponse { header: Some(self.header()), members: self.members() })
     }
 

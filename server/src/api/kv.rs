@@ -29,7 +29,7 @@ use super::{
 };
 use crate::state::{
     command::{Reply, Request},
-    mvcc::{Inline, OpRows, Pin, RangePieces, ReadError, Rows},
+    mvcc::{Counts, Inline, OpRows, Pin, RangePieces, ReadError, Rows},
 };
 
 /// Bytes that a request grows by on its way into etcd's log, which counts them against `--max-request-bytes`.
@@ -58,6 +58,7 @@ impl Kv {
     async fn read_range(&self, request: pb::RangeRequest) -> Result<RangeAnswer, Refusal> {
         let context = &self.context;
         let pin = self.pin(request.serializable, request.revision).await?;
+        context.node.metrics().ranges.inc();
         let header = context.header(pin.header_revision());
         let reader = context.node.reader();
         let rows = match reader.range_inline(&pin, &request) {
@@ -79,6 +80,7 @@ impl Kv {
         validate::range_stream(&request)?;
         self.context.check_intact()?;
         let pin = self.pin(request.serializable, request.revision).await?;
+        self.context.node.metrics().ranges.inc();
         let header = self.context.header(pin.header_revision());
         let reader = self.context.node.reader().clone();
         let begun = self.context.blocking(move || Ok((reader.range_pieces(&pin, &request)?, pin))).await?;
@@ -186,6 +188,10 @@ impl Kv {
                 context.blocking(move || reader.read_txn(&pin, &request)).await?
             }
         };
+        if let OpRows::Txn { ops, .. } = &rows {
+            let (ranges, txns) = (ops.len() as u64, u64::from(ops.len() > 1));
+            context.node.metrics().count(Counts { ranges, txns, ..Counts::default() });
+        }
         Ok((header, rows))
     }
 

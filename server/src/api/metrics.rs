@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::HeaderMap;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, histogram::Histogram},
@@ -9,7 +10,7 @@ use prometheus_client::{
 };
 use tonic::Code;
 
-use super::grpc::method::Method;
+use super::{grpc::method::Method, requesters::Requesters};
 
 /// All gRPC codes, by number, as metrics call them.
 const CODES: [&str; 17] = [
@@ -61,6 +62,7 @@ struct MethodMetrics {
 /// Counters of the API. Every RPC is there from the start, so that rates can be taken from the first scrape on.
 pub struct ApiMetrics {
     methods: Vec<MethodMetrics>,
+    requesters: Requesters,
     /// Bytes of requests' messages.
     pub received_bytes: Counter,
     /// Bytes of answers' messages.
@@ -96,11 +98,17 @@ impl ApiMetrics {
         });
         let metrics = Self {
             methods: methods.collect(),
+            requesters: Requesters::new(),
             received_bytes: Counter::default(),
             sent_bytes: Counter::default(),
             health_success: Counter::default(),
             health_failures: Counter::default(),
         };
+        registry.register(
+            "etcd_server_client_requests",
+            "The total number of client requests per client version",
+            metrics.requesters.family(),
+        );
         registry.register("grpc_server_started", "Total number of RPCs started on the server", started);
         registry.register(
             "grpc_server_handled",
@@ -138,9 +146,10 @@ impl ApiMetrics {
         &self.methods[method as usize]
     }
 
-    /// A call began.
-    pub fn started(&self, method: Method) {
+    /// A call with these headers began.
+    pub fn started(&self, method: Method, headers: &HeaderMap) {
         self.of(method).started.inc();
+        self.requesters.count(method.kind(), headers);
     }
 
     /// A message of a call came.

@@ -26,6 +26,7 @@ pub mod metrics;
 pub mod queue;
 pub mod quota;
 pub mod refusal;
+mod requesters;
 pub mod validate;
 pub mod watch;
 mod wire;

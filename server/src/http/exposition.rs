@@ -10,6 +10,7 @@ pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8"
 const BARE_COUNTERS: &[&str] = &[
     "etcd_server_health_success",
     "etcd_server_health_failures",
+    "etcd_server_learner_promote_successes",
     "etcd_network_snapshot_send_success",
     "etcd_network_snapshot_send_failures",
     "etcd_network_snapshot_receive_success",

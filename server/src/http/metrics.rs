@@ -66,6 +66,9 @@ impl Http {
         let quota = self.config.quota_bytes().map_or(0.0, |bytes| bytes as f64);
         page.gauge("etcd_server_quota_backend_bytes", "Current backend storage quota size in bytes", quota);
         page.gauge("etcd_debugging_mvcc_current_revision", "The current revision of store", reader.revision() as f64);
+        page.gauge("etcd_debugging_mvcc_keys_total", "Total number of keys", reader.live_keys() as f64);
+        let open = "The number of currently open read transactions";
+        page.gauge("etcd_mvcc_db_open_read_transactions", open, reader.open_reads() as f64);
         let compacted = "The revision of the last compaction in store";
         page.gauge("etcd_debugging_mvcc_compact_revision", compacted, reader.compacted() as f64);
     }

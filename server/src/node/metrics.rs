@@ -1,18 +1,37 @@
 //! What a replica counts and measures, under the names that etcd gave to the same things.
 
 use prometheus_client::{
+    encoding::EncodeLabelSet,
     metrics::{
         counter::Counter,
+        family::Family,
         gauge::Gauge,
         histogram::{Histogram, exponential_buckets},
     },
     registry::{Registry, Unit},
 };
 
+use crate::state::mvcc::Counts;
+
 /// Upper bounds for what waits for a disk, in seconds: etcd's fourteen from 1 ms up, and three finer ones for fast
 /// disks.
 fn disk_buckets() -> impl Iterator<Item = f64> {
     (0..17).map(|power| 0.000_125 * f64::from(1 << power))
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ApplyLabels {
+    version: &'static str,
+    op: &'static str,
+    success: &'static str,
+}
+
+/// What is measured is not one request but a piece of the log.
+const PIECE: ApplyLabels = ApplyLabels { version: "v3", op: "Batch", success: "true" };
+
+/// 0.1 ms to 52 s.
+fn apply_histogram() -> Histogram {
+    Histogram::new(exponential_buckets(0.000_1, 2.0, 20))
 }
 
 /// A replica's metrics. Clones share their values.
@@ -42,6 +61,35 @@ pub struct NodeMetrics {
     pub read_indexes_failed: Counter,
     /// `etcd_server_slow_apply_total`: pieces of the log whose applying took over 100 ms.
     pub slow_apply: Counter,
+    /// `etcd_server_apply_duration_seconds`: applying a piece of the log, whatever it holds.
+    pub apply: Histogram,
+    apply_family: Family<ApplyLabels, Histogram, fn() -> Histogram>,
+    /// `etcd_server_heartbeat_send_failures_total`: times that this member, as leader, was late with its heartbeats.
+    pub heartbeats_late: Counter,
+    /// `etcd_server_learner_promote_successes`: learners that were promoted through this member.
+    pub learner_promotions: Counter,
+    /// `etcd_mvcc_range_total`: ranges, in txns or not.
+    pub ranges: Counter,
+    /// `etcd_mvcc_put_total`: keys set.
+    pub puts: Counter,
+    /// `etcd_mvcc_delete_total`: deletes of a key or range.
+    pub deletes: Counter,
+    /// `etcd_mvcc_txn_total`: requests of more than one operation.
+    pub txns: Counter,
+    /// `etcd_debugging_mvcc_total_put_size_in_bytes`: bytes of keys and values set.
+    pub put_bytes: Gauge,
+    /// `etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds`: one step of a compaction.
+    pub compaction_pause: Histogram,
+    /// `etcd_debugging_mvcc_db_compaction_total_duration_milliseconds`: a compaction with all its pauses.
+    pub compaction_total: Histogram,
+    /// `etcd_debugging_mvcc_db_compaction_keys_total`: revisions removed.
+    pub compaction_keys: Counter,
+    /// `etcd_debugging_mvcc_db_compaction_last`: when the last one ended, in seconds since 1970; 0 for never.
+    pub compaction_last: Gauge,
+    /// `etcd_disk_backend_defrag_duration_seconds`: a defragmentation.
+    pub defrag: Histogram,
+    /// `etcd_disk_defrag_inflight`: defragmentations that run.
+    pub defrags_running: Gauge,
     /// `etcd_disk_wal_fsync_duration_seconds`: `fdatasync` of the raft log.
     pub wal_fsync: Histogram,
     /// `etcd_disk_wal_write_bytes_total`: bytes written to the raft log.
@@ -82,6 +130,7 @@ pub struct NodeMetrics {
 
 impl Default for NodeMetrics {
     fn default() -> Self {
+        let apply_family = Family::new_with_constructor(apply_histogram as fn() -> Histogram);
         Self {
             has_leader: Gauge::default(),
             is_leader: Gauge::default(),
@@ -95,6 +144,24 @@ impl Default for NodeMetrics {
             slow_read_indexes: Counter::default(),
             read_indexes_failed: Counter::default(),
             slow_apply: Counter::default(),
+            apply: apply_family.get_or_create_owned(&PIECE),
+            apply_family,
+            heartbeats_late: Counter::default(),
+            learner_promotions: Counter::default(),
+            ranges: Counter::default(),
+            puts: Counter::default(),
+            deletes: Counter::default(),
+            txns: Counter::default(),
+            put_bytes: Gauge::default(),
+            // 1 ms to 4 s.
+            compaction_pause: Histogram::new(exponential_buckets(1.0, 2.0, 13)),
+            // 0.1 s to 14 minutes.
+            compaction_total: Histogram::new(exponential_buckets(100.0, 2.0, 14)),
+            compaction_keys: Counter::default(),
+            compaction_last: Gauge::default(),
+            // 0.1 s to 7 minutes.
+            defrag: Histogram::new(exponential_buckets(0.1, 2.0, 13)),
+            defrags_running: Gauge::default(),
             wal_fsync: Histogram::new(disk_buckets()),
             wal_write_bytes: Gauge::default(),
             backend_commit: Histogram::new(disk_buckets()),
@@ -121,6 +188,61 @@ impl Default for NodeMetrics {
 }
 
 impl NodeMetrics {
+    /// Counts what commands or reads have done.
+    pub fn count(&self, counts: Counts) {
+        for (counter, by) in [
+            (&self.ranges, counts.ranges),
+            (&self.puts, counts.puts),
+            (&self.deletes, counts.deletes),
+            (&self.txns, counts.txns),
+        ] {
+            if by > 0 {
+                counter.inc_by(by);
+            }
+        }
+        if counts.put_bytes > 0 {
+            self.put_bytes.inc_by(counts.put_bytes as i64);
+        }
+    }
+
+    /// Enters what is counted about keys.
+    fn register_keys(&self, registry: &mut Registry) {
+        let mut counter = |name: &str, help: &str, counter: &Counter| registry.register(name, help, counter.clone());
+        let ranges = "Total number of ranges seen by this member";
+        counter("etcd_mvcc_range", ranges, &self.ranges);
+        counter("etcd_debugging_mvcc_range", ranges, &self.ranges);
+        counter("etcd_mvcc_put", "Total number of puts seen by this member", &self.puts);
+        counter("etcd_mvcc_delete", "Total number of deletes seen by this member", &self.deletes);
+        counter("etcd_mvcc_txn", "Total number of txns seen by this member", &self.txns);
+        counter("etcd_debugging_mvcc_db_compaction_keys", "Total number of db keys compacted", &self.compaction_keys);
+        let mut gauge = |name: &str, help: &str, gauge: &Gauge| registry.register(name, help, gauge.clone());
+        gauge(
+            "etcd_debugging_mvcc_total_put_size_in_bytes",
+            "The total size of put kv pairs seen by this member",
+            &self.put_bytes,
+        );
+        gauge(
+            "etcd_debugging_mvcc_db_compaction_last",
+            "The unix time of the last db compaction. Resets to 0 on start",
+            &self.compaction_last,
+        );
+        gauge(
+            "etcd_disk_defrag_inflight",
+            "Whether or not defrag is active on the member. 1 means active, 0 means not",
+            &self.defrags_running,
+        );
+        registry.register(
+            "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds",
+            "Bucketed histogram of db compaction pause duration",
+            self.compaction_pause.clone(),
+        );
+        registry.register(
+            "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds",
+            "Bucketed histogram of db compaction total duration",
+            self.compaction_total.clone(),
+        );
+    }
+
     /// Enters everything into a registry. Counters get the suffix `_total` and histograms their unit when they are
     /// written out.
     pub fn register(&self, registry: &mut Registry) {
@@ -202,6 +324,23 @@ impl NodeMetrics {
             "Requests refused because too many were waiting",
             &self.requests_refused,
         );
+        counter(
+            "etcd_server_heartbeat_send_failures",
+            "The total number of leader heartbeat send failures (likely overloaded from slow disk)",
+            &self.heartbeats_late,
+        );
+        counter(
+            "etcd_server_learner_promote_successes",
+            "The total number of successful learner promotions while this member is leader",
+            &self.learner_promotions,
+        );
+        self.register_keys(registry);
+        registry.register_with_unit(
+            "etcd_server_apply_duration",
+            "The latency distributions of applying pieces of the log",
+            Unit::Seconds,
+            self.apply_family.clone(),
+        );
         registry.register("etcd_debugging_lease_ttl_total", "Bucketed histogram of lease TTLs", self.lease_ttl.clone());
         let mut seconds = |name: &str, help: &str, histogram: &Histogram| {
             registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
@@ -222,6 +361,11 @@ impl NodeMetrics {
             "etcd_mvcc_hash_rev_duration",
             "The latency distribution of storage hash by revision operation",
             &self.hash_at,
+        );
+        seconds(
+            "etcd_disk_backend_defrag_duration",
+            "The latency distribution of backend defragmentation",
+            &self.defrag,
         );
     }
 }

@@ -240,6 +240,11 @@ impl State {
         std::mem::take(&mut self.lease_changes)
     }
 
+    /// What commands have done to keys since this was last called, as this member applied them.
+    pub fn take_counts(&mut self) -> mvcc::Counts {
+        std::mem::take(&mut self.open.counts)
+    }
+
     /// From now on, `sink` is told of every published change.
     pub fn report_to(&mut self, sink: Arc<dyn ChangeSink>) {
         self.changes = Some(sink);

@@ -91,7 +91,7 @@ impl Grpc {
             return refused(&Status::unimplemented(method::unknown(request.uri().path())));
         };
         let call = Call { grpc: self.clone(), method, began: Instant::now(), ended: false };
-        self.metrics.started(method);
+        self.metrics.started(method, request.headers());
         let timeout = timeout_of(request.headers());
         let limits = Limits {
             deadline: timeout.and_then(|timeout| tokio::time::Instant::now().checked_add(timeout)),

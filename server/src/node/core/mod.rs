@@ -72,7 +72,7 @@ use crate::{
     lease::{CHECKPOINT_INTERVAL, LeaseClock},
     log::EntryId,
     raft::{Fetch, Group, InFlight, LogStart, Offer, RaftOptions, Refused, Role, Standing},
-    state::{Answer, LeaseChange, State, command::EntryBuilder},
+    state::{Answer, LeaseChange, State, command::EntryBuilder, mvcc::Counts},
 };
 
 /// Options of a [`Core`].
@@ -311,6 +311,11 @@ impl<W, R> Core<W, R> {
     /// The state machine.
     pub fn state(&self) -> &State {
         &self.state
+    }
+
+    /// What commands have done to keys since this was last called.
+    pub fn take_counts(&mut self) -> Counts {
+        self.state.take_counts()
     }
 
     /// The part of the log that is in memory.

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
     task::{Context, Poll, Wake, Waker},
     thread::{self, JoinHandle, Thread},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     log::{DataDirLock, EntryId, EntryReader},
-    node::{NodeError, snapshot::Received},
+    node::{NodeError, NodeMetrics, snapshot::Received},
     raft::Fetch,
     state::{self, Compactor, StateError, mvcc::CompactionStep},
     store::LastFlush,
@@ -100,8 +100,9 @@ impl Background {
         let (compactors, replaced) = bounded(1);
         let replacing = replaced.clone();
         let (reports, held) = (inbox.clone(), Arc::clone(lock));
+        let metrics = shared.metrics.clone();
         let compacting = thread::Builder::new().name("compaction".to_owned()).spawn(move || {
-            if let Err(error) = compact(compacting, &replacing, &stop) {
+            if let Err(error) = compact(compacting, &metrics, &replacing, &stop) {
                 reports.send(Input::Failed(error));
             }
             drop(held);
@@ -326,13 +327,44 @@ impl SincePause {
     }
 }
 
+/// When the compaction that is under way began, if one is: it ends when there is nothing to do but what nobody waits for.
+#[derive(Debug, Default)]
+struct UnderWay(Option<Duration>);
+
+impl UnderWay {
+    /// Measures a step that began then and took so long.
+    fn after(&mut self, step: CompactionStep, began: Duration, took: Duration, metrics: &NodeMetrics) {
+        let milliseconds = |time: Duration| time.as_secs_f64() * 1000.0;
+        match step {
+            CompactionStep::Worked { removed } => {
+                self.0.get_or_insert(began);
+                metrics.compaction_pause.observe(milliseconds(took));
+                metrics.compaction_keys.inc_by(removed as u64);
+            }
+            CompactionStep::Idle | CompactionStep::Imaged => {
+                let Some(since) = self.0.take() else { return };
+                metrics.compaction_total.observe(milliseconds((began + took).saturating_sub(since)));
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                metrics.compaction_last.set(now.as_secs() as i64);
+            }
+            CompactionStep::Held { .. } => {}
+        }
+    }
+}
+
 /// Carries compactions out and writes index images, a step at a time, until told to stop.
 ///
 /// `replacing` brings the compactor of a state that took the current one's place.
-fn compact(compacting: Compacting, replacing: &Receiver<Compactor>, stop: &Receiver<Stop>) -> Result<(), NodeError> {
+fn compact(
+    compacting: Compacting,
+    metrics: &NodeMetrics,
+    replacing: &Receiver<Compactor>,
+    stop: &Receiver<Stop>,
+) -> Result<(), NodeError> {
     let Compacting { mut compactor, notices: compactions, pace } = compacting;
     let started = Instant::now();
     let mut since_pause = SincePause::default();
+    let mut under_way = UnderWay::default();
     loop {
         if let Some(new) = replacing.try_iter().last() {
             compactor = new;
@@ -340,6 +372,7 @@ fn compact(compacting: Compacting, replacing: &Receiver<Compactor>, stop: &Recei
         let began = started.elapsed();
         let step = compactor.step(began)?;
         let took = started.elapsed().saturating_sub(began);
+        under_way.after(step, began, took, metrics);
         let stopped = if let Some(pause) = since_pause.after(step, took, pace) {
             match stop.recv_timeout(pause) {
                 Err(RecvTimeoutError::Timeout) => continue,

@@ -432,7 +432,13 @@ impl NodeHandle {
 
     /// Gives disk space back that deleted data still takes. Waits for the disk.
     pub fn defragment(&self) -> Result<(), NodeError> {
-        self.shared.reader.store().compact().map_err(|error| NodeError::State(error.into()))
+        let metrics = &self.shared.metrics;
+        let started = Instant::now();
+        metrics.defrags_running.inc();
+        let done = self.shared.reader.store().compact();
+        metrics.defrags_running.dec();
+        metrics.defrag.observe(started.elapsed().as_secs_f64());
+        done.map_err(|error| NodeError::State(error.into()))
     }
 
     /// What the node counts and measures.

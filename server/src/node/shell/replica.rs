@@ -31,6 +31,8 @@ const INPUTS_MAX: usize = 1024;
 pub(super) const STALL_PAUSE: Duration = Duration::from_millis(2);
 /// Applying a piece that takes longer is worth a line in the log.
 const SLOW_APPLY: Duration = Duration::from_millis(100);
+/// A leader whose ticks are further apart than so many of them is late with its heartbeats.
+const HEARTBEAT_LATE_TICKS: u32 = 2;
 /// How long a shutdown waits for what was accepted to be finished.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 
@@ -103,6 +105,7 @@ impl Replica {
     async fn serve(&mut self) -> End {
         let mut ticks = self.ticks();
         let mut inputs = Vec::with_capacity(INPUTS_MAX);
+        let mut ticked = Instant::now();
         loop {
             match self.work().await {
                 Ok(()) => {}
@@ -113,6 +116,7 @@ impl Replica {
                 // Time first: it comes seldom, and under load there is always something in the inbox.
                 biased;
                 _ = ticks.tick() => {
+                    self.see_lateness(mem::replace(&mut ticked, Instant::now()).elapsed());
                     if let Some(end) = self.tick() {
                         return end;
                     }
@@ -137,6 +141,15 @@ impl Replica {
         let left = self.leaving.as_mut()?;
         *left = left.saturating_sub(1);
         (*left == 0).then(|| End::Failed(NodeError::Removed { member: self.shared.identity.member }))
+    }
+
+    /// Counts heartbeats that are late. Who leads nobody has none to send.
+    fn see_lateness(&self, since_last_tick: Duration) {
+        let leads = self.core.status().standing.role == Role::Leader && self.members.members.len() > 1;
+        if leads && since_last_tick > self.tick * HEARTBEAT_LATE_TICKS {
+            self.shared.metrics.heartbeats_late.inc();
+            tracing::warn!(after = ?since_last_tick, interval = ?self.tick, "the leader's heartbeats are late");
+        }
     }
 
     /// Gives inputs to the core.
@@ -203,10 +216,16 @@ impl Replica {
 
     fn apply(&mut self) -> Result<bool, NodeError> {
         let stalled = self.core.is_stalled();
+        let commands = self.core.state().commands();
         let started = Instant::now();
         self.core.time_is(self.shared.uptime_ms());
         let more = self.core.apply()?;
         let took = started.elapsed();
+        if self.core.state().commands() != commands {
+            self.shared.metrics.apply.observe(took.as_secs_f64());
+        }
+        let counts = self.core.take_counts();
+        self.shared.metrics.count(counts);
         if took > SLOW_APPLY {
             self.shared.metrics.slow_apply.inc();
             tracing::warn!(?took, "applying took long");

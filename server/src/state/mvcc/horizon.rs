@@ -103,6 +103,11 @@ impl Horizon {
         self.pins.front().map(|(revision, _)| *revision)
     }
 
+    /// Pins that stand.
+    pub(super) fn pins(&self) -> u64 {
+        self.pins.iter().map(|(_, count)| u64::from(*count)).sum()
+    }
+
     fn add_pin(&mut self, revision: i64) {
         match self.pins.back_mut() {
             Some((newest, count)) if *newest == revision => *count += 1,

@@ -62,6 +62,7 @@ pub use pieces::{Piece, RangePieces};
 pub use range::Rows;
 pub use reader::{Inline, Reader, WaitCompacted};
 pub(super) use txn::puts;
+pub use write::Counts;
 pub(super) use write::{Open, Write};
 
 /// Why a read gave no answer.

@@ -95,6 +95,16 @@ impl Reader {
         self.current.load().compacted()
     }
 
+    /// Keys that live.
+    pub fn live_keys(&self) -> u64 {
+        self.current.load().index.read().stats().live_keys
+    }
+
+    /// Reads that keep their revision from being removed now.
+    pub fn open_reads(&self) -> u64 {
+        self.current.load().horizon.lock().pins()
+    }
+
     /// Pins a revision to read at, the newest one if `revision` is not positive. Errors: it is compacted, or still to
     /// come.
     pub fn pin(&self, revision: i64) -> Result<Pin, ApiError> {

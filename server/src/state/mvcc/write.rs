@@ -27,6 +27,21 @@ use crate::{
 /// Keys and values are encoded into chunks of this size, to spare allocations.
 const ARENA_BYTES: usize = 32 << 10;
 
+/// What commands have done to keys, for whoever counts it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Ranges within txns.
+    pub ranges: u64,
+    /// Keys set.
+    pub puts: u64,
+    /// Bytes of their keys and values.
+    pub put_bytes: u64,
+    /// Deletes of a key or range, and keys that ended with their lease.
+    pub deletes: u64,
+    /// Commands of more than one operation.
+    pub txns: u64,
+}
+
 /// What was applied and is not yet written.
 #[derive(Debug)]
 pub(in crate::state) struct Open {
@@ -38,6 +53,8 @@ pub(in crate::state) struct Open {
     pub(in crate::state) compacted: i64,
     /// Compactions among it.
     pub(in crate::state) scheduled: Vec<Scheduled>,
+    /// What commands have done since it was last asked for.
+    pub(in crate::state) counts: Counts,
     /// The changes in the batch, in order.
     changes: Vec<Change>,
     arena: BytesMut,
@@ -50,6 +67,7 @@ impl Open {
             revision,
             compacted,
             scheduled: Vec::new(),
+            counts: Counts::default(),
             changes: Vec::new(),
             arena: BytesMut::new(),
         }
@@ -103,6 +121,8 @@ pub(in crate::state) struct Write<'a> {
     leases: &'a RwLock<LeaseTable>,
     begin: i64,
     changes: u32,
+    /// Operations so far.
+    ops: u32,
     /// The lowest revision that has to stay readable until the answer is built.
     needed: Option<i64>,
 }
@@ -110,12 +130,13 @@ pub(in crate::state) struct Write<'a> {
 impl<'a> Write<'a> {
     pub(in crate::state) fn new(mvcc: &'a Mvcc, open: &'a mut Open, leases: &'a RwLock<LeaseTable>) -> Self {
         let begin = open.revision;
-        Self { mvcc, open, leases, begin, changes: 0, needed: None }
+        Self { mvcc, open, leases, begin, changes: 0, ops: 0, needed: None }
     }
 
     /// Ends the command: the revision after it, and the revision to pin for its answer.
     pub(in crate::state) fn finish(self) -> (i64, Option<i64>) {
         self.open.revision = self.header();
+        self.open.counts.txns += u64::from(self.ops > 1);
         (self.open.revision, self.needed)
     }
 
@@ -183,6 +204,8 @@ impl<'a> Write<'a> {
     fn plan_range(&mut self, request: &RangeRequest) -> OpReply {
         let at = if request.revision > 0 { Revision::whole(request.revision) } else { self.at() };
         self.need(at.main.min(self.begin));
+        self.ops += 1;
+        self.open.counts.ranges += 1;
         OpReply::Range { revision: self.header(), at, request: Box::new(request.clone()) }
     }
 
@@ -203,6 +226,9 @@ impl<'a> Write<'a> {
             }
         }
         let at = self.next();
+        self.ops += 1;
+        self.open.counts.puts += 1;
+        self.open.counts.put_bytes += (request.key.len() + value.len()) as u64;
         let written = self.mvcc.index.write().put(&request.key, at, lease);
         self.open.put(&request.key, &written.meta, &value);
         let old_lease = written.previous.map_or(0, |previous| previous.lease);
@@ -218,6 +244,8 @@ impl<'a> Write<'a> {
 
     /// A delete, of its own or in a txn.
     pub(in crate::state) fn delete_range(&mut self, request: &DeleteRangeRequest) -> Result<OpReply, StateError> {
+        self.ops += 1;
+        self.open.counts.deletes += 1;
         let end = range_end(&request.range_end);
         let mut previous = Vec::new();
         let mut deleted = 0;
@@ -252,6 +280,8 @@ impl<'a> Write<'a> {
     /// Deletes keys, in the order given.
     pub(in crate::state) fn delete_keys(&mut self, keys: impl IntoIterator<Item = Bytes>) {
         for key in keys {
+            self.ops += 1;
+            self.open.counts.deletes += 1;
             self.delete(&key, None);
         }
     }
