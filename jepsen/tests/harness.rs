@@ -66,7 +66,7 @@ async fn three_members_lose_nothing_when_some_or_all_of_them_die() -> Result<()>
 
 #[tokio::test]
 async fn watchers_are_told_everything_once_and_in_order_whatever_happens() -> Result<()> {
-    let time = std::time::Duration::from_secs(60);
+    let time = std::time::Duration::from_mins(1);
     let plan = watch::Plan { cairn: process::cairn_binary()?, seed: 7, time, writers: 4, watchers: 16 };
     let summary = watch::run(&plan).await?;
     println!("{summary:?}");
