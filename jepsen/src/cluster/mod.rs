@@ -139,7 +139,7 @@ pub async fn run(plan: &Plan) -> Result<Summary> {
     let mut random = StdRng::seed_from_u64(plan.seed);
     let mut summary = Summary::default();
     let load = Load::start(plan.seed, plan.clients, &members.urls());
-    let watchers: Vec<_> = members.urls().into_iter().map(Watcher::start).collect();
+    let watchers: Vec<_> = members.urls().into_iter().filter(|_| disturbed).map(Watcher::start).collect();
     for (round, &fault) in plan.faults.iter().enumerate() {
         let context = || format!("seed {}, round {round}, {fault:?}", plan.seed);
         load.wait_for_writes(WRITES_BETWEEN).await.with_context(context)?;

@@ -18,7 +18,7 @@
 //!
 //! The one invariant: bytes of one direction of a connection arrive in order and without a gap, as TCP has it, or the
 //! connection ends. What is reordered are connections: see [`Way::Late`]. Everything is bounded: connections by
-//! [`CONNECTIONS_MAX`], bytes under way in a direction by [`PIPE_CHUNKS_MAX`] times [`CHUNK_BYTES`].
+//! `CONNECTIONS_MAX`, bytes under way in a direction by `PIPE_CHUNKS_MAX` times `CHUNK_BYTES`.
 
 mod pipe;
 mod proxy;
