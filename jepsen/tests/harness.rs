@@ -24,6 +24,7 @@ async fn random_requests_get_the_answers_of_a_genuine_etcd() -> Result<()> {
         coverage.reads_elsewhere * 5 >= coverage.reads,
         "too few reads at other than the newest revision:\n{coverage}"
     );
+    ensure!(coverage.events >= 1_000, "only {} events of watches were compared:\n{coverage}", coverage.events);
     Ok(())
 }
 

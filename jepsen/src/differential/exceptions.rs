@@ -4,18 +4,21 @@
 //! same transaction deleted, and a range over a key that was deleted and created again within one revision, after a compaction. Cairn answers them; the
 //! sequence ends there and the next begins on fresh servers.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use cairn_proto::{
-    ApiError,
+    ApiError, cancel_reason,
     etcdserverpb::{
-        RangeRequest, RangeResponse, TxnRequest, TxnResponse,
+        RangeRequest, RangeResponse, TxnRequest, TxnResponse, WatchResponse,
         range_request::{SortOrder, SortTarget},
         request_op, response_op,
+        watch_request::RequestUnion,
     },
-    mvccpb::KeyValue,
+    mvccpb::{KeyValue, event::EventType},
 };
 
-use super::{Step, play::Answer};
+use super::{Step, play::Answer, watches::Told};
 
 /// Whether a difference is one of those listed here.
 pub fn explained(request: &Step, genuine: &Answer, ours: &Answer) -> bool {
@@ -125,3 +128,63 @@ struct Code {
 
 /// Codes that changed between 3.5 and 3.7.
 const CODES: [Code; 0] = [];
+
+/// 3.5 makes a watch with a negative start, even if only to end it as one of what was compacted away; 3.7 refuses it, and before it looks at the range and at the
+/// number, where 3.5 names those as the reason.
+pub fn negative_start(request: &RequestUnion, ours: Option<&WatchResponse>) -> bool {
+    let RequestUnion::CreateRequest(create) = request else { return false };
+    create.start_revision < 0
+        && ours.is_some_and(|ours| {
+            ours.created
+                && ours.canceled
+                && ours.watch_id == -1
+                && ours.compact_revision == 0
+                && ours.cancel_reason == cancel_reason::NEGATIVE_START
+        })
+}
+
+/// 3.5 answers every progress request with the store's revision, at once. 3.7 answers only while there are watches on the stream and all of them have begun and
+/// were told everything; so the answer is a promise, and clients ask again.
+pub fn progress_untimely(no_watches: bool, all_begun: bool) -> bool {
+    no_watches || !all_begun
+}
+
+/// In 3.5 the number of a watch that was ended by a compaction stays taken until the client cancels it, and then it is told a second time that the watch ended.
+/// 3.7 forgets the watch with the first.
+pub fn canceled_again(ended: &BTreeSet<i64>, watch_id: i64) -> bool {
+    ended.contains(&watch_id)
+}
+
+/// Whether a create gives the servers different watches: 3.5 keeps the number of one that a compaction ended (see [`canceled_again`]), so it refuses another of
+/// that number or draws a higher one, and it makes a watch where [`negative_start`] is refused.
+pub fn watch_ids_part(
+    request: &RequestUnion,
+    ended: &BTreeSet<i64>,
+    genuine: Option<&WatchResponse>,
+    ours: Option<&WatchResponse>,
+) -> bool {
+    let (RequestUnion::CreateRequest(create), Some(genuine), Some(ours)) = (request, genuine, ours) else {
+        return false;
+    };
+    if negative_start(request, Some(ours)) {
+        return !genuine.canceled;
+    }
+    let made = ours.created && !ours.canceled && ended.contains(&ours.watch_id);
+    let refused = genuine.canceled && genuine.cancel_reason == cancel_reason::DUPLICATE_WATCH_ID;
+    let drawn = create.watch_id == 0 && !genuine.canceled && genuine.watch_id > ours.watch_id;
+    made && (refused || drawn)
+}
+
+/// The number that refusals carry. In 3.5 a refusal on the stream is taken for the end of the watch to which a client gave this number: it is told nothing more. In
+/// 3.7 it goes on.
+pub const SILENCED: i64 = -1;
+
+/// 3.5 compacts the deletes of the compacted revision itself away, sooner or later, so that a watch that starts there may miss them. 3.7 keeps them.
+pub fn set_aside_first_deletes(start: i64, compacted: i64, told: &mut Vec<Told>) {
+    if start == compacted {
+        told.retain(|told| {
+            let Told::Event(event) = told else { return true };
+            event.r#type() != EventType::Delete || event.kv.as_ref().is_none_or(|kv| kv.mod_revision != compacted)
+        });
+    }
+}

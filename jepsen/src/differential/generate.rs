@@ -3,10 +3,12 @@
 use bytes::Bytes;
 use cairn_proto::etcdserverpb::{
     CompactionRequest, Compare, DeleteRangeRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseRevokeRequest,
-    LeaseTimeToLiveRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
+    LeaseTimeToLiveRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, WatchCancelRequest, WatchCreateRequest,
+    WatchProgressRequest,
     compare::{CompareResult, CompareTarget, TargetUnion},
     range_request::{SortOrder, SortTarget},
     request_op,
+    watch_request::RequestUnion,
 };
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
@@ -38,6 +40,11 @@ const KEYS: [&[u8]; 16] = [
 /// The leases that requests name: few, so that they meet. They live long: when one runs out differs between two servers.
 const LEASES: [i64; 4] = [1, 2, -3, i64::MAX];
 
+/// The numbers that clients choose for watches, some of them also drawn by servers.
+const WATCHES: [i64; 7] = [1, 2, 3, 4, -1, i64::MIN, i64::MAX];
+/// Every so-manieth sequence has watches: a genuine server takes its time to tell what they missed.
+const WATCHED_EVERY: u64 = 5;
+
 /// One request.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
@@ -61,6 +68,8 @@ pub enum Step {
     KeepAlive(LeaseKeepAliveRequest),
     /// Lease.LeaseLeases
     Leases,
+    /// Watch.Watch, a request on one of the sequence's streams
+    Watch(usize, RequestUnion),
 }
 
 /// Requests to be sent one after the other.
@@ -74,7 +83,9 @@ impl Sequence {
     /// The sequence of a seed.
     pub fn generate(seed: u64, steps: usize) -> Self {
         let mut random = Random(StdRng::seed_from_u64(seed));
-        Self { steps: (0..steps).map(|_| random.step()).collect() }
+        let watched = seed.is_multiple_of(WATCHED_EVERY);
+        let mut step = || if watched && random.chance(14) { random.watch_step() } else { random.step() };
+        Self { steps: (0..steps).map(|_| step()).collect() }
     }
 }
 
@@ -90,10 +101,12 @@ impl Step {
             | Self::Revoke(_)
             | Self::TimeToLive(_)
             | Self::KeepAlive(_)
-            | Self::Leases => {}
+            | Self::Leases
+            | Self::Watch(_, RequestUnion::CancelRequest(_) | RequestUnion::ProgressRequest(_)) => {}
             Self::Range(range) => resolve_range(range, newest),
             Self::Txn(txn) => resolve_txn(txn, newest),
             Self::Compact(compact) => resolve(&mut compact.revision, newest),
+            Self::Watch(_, RequestUnion::CreateRequest(create)) => resolve(&mut create.start_revision, newest),
         }
         step
     }
@@ -173,6 +186,47 @@ impl Random {
             8 => Step::KeepAlive(LeaseKeepAliveRequest { id: self.lease() }),
             _ => Step::Leases,
         }
+    }
+
+    fn watch_step(&mut self) -> Step {
+        let request = match self.below(10) {
+            0..6 => RequestUnion::CreateRequest(self.watch()),
+            6 | 7 => {
+                // The first numbers that servers draw, one that nobody has, and those that clients choose.
+                let drawn = [0, 1, 2, 77][self.below(4)];
+                let watch_id = if self.chance(60) { drawn } else { WATCHES[self.below(WATCHES.len())] };
+                RequestUnion::CancelRequest(WatchCancelRequest { watch_id })
+            }
+            _ => RequestUnion::ProgressRequest(WatchProgressRequest {}),
+        };
+        Step::Watch(usize::from(self.chance(40)), request)
+    }
+
+    fn watch(&mut self) -> WatchCreateRequest {
+        let (key, range_end) = match self.below(10) {
+            0..3 => ("\0".into(), "\0".into()),
+            3 | 4 => ("a".into(), "c".into()),
+            _ => self.span(),
+        };
+        let start_revision = match self.below(40) {
+            0..14 => 0,
+            14..26 => SYMBOLIC - self.below(25) as i64,
+            26..33 => SYMBOLIC + 1 + self.below(6) as i64,
+            33..35 => SYMBOLIC - 200,
+            35 => 1,
+            36 => i64::MAX,
+            37 => -1 - self.below(5) as i64,
+            _ => SYMBOLIC,
+        };
+        let filters: &[i32] = match self.below(12) {
+            0 | 1 => &[0],
+            2 | 3 => &[1],
+            4 => [&[0, 1][..], &[1, 1], &[7]][self.below(3)],
+            _ => &[],
+        };
+        let watch_id = if self.chance(40) { WATCHES[self.below(WATCHES.len())] } else { 0 };
+        let (prev_kv, filters) = (self.chance(50), filters.to_vec());
+        WatchCreateRequest { key, range_end, start_revision, filters, prev_kv, watch_id, ..Default::default() }
     }
 
     fn key(&mut self) -> Bytes {

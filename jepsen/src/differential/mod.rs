@@ -4,6 +4,7 @@
 //! the genuine server's answers, so that a sequence means the same wherever it starts and stays meaningful when steps are taken out. Both servers live
 //! through many sequences: each begins by deleting and compacting everything away. At the first difference the servers are thrown away and the sequence
 //! is shrunk on fresh ones: steps, then operations inside transactions, are taken out as long as a difference remains.
+//! Every fifth sequence also has watches on up to two streams; how they are compared is told in `watches`.
 //!
 //! Cluster and member ids and terms are set aside; everything else of an answer or an error (code and text) is compared. What a genuine 3.5 does
 //! otherwise than 3.7 is listed, with the reason, in [`exceptions`].
@@ -12,6 +13,7 @@ pub mod exceptions;
 mod generate;
 mod play;
 mod shrink;
+mod watches;
 
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 
@@ -45,6 +47,8 @@ pub struct Coverage {
     pub reads: u64,
     /// Reads at an old, compacted or future revision.
     pub reads_elsewhere: u64,
+    /// Events of watches compared.
+    pub events: u64,
 }
 
 impl Coverage {
@@ -58,8 +62,8 @@ impl fmt::Display for Coverage {
         let share = 100.0 * self.reads_elsewhere as f64 / self.reads.max(1) as f64;
         writeln!(
             f,
-            "{} requests, {} reads, {share:.0} % of them not at the newest revision",
-            self.requests, self.reads
+            "{} requests, {} reads, {share:.0} % of them not at the newest revision, {} events",
+            self.requests, self.reads, self.events
         )?;
         for (what, times) in &self.seen {
             writeln!(f, "{times:>9}  {what}")?;

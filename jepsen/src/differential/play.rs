@@ -2,15 +2,18 @@
 
 use std::fmt;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use cairn_proto::etcdserverpb::{
     self as pb, CompactionRequest, DeleteRangeRequest, RangeRequest, ResponseHeader, kv_client::KvClient,
-    lease_client::LeaseClient, request_op, response_op,
+    lease_client::LeaseClient, request_op, response_op, watch_client::WatchClient,
 };
 use tempfile::TempDir;
 use tonic::transport::Channel;
 
-use super::{Coverage, Plan, Sequence, Step, exceptions};
+use super::{
+    Coverage, Plan, Sequence, Step, exceptions,
+    watches::{Differing, MARKER, Streams, Told},
+};
 use crate::process::Member;
 
 /// An answer with everything set aside that two equal servers may differ in.
@@ -36,6 +39,10 @@ pub enum Answer {
     KeepAlive(pb::LeaseKeepAliveResponse),
     /// Of a list of leases, by id.
     Leases(pb::LeaseLeasesResponse),
+    /// Of a watch stream, to a request.
+    Watch(Option<pb::WatchResponse>),
+    /// What the watch of a number was told.
+    Told(i64, Vec<Told>),
     /// The status of a refused request.
     Refused(tonic::Code, String),
 }
@@ -74,7 +81,11 @@ pub enum Played {
 struct Clients {
     kv: KvClient<Channel>,
     lease: LeaseClient<Channel>,
+    watch: WatchClient<Channel>,
 }
+
+/// After so many steps at most, all that watches were told is compared.
+const SETTLE_EVERY: usize = 20;
 
 /// Ids above this one, but for the largest, are not of a sequence but were drawn by a server.
 const DRAWN_MIN: i64 = 1_000;
@@ -101,37 +112,86 @@ impl Pair {
 
     /// Plays a sequence from an empty, compacted store on. Stops at the first difference.
     pub async fn play(&mut self, sequence: &Sequence, coverage: &mut Coverage) -> Result<Played> {
+        let played = self.try_play(sequence, coverage).await;
+        if played.is_err() && self.genuine.0.has_ended() {
+            let probe = Step::Range(RangeRequest { key: "probe".into(), ..Default::default() });
+            ask(&mut self.ours.1, &probe).await.with_context(|| self.ours.0.log_tail())?;
+            coverage.note("the genuine server ended itself, ours answered");
+            return Ok(Played::GenuineEnded);
+        }
+        played
+    }
+
+    async fn try_play(&mut self, sequence: &Sequence, coverage: &mut Coverage) -> Result<Played> {
         let mut newest = self.empty().await?;
+        let mut compacted = newest;
+        let mut streams = Streams::default();
+        let differs = |step, request: &Step, genuine, ours| {
+            Ok(Played::Differs(Box::new(Difference { step, request: request.clone(), genuine, ours })))
+        };
         for (number, step) in sequence.steps.iter().enumerate() {
+            let settle = match step {
+                Step::Watch(stream, request) => streams.wants_settling(*stream, request),
+                Step::Compact(_) => true,
+                _ => number % SETTLE_EVERY == 0,
+            };
+            if settle && let Some((genuine, ours)) = self.settle(&mut streams, &mut newest, coverage).await? {
+                return differs(number, step, genuine, ours);
+            }
             let request = step.resolved(newest);
+            if let Step::Watch(stream, union) = &request {
+                coverage.requests += 1;
+                let clients = (&mut self.genuine.1.watch, &mut self.ours.1.watch);
+                let differing = streams.ask(clients, (*stream, union), (newest, compacted), coverage).await;
+                if let Some((genuine, ours)) = differing.with_context(|| self.ours.0.log_tail())? {
+                    return differs(number, &request, genuine, ours);
+                }
+                continue;
+            }
             let (genuine, ours) = tokio::join!(ask(&mut self.genuine.1, &request), ask(&mut self.ours.1, &request));
             let mut ours = ours.with_context(|| self.ours.0.log_tail())?;
             exceptions::order_ties(&request, &mut ours);
-            let mut genuine = match genuine {
-                Ok(genuine) => genuine,
-                Err(_) if self.genuine.0.has_ended() => {
-                    let probe = Step::Range(RangeRequest { key: "probe".into(), ..Default::default() });
-                    ask(&mut self.ours.1, &probe).await.with_context(|| self.ours.0.log_tail())?;
-                    coverage.note("the genuine server ended itself, ours answered");
-                    return Ok(Played::GenuineEnded);
-                }
-                Err(error) => return Err(error),
-            };
+            let mut genuine = genuine?;
             exceptions::order_ties(&request, &mut genuine);
             newest = revision(&genuine).unwrap_or(newest).max(newest);
+            if let (Step::Compact(request), Answer::Compact(_)) = (&request, &genuine) {
+                compacted = request.revision;
+            }
             note(coverage, &request, &genuine, newest);
             if genuine != ours && !exceptions::explained(&request, &genuine, &ours) {
-                return Ok(Played::Differs(Box::new(Difference { step: number, request, genuine, ours })));
+                return differs(number, &request, genuine, ours);
             }
         }
-        Ok(Played::Equal)
+        match (self.settle(&mut streams, &mut newest, coverage).await?, sequence.steps.last()) {
+            (Some((genuine, ours)), Some(last)) => differs(sequence.steps.len() - 1, last, genuine, ours),
+            _ => Ok(Played::Equal),
+        }
+    }
+
+    /// Waits until the streams have told everything, and compares it. The newest revision is another one afterwards.
+    async fn settle(&mut self, streams: &mut Streams, newest: &mut i64, coverage: &mut Coverage) -> Result<Differing> {
+        if streams.is_empty() {
+            return Ok(None);
+        }
+        let start = if streams.has_past() { self.put_marker().await? } else { 0 };
+        streams.call_witnesses(start).await.with_context(|| self.ours.0.log_tail())?;
+        *newest = self.put_marker().await?;
+        streams.settle(*newest, coverage).await.with_context(|| self.ours.0.log_tail())
+    }
+
+    async fn put_marker(&mut self) -> Result<i64> {
+        let marker = Step::Put(pb::PutRequest { key: MARKER.into(), ..Default::default() });
+        let (genuine, ours) = tokio::join!(ask(&mut self.genuine.1, &marker), ask(&mut self.ours.1, &marker));
+        let (genuine, ours) = (genuine?, ours.with_context(|| self.ours.0.log_tail())?);
+        ensure!(genuine == ours, "the servers put a marker otherwise: {genuine:?}, {ours:?}");
+        revision(&genuine).context("a put's answer without a revision")
     }
 
     /// Deletes everything, compacts it away and returns the newest revision.
     async fn empty(&mut self) -> Result<i64> {
         let everything = DeleteRangeRequest { key: "\0".into(), range_end: "\0".into(), prev_kv: false };
         let mut newest = 0;
-        for Clients { kv: client, lease } in [&mut self.genuine.1, &mut self.ours.1] {
+        for Clients { kv: client, lease, .. } in [&mut self.genuine.1, &mut self.ours.1] {
             for found in lease.lease_leases(pb::LeaseLeasesRequest {}).await?.into_inner().leases {
                 lease.lease_revoke(pb::LeaseRevokeRequest { id: found.id }).await?;
             }
@@ -148,11 +208,12 @@ impl Pair {
 
 fn client(channel: Channel) -> Clients {
     let lease = LeaseClient::new(channel.clone());
-    Clients { kv: KvClient::new(channel).max_decoding_message_size(usize::MAX), lease }
+    let watch = WatchClient::new(channel.clone()).max_decoding_message_size(usize::MAX);
+    Clients { kv: KvClient::new(channel).max_decoding_message_size(usize::MAX), lease, watch }
 }
 
 async fn ask(clients: &mut Clients, step: &Step) -> Result<Answer> {
-    let Clients { kv: client, lease } = clients;
+    let Clients { kv: client, lease, .. } = clients;
     let answer = match step.clone() {
         Step::Put(request) => client.put(request).await.map(|answer| Answer::Put(answer.into_inner())),
         Step::Range(request) => client.range(request).await.map(|answer| Answer::Range(answer.into_inner())),
@@ -170,6 +231,7 @@ async fn ask(clients: &mut Clients, step: &Step) -> Result<Answer> {
         Step::Leases => {
             lease.lease_leases(pb::LeaseLeasesRequest {}).await.map(|answer| Answer::Leases(answer.into_inner()))
         }
+        Step::Watch(..) => bail!("a watch request is asked on its stream: {step:?}"),
     };
     match answer {
         Ok(mut answer) => {
@@ -224,7 +286,7 @@ fn set_aside(answer: &mut Answer) {
         Answer::TimeToLive(answer) => &mut answer.header,
         Answer::KeepAlive(answer) => &mut answer.header,
         Answer::Leases(answer) => &mut answer.header,
-        Answer::Refused(..) => return,
+        Answer::Watch(_) | Answer::Told(..) | Answer::Refused(..) => return,
     };
     // Sub-answers of a transaction carry no ids: they are compared as they are.
     if let Some(ResponseHeader { cluster_id, member_id, raft_term, .. }) = header {
@@ -244,7 +306,7 @@ fn revision(answer: &Answer) -> Option<i64> {
         Answer::TimeToLive(answer) => &answer.header,
         Answer::KeepAlive(answer) => &answer.header,
         Answer::Leases(answer) => &answer.header,
-        Answer::Refused(..) => &None,
+        Answer::Watch(_) | Answer::Told(..) | Answer::Refused(..) => &None,
     };
     header.as_ref().map(|header| header.revision)
 }
@@ -282,6 +344,7 @@ fn note(coverage: &mut Coverage, request: &Step, answer: &Answer, newest: i64) {
         }
         Step::KeepAlive(_) => "lease keep-alive",
         Step::Leases => "lease list",
+        Step::Watch(..) => "watch",
     };
     match answer {
         Answer::Refused(code, text) => coverage.note(format!("{kind} refused: {code:?} {text}")),
