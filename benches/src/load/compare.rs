@@ -1,4 +1,4 @@
-//! `cairn-load compare`: the same loads on a genuine etcd and on Cairn, with as many members, side by side on this machine.
+//! `cairn-load compare`: puts, transactions, reads and keep-alives on a genuine etcd and on Cairn, with as many members, side by side on this machine.
 //!
 //! For each load both clusters start on empty directories and are measured in turn, so that whatever else the machine
 //! does meets both. What is printed are medians over the runs, as a Markdown table.

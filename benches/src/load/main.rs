@@ -9,7 +9,7 @@
 //! run          closed loop (each client waits for its answer) and open loop (requests leave on schedule, late or not)
 //! keyspace     what many keys cost: memory, disk, lists, a restart
 //! report       throughput, latency percentiles, the server's CPU time per operation
-//! compare      all of it on a genuine etcd and on Cairn, as a table
+//! compare      puts, transactions, reads and keep-alives on a genuine etcd and on Cairn, as a table
 //! ```
 //! In the open loop a latency counts from the moment the request should have left, so that a stalled server is charged for the requests it delayed.
 

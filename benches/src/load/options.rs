@@ -153,7 +153,7 @@ pub enum Work {
         #[arg(long, default_value_t = 500)]
         page: i64,
     },
-    /// All of these on a genuine etcd and on Cairn, which it starts itself; prints a table
+    /// Puts, transactions, reads and keep-alives on a genuine etcd and on Cairn, which it starts itself; prints a table
     Compare(Compare),
     /// Writes the key space once and measures memory, disk, pages, the whole list, and a restart after kill -9
     Keyspace(Keyspace),

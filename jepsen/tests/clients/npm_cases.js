@@ -32,12 +32,43 @@ async function until(condition) {
 // Whether an error is of that class, which the package does not always export.
 const named = name => error => error.constructor.name === name;
 
-// Passes connections on to the server, and can cut them.
+// A user with a role for some keys, and the server looking at users.
+const role = () => client.role('special');
+const user = () => client.user('connor');
+const known = password => new Etcd3({ hosts: ADDRESS, auth: { username: 'connor', password } });
+
+async function enableUsers() {
+  const administrator = new Etcd3({ hosts: ADDRESS, auth: { username: 'root', password: 'root' } });
+  await client.role('root').create();
+  const root = await client.user('root').create('root');
+  await root.addRole('root');
+  await role().create();
+  await role().grant({ permission: 'Readwrite', range: PREFIX });
+  await user().create('password');
+  await user().addRole('special');
+  await client.auth.authEnable();
+  return administrator;
+}
+
+async function disableUsers(administrator) {
+  await administrator.auth.authDisable();
+  administrator.close();
+  await client.user('root').delete();
+  await client.role('root').delete();
+}
+
+async function removeSpecial() {
+  for (const one of [role(), user()]) await one.delete().catch(() => undefined);
+}
+
+// Passes connections on to the server, can cut them, and can hold back what the server sends.
 class Proxy {
   async open() {
     this.sockets = new Set();
+    this.answers = [];
     this.server = net.createServer(socket => {
       const server = net.connect(2379, '127.0.0.1');
+      this.answers.push([server, socket]);
       for (const end of [socket, server]) {
         this.sockets.add(end);
         end.on('error', () => undefined);
@@ -48,6 +79,14 @@ class Proxy {
     await new Promise(resolve => this.server.listen(this.port || 0, '127.0.0.1', resolve));
     this.port = this.server.address().port;
     return `127.0.0.1:${this.port}`;
+  }
+
+  hold() {
+    this.answers.forEach(([server, socket]) => server.unpipe(socket));
+  }
+
+  release() {
+    this.answers.forEach(([server, socket]) => server.pipe(socket));
   }
 
   close() {
@@ -243,6 +282,22 @@ describe('lease()', () => {
       await lease.put('leased').value('foo');
       lease.release();
       await until(async () => !(await client.get('leased').exists()));
+    });
+
+    it('marks leases as failed if etcd does not respond to keepalives in time (#110)', async () => {
+      const proxy = new Proxy();
+      const proxied = new Etcd3({ hosts: await proxy.open() });
+      lease = proxied.lease(2);
+      await once(lease, 'keepaliveSucceeded');
+      proxy.hold();
+      const began = Date.now();
+      const [failed] = await once(lease, 'keepaliveFailed');
+      assert.match(failed.message, /timed out/);
+      assert.ok(Date.now() - began >= 1_500, 'after its whole life, and not at once');
+      proxy.release();
+      await lease.revoke();
+      proxied.close();
+      proxy.close();
     });
 
     it('tears down if the lease gets revoked', async () => {
@@ -627,6 +682,23 @@ describe('watch()', () => {
       proxied.close();
       proxy.close();
     });
+
+    describe('emits an error if a watcher is cancelled upon creation (#114)', () => {
+      let administrator;
+
+      beforeEach(async () => (administrator = await enableUsers()));
+
+      afterEach(async () => {
+        await disableUsers(administrator);
+        await removeSpecial();
+      });
+
+      it('is fixed', async () => {
+        const special = known('password');
+        await assert.rejects(special.watch().key('elsewhere').create(), named('EtcdPermissionDeniedError'));
+        special.close();
+      });
+    });
   });
 
   describe('subscription', () => {
@@ -691,12 +763,7 @@ describe('watch()', () => {
 });
 
 describe('roles and auth', () => {
-  const role = () => client.role('special');
-  const user = () => client.user('connor');
-
-  afterEach(async () => {
-    for (const one of [role(), user()]) await one.delete().catch(() => undefined);
-  });
+  afterEach(removeSpecial);
 
   describe('management', () => {
     it('create and deletes', async () => {
@@ -763,28 +830,14 @@ describe('roles and auth', () => {
   });
 
   describe('password auth', () => {
-    const known = password => new Etcd3({ hosts: ADDRESS, auth: { username: 'connor', password } });
     let special;
     let administrator;
 
-    beforeEach(async () => {
-      administrator = new Etcd3({ hosts: ADDRESS, auth: { username: 'root', password: 'root' } });
-      await client.role('root').create();
-      const root = await client.user('root').create('root');
-      await root.addRole('root');
-      await role().create();
-      await role().grant({ permission: 'Readwrite', range: PREFIX });
-      await user().create('password');
-      await user().addRole('special');
-      await client.auth.authEnable();
-    });
+    beforeEach(async () => (administrator = await enableUsers()));
 
     afterEach(async () => {
       if (special) special.close();
-      await administrator.auth.authDisable();
-      administrator.close();
-      await client.user('root').delete();
-      await client.role('root').delete();
+      await disableUsers(administrator);
     });
 
     it('allows authentication using the correct credentials', async () => {

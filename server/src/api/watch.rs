@@ -26,6 +26,8 @@ use crate::{
 
 /// The shortest interval between progress answers.
 const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
+/// What the interval of a stream is longer than configured at most, as a part of it.
+const PROGRESS_SPREAD: f64 = 0.1;
 /// What a response may exceed the request limit by before it is split for those who want that.
 const FRAGMENT_SLACK_BYTES: usize = 512 << 10;
 
@@ -76,8 +78,7 @@ impl Watches {
 
     /// Spread out, so that clients that connected together are not told together.
     fn ticks(&self) -> Interval {
-        let interval = self.context.watch_progress_notify_interval.max(PROGRESS_INTERVAL_MIN);
-        let interval = interval + interval.mul_f64(rand::random_range(0.0..0.1));
+        let interval = progress_interval(self.context.watch_progress_notify_interval, rand::random());
         let mut ticks = interval_at(Instant::now() + interval, interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ticks
@@ -105,6 +106,12 @@ impl Watches {
         }
         Err(ApiError::Stopped.into())
     }
+}
+
+/// How far apart the progress answers of one stream are: as long as was configured, and up to a tenth longer. `spread` is from 0 to 1.
+fn progress_interval(configured: Duration, spread: f64) -> Duration {
+    let interval = configured.max(PROGRESS_INTERVAL_MIN);
+    interval + interval.mul_f64(spread * PROGRESS_SPREAD)
 }
 
 /// One client's stream, as it runs.
@@ -251,6 +258,15 @@ mod tests {
     fn event(kv: &mvccpb::KeyValue, at: i64, tombstone: bool, previous: Option<&mvccpb::KeyValue>) -> WatchEvent {
         let change = Change { at: Revision::new(at, 0), tombstone, stored: kv.encode_to_vec().into() };
         WatchEvent { change, previous: previous.map(|previous| previous.encode_to_vec().into()) }
+    }
+
+    #[test]
+    fn progress_is_told_no_earlier_than_configured_a_tenth_later_at_most_and_not_ten_times_a_second() {
+        for (configured_ms, least_ms) in [(0, 100), (1, 100), (99, 100), (100, 100), (101, 101), (600_000, 600_000)] {
+            let after = |spread| progress_interval(Duration::from_millis(configured_ms), spread);
+            let least = Duration::from_millis(least_ms);
+            assert_eq!([after(0.0), after(0.5), after(1.0)], [least, least * 21 / 20, least * 11 / 10]);
+        }
     }
 
     #[test]

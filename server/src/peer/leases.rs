@@ -21,10 +21,10 @@ use cairn_proto::{
     ApiError,
     peer::{LeaseRenewal, LeaseTime, LeasesRequest, LeasesResponse, lease_renewal::Outcome},
 };
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::registry::Peers;
+use super::{metrics::PeerMetrics, registry::Peers};
 use crate::{
     lease::{NotLeading, Renewal, TimeLeft},
     node::NodeHandle,
@@ -81,15 +81,17 @@ pub(super) struct Desk {
 pub(super) struct Questions {
     incoming: mpsc::Receiver<Question>,
     waiting: Gauge,
+    rounds: Counter,
 }
 
 impl Desk {
-    /// A desk that counts what waits at it.
-    pub(super) fn new(waiting: Gauge) -> (Self, Questions) {
+    /// A desk that counts what waits at it, and the rounds.
+    pub(super) fn new(metrics: &PeerMetrics) -> (Self, Questions) {
         let (questions, incoming) = mpsc::channel(QUESTIONS_MAX);
+        let (waiting, rounds) = (metrics.lease_questions.clone(), metrics.lease_rounds.clone());
         (
             Self { questions, waiting: waiting.clone(), lists: Semaphore::new(LISTS_MAX) },
-            Questions { incoming, waiting },
+            Questions { incoming, waiting, rounds },
         )
     }
 
@@ -125,14 +127,15 @@ impl Desk {
 impl Questions {
     /// Asks what waits, round after round, until there is no desk any more.
     pub(super) async fn run(mut self, peers: Weak<Peers>) {
-        let rounds = Arc::new(Semaphore::new(ROUNDS_MAX));
+        let turns = Arc::new(Semaphore::new(ROUNDS_MAX));
         loop {
             // The semaphore is never closed.
-            let Ok(turn) = Arc::clone(&rounds).acquire_owned().await else { return };
+            let Ok(turn) = Arc::clone(&turns).acquire_owned().await else { return };
             let mut questions = Vec::new();
             let count = self.incoming.recv_many(&mut questions, ROUND_QUESTIONS_MAX).await;
             self.waiting.dec_by(count as i64);
             let Some(peers) = peers.upgrade().filter(|_| count > 0) else { return };
+            self.rounds.inc();
             tokio::spawn(async move {
                 round(&peers, questions).await;
                 drop(turn);
@@ -281,7 +284,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_finds_the_desk_full_is_refused_and_what_is_dropped_is_not_answered() {
-        let (desk, questions) = Desk::new(Gauge::default());
+        let (desk, questions) = Desk::new(&PeerMetrics::default());
         let mut asking: Vec<_> = (0..QUESTIONS_MAX as i64).map(|id| Box::pin(desk.renew(id))).collect();
         for asked in &mut asking {
             assert!(futures::poll!(asked).is_pending());

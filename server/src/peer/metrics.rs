@@ -130,6 +130,7 @@ pub struct PeerMetrics {
     snapshots_sent: SnapshotMetrics<To>,
     snapshots_received: SnapshotMetrics<From>,
     pub(super) lease_questions: Gauge,
+    pub(super) lease_rounds: Counter,
 }
 
 impl Default for PeerMetrics {
@@ -145,6 +146,7 @@ impl Default for PeerMetrics {
             snapshots_sent: SnapshotMetrics::default(),
             snapshots_received: SnapshotMetrics::default(),
             lease_questions: Gauge::default(),
+            lease_rounds: Counter::default(),
         }
     }
 }
@@ -211,6 +213,11 @@ impl PeerMetrics {
             "cairn_peer_lease_questions",
             "Questions about leases that wait to be sent to the leader",
             self.lease_questions.clone(),
+        );
+        registry.register(
+            "cairn_peer_lease_rounds",
+            "Calls to the leader with all questions about leases that waited",
+            self.lease_rounds.clone(),
         );
     }
 

@@ -79,7 +79,7 @@ impl Peers {
     /// No connections yet; those to come run on `runtime`, which should be the replica's.
     pub fn new(options: PeerOptions, dialer: Dialer, runtime: runtime::Handle) -> Arc<Self> {
         let metrics = PeerMetrics::default();
-        let (leases, questions) = Desk::new(metrics.lease_questions.clone());
+        let (leases, questions) = Desk::new(&metrics);
         let peers = Arc::new(Self {
             pacer: Pacer::new(options.snapshot_bytes_per_second),
             options,

@@ -3,8 +3,10 @@
 use std::time::Instant;
 
 use cairn_proto::etcdserverpb::{
-    WatchCancelRequest, WatchRequest, WatchResponse, watch_client::WatchClient, watch_request::RequestUnion,
+    self as pb, WatchCancelRequest, WatchCreateRequest, WatchRequest, WatchResponse, watch_client::WatchClient,
+    watch_request::RequestUnion,
 };
+use futures::StreamExt;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -29,19 +31,36 @@ const STUCK_BYTES_MAX: u64 = 32 << 10;
 /// What the process may grow by for other reasons: memtables, the window, caches.
 const OTHER_BYTES_MAX: u64 = 160 << 20;
 
+/// Streams that get stuck while they catch up, and as many before them that fill the caches.
+const BEHIND: usize = 400;
+/// Values that they have to catch up on, more than the window has.
+const HISTORY: i64 = 5_000;
+/// What may be made ready for a watcher that is stuck while it catches up: a piece that is being sent, and the next one.
+const BEHIND_EVENTS_BYTES_MAX: u64 = 160 << 10;
+/// What such a watcher may take in memory, its stream included.
+const BEHIND_BYTES_MAX: u64 = 256 << 10;
+/// What the process may grow by beside them.
+const BESIDE_BYTES_MAX: u64 = 32 << 20;
+
 /// A stream with one watcher whose created answer was read, and whatever keeps it open.
 async fn watch(
     channel: &Channel,
-    key: &str,
-    range_end: &str,
+    create: WatchCreateRequest,
 ) -> (mpsc::Sender<WatchRequest>, Streaming<WatchResponse>) {
     let (requests, incoming) = mpsc::channel(1);
-    let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create(key, range_end))) };
+    let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
     requests.send(create).await.expect("the stream is open");
     let mut client = WatchClient::new(channel.clone());
     let mut answers = client.watch(ReceiverStream::new(incoming)).await.expect("the stream opens").into_inner();
     assert!(answers.message().await.expect("an answer").expect("an answer").created);
     (requests, answers)
+}
+
+/// A connection whose streams take less than one event while nobody reads them.
+async fn narrow(server: &Process) -> Channel {
+    let endpoint = Endpoint::from_shared(format!("http://{}", server.addrs[0])).expect("a valid URL");
+    let endpoint = endpoint.initial_stream_window_size(STREAM_WINDOW_BYTES);
+    endpoint.initial_connection_window_size(64 << 20).connect().await.expect("the server accepts")
 }
 
 /// The value of a metric without labels.
@@ -57,11 +76,9 @@ async fn ten_thousand_stuck_watchers_take_bounded_memory_and_hold_nobody_up() {
     let server = Process::start(dir.path(), &[]);
     let mut stuck = Vec::new();
     for _ in 0..CONNECTIONS {
-        let endpoint = Endpoint::from_shared(format!("http://{}", server.addrs[0])).expect("a valid URL");
-        let endpoint = endpoint.initial_stream_window_size(STREAM_WINDOW_BYTES);
-        let channel = endpoint.initial_connection_window_size(64 << 20).connect().await.expect("the server accepts");
+        let channel = narrow(&server).await;
         for _ in 0..STREAMS {
-            stuck.push(watch(&channel, "k", "l").await);
+            stuck.push(watch(&channel, create("k", "l")).await);
         }
     }
     let watchers = (STREAMS * CONNECTIONS) as i64;
@@ -91,6 +108,69 @@ async fn ten_thousand_stuck_watchers_take_bounded_memory_and_hold_nobody_up() {
     println!("{watchers} stuck watchers: the process grew by {} KiB", grown >> 10);
     let allowed = watchers as u64 * STUCK_BYTES_MAX + OTHER_BYTES_MAX;
     assert!(grown < allowed, "the process grew by {grown} bytes");
+
+    drop(stuck);
+    eventually("they are gone", async || {
+        (metric(&server, "etcd_debugging_mvcc_watcher_total").await == 1).then_some(())
+    })
+    .await;
+    write_after(&server).await;
+}
+
+#[tokio::test]
+async fn watchers_that_are_stuck_while_they_catch_up_take_bounded_memory_and_hold_nobody_up() {
+    const EVENTS: &str = "etcd_debugging_mvcc_events_total";
+    let dir = TempDir::new().expect("a temporary directory");
+    let server = Process::start(dir.path(), &["--watch-window-bytes=1048576"]);
+    let mut writer = Writer::on(server.channel().await);
+    futures::stream::iter(0..HISTORY)
+        .for_each_concurrent(64, |number| {
+            let mut writer = writer.clone();
+            async move {
+                writer.put(&format!("k{}", number % 10), vec![7; VALUE_BYTES]).await;
+            }
+        })
+        .await;
+
+    let (mut stuck, mut before) = (Vec::new(), 0);
+    for round in 1..=2 {
+        let channel = narrow(&server).await;
+        for _ in 0..BEHIND {
+            stuck.push(watch(&channel, WatchCreateRequest { start_revision: 1, ..create("k", "l") }).await);
+        }
+        eventually("all have something to send", async || {
+            (metric(&server, EVENTS).await >= (round * BEHIND * 8) as i64).then_some(())
+        })
+        .await;
+        if round == 1 {
+            before = server.resident_bytes();
+        }
+    }
+    let watchers = stuck.len() as i64;
+    assert_eq!(metric(&server, "etcd_debugging_mvcc_slow_watcher_total").await, watchers);
+
+    // Who reads is told everything, from the past as well as at once, and keys are read beside it.
+    let mut late = Watching::on(server.channel().await).await;
+    late.create(WatchCreateRequest { start_revision: 1, ..create("k", "l") }).await;
+    let caught_up = late.events(HISTORY as usize).await;
+    assert!(caught_up.iter().map(revision_of).eq(2..HISTORY + 2), "everything, in order");
+    let mut kv = server.kv().await;
+    for number in 0..200 {
+        let revision = writer.put(&format!("k{}", number % 10), vec![8; VALUE_BYTES]).await;
+        assert_eq!(revision_of(&late.events(1).await[0]), revision);
+        let range = pb::RangeRequest { key: "k".into(), range_end: "l".into(), ..Default::default() };
+        assert_eq!(kv.range(range).await.expect("a range").into_inner().count, 10);
+    }
+    let sent = (metric(&server, EVENTS).await - HISTORY - 200) as u64 * VALUE_BYTES as u64 / watchers as u64;
+    let grown = server.resident_bytes().saturating_sub(before);
+    println!(
+        "{BEHIND} watchers stuck while they catch up: the process grew by {} KiB, each was sent {} KiB",
+        grown >> 10,
+        sent >> 10
+    );
+    assert!(sent <= BEHIND_EVENTS_BYTES_MAX, "{sent} bytes were made ready for each");
+    assert!(grown < BEHIND as u64 * BEHIND_BYTES_MAX + BESIDE_BYTES_MAX, "the process grew by {grown} bytes");
+    assert_eq!(metric(&server, "etcd_debugging_mvcc_slow_watcher_total").await, watchers);
 
     drop(stuck);
     eventually("they are gone", async || {
@@ -165,7 +245,7 @@ async fn streams_that_come_and_go_leave_no_memory_behind() {
     for round in 0..40 {
         let mut open = Vec::new();
         for number in 0..100 {
-            open.push(watch(&channel, &format!("k{number}"), "l").await);
+            open.push(watch(&channel, create(&format!("k{number}"), "l")).await);
         }
         drop(open);
         if round == 9 {
