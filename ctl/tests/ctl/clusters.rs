@@ -71,17 +71,21 @@ impl Session {
         &self.said.last().expect("it was just pushed").1
     }
 
-    /// Adds a member of that peer URL, to be known by `<added>`: genuine members want to have been connected for some seconds
-    /// before they let others in.
-    fn add(&mut self, url: &str, flags: &str) {
-        let line = format!("*member add n4 --peer-urls {url} {flags}");
+    /// Does a line when the members have been connected for some seconds: before, they let nobody in.
+    fn say_once_healthy(&mut self, line: &str) -> &Output {
         let deadline = Instant::now() + DEADLINE;
-        while self.say(&line).code != 0 {
-            let (_, refused) = self.said.pop().expect("it was just said");
-            assert!(refused.stderr.contains("etcdserver: unhealthy cluster"), "{refused:?}");
-            assert!(Instant::now() < deadline, "nobody is let in: {refused:?}");
+        while self.say(line).stderr.contains("etcdserver: unhealthy cluster") {
+            assert!(Instant::now() < deadline, "nobody is let in");
+            self.said.pop();
             std::thread::sleep(Duration::from_millis(100));
         }
+        &self.said.last().expect("it was just said").1
+    }
+
+    /// Adds a member of that peer URL, to be known by `<added>`.
+    fn add(&mut self, url: &str, flags: &str) {
+        let added = self.say_once_healthy(&format!("*member add n4 --peer-urls {url} {flags}"));
+        assert_eq!(added.code, 0, "{added:?}");
         self.side.learn_added(url, "added");
         // Its id was not known yet; the list that is asked for next shows the same.
         self.said.last_mut().expect("it was just said").1.stdout.clear();
@@ -146,7 +150,7 @@ fn compare(sides: [(PathBuf, On); 2], talk: impl Fn(&mut Session)) {
 
 fn members_are_looked_after(session: &mut Session) {
     for line in MEMBERS {
-        session.say(line);
+        session.say_once_healthy(line);
     }
     // Whoever leads now, what follows begins alike.
     for (format, port) in [("simple", 7), ("json", 17)] {
