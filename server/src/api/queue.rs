@@ -37,6 +37,7 @@ use cairn_proto::{
 };
 use parking_lot::Mutex;
 use prost::Message;
+use tokio::sync::watch;
 
 use super::{Caller, Context, answer::Answer, kv::Kv, lease::Lease, refusal::Refusal, watch::Watches};
 
@@ -165,7 +166,10 @@ impl Queues {
 
     async fn take_now(&self, caller: Caller, name: &[u8], lease: i64, value: Bytes) -> Result<Taken, Refusal> {
         let key = key_of(name, lease);
-        self.calls.enter(&key);
+        while let Some(mut given_up) = self.calls.enter(&key) {
+            // Ends when its other side is dropped.
+            let _ = given_up.changed().await;
+        }
         let mut standing = Standing { queues: self.clone(), caller, place: Place { key: key.clone(), revision: 0 } };
         let put = PutRequest { key: key.clone(), value, lease, ..PutRequest::default() };
         let first = || op(Op::RequestRange(first(name)));
@@ -255,12 +259,32 @@ struct AtPlace {
     revision: Option<i64>,
     /// A call was answered: the place is the lease's.
     kept: bool,
+    /// The last call is over and the place is being given up; until when.
+    leaving: Option<watch::Receiver<()>>,
+}
+
+/// A place that is being given up. Nobody takes it for the same lease until this is dropped: the delete could come after.
+struct Leaving {
+    calls: Calls,
+    place: Place,
+    _until: watch::Sender<()>,
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.calls.0.lock().remove(&self.place.key);
+    }
 }
 
 impl Calls {
-    /// A call is about to take a place.
-    fn enter(&self, key: &Bytes) {
-        self.0.lock().entry(key.clone()).or_default().calls += 1;
+    /// A call is about to take a place; or has to wait, if it is being given up.
+    fn enter(&self, key: &Bytes) -> Option<watch::Receiver<()>> {
+        let mut all = self.0.lock();
+        let at = all.entry(key.clone()).or_default();
+        if at.leaving.is_none() {
+            at.calls += 1;
+        }
+        at.leaving.clone()
     }
 
     /// A call has taken a place, or found it taken.
@@ -280,15 +304,20 @@ impl Calls {
     }
 
     /// A call is over. The place, if it is to be given up.
-    fn leave(&self, key: &Bytes) -> Option<Place> {
+    fn leave(&self, key: &Bytes) -> Option<Leaving> {
         let mut all = self.0.lock();
         let at = all.get_mut(key)?;
         at.calls -= 1;
         if at.calls > 0 {
             return None;
         }
-        let AtPlace { revision, kept, .. } = all.remove(key)?;
-        Some(Place { key: key.clone(), revision: revision.filter(|_| !kept)? })
+        let Some(revision) = at.revision.filter(|_| !at.kept) else {
+            all.remove(key);
+            return None;
+        };
+        let (until, leaving) = watch::channel(());
+        at.leaving = Some(leaving);
+        Some(Leaving { calls: self.clone(), place: Place { key: key.clone(), revision }, _until: until })
     }
 }
 
@@ -314,11 +343,11 @@ impl Standing {
 
 impl Drop for Standing {
     fn drop(&mut self) {
-        let Some(place) = self.queues.calls.leave(&self.place.key) else { return };
+        let Some(leaving) = self.queues.calls.leave(&self.place.key) else { return };
         let (queues, caller) = (self.queues.clone(), self.caller.clone());
         // Nobody waits for it: if the server stops before, the lease ends what stands there.
         drop(self.queues.context.spawn(async move {
-            if let Err(error) = queues.leave(&caller, &place).await {
+            if let Err(error) = queues.leave(&caller, &leaving.place).await {
                 tracing::debug!(%error, "a place in a queue stays until its lease ends");
             }
         }));
@@ -337,34 +366,46 @@ mod tests {
     }
 
     #[test]
+    fn a_place_that_is_being_given_up_is_not_taken_before_it_is() {
+        let (calls, key) = (Calls::default(), Bytes::from("l/7"));
+        assert!(calls.enter(&key).is_none());
+        calls.took(&Place { key: key.clone(), revision: 5 });
+        let leaving = calls.leave(&key).expect("it was taken");
+        let given_up = calls.enter(&key).expect("it waits");
+        assert!(given_up.has_changed().is_ok());
+        drop(leaving);
+        assert!(given_up.has_changed().is_err() && calls.enter(&key).is_none());
+    }
+
+    #[test]
     fn a_place_is_given_up_with_the_last_call_and_never_once_one_was_answered() {
         let (calls, key) = (Calls::default(), Bytes::from("l/7"));
         let place = |revision| Place { key: key.clone(), revision };
-        let left = || calls.leave(&key).map(|place| place.revision);
-        calls.enter(&key);
+        let left = || calls.leave(&key).map(|leaving| leaving.place.revision);
+        assert!(calls.enter(&key).is_none());
         assert_eq!(left(), None, "it was never taken");
         // Two calls of one lease.
-        calls.enter(&key);
+        assert!(calls.enter(&key).is_none());
         calls.took(&place(5));
-        calls.enter(&key);
+        assert!(calls.enter(&key).is_none());
         assert_eq!(left(), None, "the other one is about to find it");
         calls.took(&place(5));
         assert_eq!(left(), Some(5));
         // One is answered before the other is over.
-        calls.enter(&key);
+        assert!(calls.enter(&key).is_none());
         calls.took(&place(6));
-        calls.enter(&key);
+        assert!(calls.enter(&key).is_none());
         calls.took(&place(6));
         calls.keep(&place(6));
         assert_eq!((left(), left()), (None, None));
         // A straggler, and a place that was taken anew meanwhile.
-        calls.enter(&key);
+        assert!(calls.enter(&key).is_none());
         calls.took(&place(7));
-        calls.enter(&key);
+        assert!(calls.enter(&key).is_none());
         calls.took(&place(7));
         calls.keep(&place(7));
         assert_eq!(left(), None);
-        calls.enter(&key);
+        assert!(calls.enter(&key).is_none());
         calls.took(&place(8));
         assert_eq!((left(), left()), (None, Some(8)));
         assert!(calls.0.lock().is_empty());
