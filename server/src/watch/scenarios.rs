@@ -9,6 +9,7 @@
 //! drain (dispatches, polls and reads until nothing is left)           counts (watchers, those behind, events that wait)
 //! ```
 //! In tests a mailbox holds 6 events and 2 for each watcher, an answer 100 bytes, a look at the window 3 events. The window has room for about six events.
+//! The numbers of two watchers that were compacted are kept.
 
 use std::{
     error::Error,
@@ -306,6 +307,7 @@ golden! {
     an_answer_with_events_is_no_bookmark_while_a_watcher_catches_up
     periodic_progress_comes_after_silence_and_only_in_sync
     previous_values_are_told_unless_they_were_compacted_away
+    the_number_of_a_compacted_watcher_is_in_use_until_it_is_canceled
     watchers_of_a_stream_take_turns
     what_was_behind_when_it_was_compacted_is_told_so
     who_may_not_watch_is_told_why

@@ -15,7 +15,7 @@
 //! more.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     task::{Context, Poll},
 };
@@ -40,6 +40,8 @@ use super::{
 const ANSWER_BYTES_MAX: usize = if cfg!(test) { 100 } else { 64 << 10 };
 /// Events of the window looked at in one step. Exceeded only to finish a revision.
 const SCAN_EVENTS_MAX: usize = if cfg!(test) { 3 } else { 1024 };
+/// Numbers of compacted watchers that are kept until they are cancelled. Of more the smallest is free again.
+const COMPACTED_MAX: usize = if cfg!(test) { 2 } else { 16 << 10 };
 /// Steps without an answer before others get their turn.
 const STEPS_MAX: usize = 8;
 
@@ -103,6 +105,8 @@ pub struct WatchStream {
     serial: u64,
     mailbox: Arc<Mailbox>,
     watchers: BTreeMap<i64, Watcher>,
+    /// Numbers of watchers that were ended because of a compaction: in use until the client cancels them.
+    compacted: BTreeSet<i64>,
     next_id: i64,
     /// Ready to be sent.
     out: VecDeque<WatchAnswer>,
@@ -124,6 +128,7 @@ impl WatchStream {
             options,
             serial,
             watchers: BTreeMap::new(),
+            compacted: BTreeSet::new(),
             next_id: 0,
             out: VecDeque::new(),
             behind: VecDeque::new(),
@@ -176,7 +181,7 @@ impl WatchStream {
         let Some(interest) = Interest::of(request) else { return self.refuse(cancel_reason::EMPTY_RANGE) };
         let id = match request.watch_id {
             0 => self.free_id(),
-            taken if self.watchers.contains_key(&taken) => return self.refuse(cancel_reason::DUPLICATE_WATCH_ID),
+            taken if self.is_taken(taken) => return self.refuse(cancel_reason::DUPLICATE_WATCH_ID),
             id => id,
         };
         let interest = Arc::new(interest);
@@ -200,19 +205,23 @@ impl WatchStream {
         self.out.push_back(WatchAnswer { revision, watch_id: id, created: true, ..WatchAnswer::default() });
     }
 
+    fn is_taken(&self, id: i64) -> bool {
+        self.watchers.contains_key(&id) || self.compacted.contains(&id)
+    }
+
     /// The next number that is not used.
     fn free_id(&mut self) -> i64 {
         loop {
             let id = self.next_id;
             self.next_id = self.next_id.wrapping_add(1);
-            if !self.watchers.contains_key(&id) {
+            if !self.is_taken(id) {
                 return id;
             }
         }
     }
 
     fn cancel(&mut self, watch_id: i64) {
-        if self.end(watch_id) {
+        if self.end(watch_id) || self.compacted.remove(&watch_id) {
             let revision = self.hub.reader.revision();
             self.out.push_back(WatchAnswer { revision, watch_id, canceled: true, ..WatchAnswer::default() });
         }
@@ -238,6 +247,10 @@ impl WatchStream {
     fn end_compacted(&mut self, watch_id: i64) {
         let compact_revision = self.hub.reader.compacted();
         if self.end(watch_id) {
+            self.compacted.insert(watch_id);
+            if self.compacted.len() > COMPACTED_MAX {
+                self.compacted.pop_first();
+            }
             self.out.push_back(WatchAnswer { watch_id, canceled: true, compact_revision, ..WatchAnswer::default() });
         }
     }

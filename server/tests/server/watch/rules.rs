@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use cairn_proto::{
+    cancel_reason,
     etcdserverpb::{WatchCreateRequest, WatchResponse, watch_create_request::FilterType},
     mvccpb,
 };
@@ -125,8 +126,15 @@ async fn a_compacted_start_is_created_and_canceled_with_the_compact_revision() {
     assert!(canceled.canceled && !canceled.created);
     assert_eq!((canceled.watch_id, canceled.compact_revision), (3, 4));
     assert_eq!((canceled.cancel_reason.as_str(), header_revision(&canceled)), ("", 0));
-    // Its number is free again.
-    assert!(!watching.create(WatchCreateRequest { watch_id: 3, ..create("k", "") }).await.canceled);
+    // Its number is in use until the client gives it up, which is answered as for any watch.
+    let again = WatchCreateRequest { watch_id: 3, ..create("k", "") };
+    let refused = watching.create(again.clone()).await;
+    assert!(refused.created && refused.canceled && refused.watch_id == -1, "{refused:?}");
+    assert_eq!(refused.cancel_reason, cancel_reason::DUPLICATE_WATCH_ID);
+    watching.cancel(3).await;
+    let canceled = watching.next().await;
+    assert!(canceled.canceled && canceled.watch_id == 3 && canceled.compact_revision == 0, "{canceled:?}");
+    assert!(!watching.create(again).await.canceled);
 }
 
 #[tokio::test]
