@@ -4,8 +4,6 @@
 //! same transaction deleted, and a range over a key that was deleted and created again within one revision, after a compaction. Cairn answers them; the
 //! sequence ends there and the next begins on fresh servers.
 
-use std::collections::BTreeSet;
-
 use bytes::Bytes;
 use cairn_proto::{
     ApiError, cancel_reason,
@@ -149,30 +147,9 @@ pub fn progress_untimely(no_watches: bool, all_begun: bool) -> bool {
     no_watches || !all_begun
 }
 
-/// In 3.5 the number of a watch that was ended by a compaction stays taken until the client cancels it, and then it is told a second time that the watch ended.
-/// 3.7 forgets the watch with the first.
-pub fn canceled_again(ended: &BTreeSet<i64>, watch_id: i64) -> bool {
-    ended.contains(&watch_id)
-}
-
-/// Whether a create gives the servers different watches: 3.5 keeps the number of one that a compaction ended (see [`canceled_again`]), so it refuses another of
-/// that number or draws a higher one, and it makes a watch where [`negative_start`] is refused.
-pub fn watch_ids_part(
-    request: &RequestUnion,
-    ended: &BTreeSet<i64>,
-    genuine: Option<&WatchResponse>,
-    ours: Option<&WatchResponse>,
-) -> bool {
-    let (RequestUnion::CreateRequest(create), Some(genuine), Some(ours)) = (request, genuine, ours) else {
-        return false;
-    };
-    if negative_start(request, Some(ours)) {
-        return !genuine.canceled;
-    }
-    let made = ours.created && !ours.canceled && ended.contains(&ours.watch_id);
-    let refused = genuine.canceled && genuine.cancel_reason == cancel_reason::DUPLICATE_WATCH_ID;
-    let drawn = create.watch_id == 0 && !genuine.canceled && genuine.watch_id > ours.watch_id;
-    made && (refused || drawn)
+/// Whether a create gives only a genuine server a watch: where [`negative_start`] is refused.
+pub fn watches_part(request: &RequestUnion, genuine: Option<&WatchResponse>, ours: Option<&WatchResponse>) -> bool {
+    negative_start(request, ours) && genuine.is_some_and(|genuine| !genuine.canceled)
 }
 
 /// The number that refusals carry. In 3.5 a refusal on the stream is taken for the end of the watch to which a client gave this number: it is told nothing more. In

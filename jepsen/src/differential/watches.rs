@@ -172,13 +172,6 @@ struct Watch {
     compacted: i64,
 }
 
-impl Watch {
-    /// Whether what it wants was compacted away before it was made.
-    fn is_doomed(&self) -> bool {
-        (1..self.compacted).contains(&self.start)
-    }
-}
-
 /// A stream at both servers.
 struct Twins {
     genuine: Stream,
@@ -204,8 +197,9 @@ impl Twins {
         let (from_genuine, from_ours) = match request {
             RequestUnion::CreateRequest(_) => (true, true),
             RequestUnion::CancelRequest(WatchCancelRequest { watch_id }) => {
-                let live = self.live.contains_key(watch_id);
-                (live || exceptions::canceled_again(&self.ended, *watch_id), live)
+                // One that a compaction ended is in use until it is canceled.
+                let used = self.live.contains_key(watch_id) || self.ended.contains(watch_id);
+                (used, used)
             }
             RequestUnion::ProgressRequest(_) => {
                 let begun = self.live.values().all(|watch| watch.start <= newest);
@@ -217,7 +211,7 @@ impl Twins {
         let missing = from_genuine && genuine.is_none() || from_ours && ours.is_none();
         note_answer(coverage, request, genuine.as_ref(), ours.as_ref());
         let same = genuine == ours || !(from_genuine && from_ours);
-        let parted = exceptions::watch_ids_part(request, &self.ended, genuine.as_ref(), ours.as_ref());
+        let parted = exceptions::watches_part(request, genuine.as_ref(), ours.as_ref());
         let explained = same || parted || exceptions::negative_start(request, ours.as_ref());
         if missing || !explained {
             return Ok(Some((Answer::Watch(genuine), Answer::Watch(ours))));
@@ -305,11 +299,8 @@ impl Streams {
     /// Whether all has to be told and compared before a request.
     pub fn wants_settling(&self, stream: usize, request: &RequestUnion) -> bool {
         self.0.get(&stream).is_some_and(|twins| match request {
-            // What a compaction ended, or is about to end, decides which numbers are taken.
             RequestUnion::CreateRequest(create) => {
-                create.start_revision < 0
-                    || !twins.ended.is_empty()
-                    || twins.live.iter().any(|(id, watch)| *id == exceptions::SILENCED || watch.is_doomed())
+                create.start_revision < 0 || twins.live.contains_key(&exceptions::SILENCED)
             }
             RequestUnion::CancelRequest(cancel) => twins.live.contains_key(&cancel.watch_id),
             RequestUnion::ProgressRequest(_) => true,
