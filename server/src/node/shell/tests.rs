@@ -107,6 +107,9 @@ fn a_node_that_was_never_shut_down_has_lost_nothing() {
         });
         drop(runtime);
     }
+    // What the last one's threads hold must be closed before the process ends.
+    let runtime = runtime();
+    runtime.block_on(start_when_free(&config, &runtime).shutdown());
 }
 
 #[test]
