@@ -44,7 +44,8 @@ impl LastFlush {
 /// Fails if none was kept, so that a test cannot pass because keeping it was forgotten.
 pub fn cut_back(member: &Path) -> io::Result<()> {
     let state = dir::current(member)?;
-    let copies = [member.join(KEPT), member.join(NEXT)];
+    // While there is a next one, the one before may be half removed.
+    let copies = [member.join(NEXT), member.join(KEPT)];
     let last = copies
         .iter()
         .find(|copy| copy.exists())
@@ -81,5 +82,15 @@ mod tests {
         cut_back(root.path()).unwrap();
         let (_, store) = StateDir::open(root.path(), &RocksOptions::default()).unwrap();
         assert_eq!(store.get(Table::Meta, b"a").unwrap().unwrap(), "2");
+
+        // Killed while the copy before was being removed.
+        last.keep(&store).unwrap();
+        write(&store, "4");
+        store.checkpoint(&root.path().join(NEXT)).unwrap();
+        drop(store);
+        fs::remove_file(root.path().join(KEPT).join("CURRENT")).unwrap();
+        cut_back(root.path()).unwrap();
+        let (_, store) = StateDir::open(root.path(), &RocksOptions::default()).unwrap();
+        assert_eq!(store.get(Table::Meta, b"a").unwrap().unwrap(), "4");
     }
 }
