@@ -41,6 +41,9 @@ mod applying;
 mod disk;
 mod force;
 mod leases;
+mod options;
+mod outputs;
+mod packing;
 mod queue;
 mod reads;
 mod retention;
@@ -48,8 +51,6 @@ mod snapshots;
 mod start;
 #[cfg(test)]
 mod tests;
-
-use std::time::Duration;
 
 use bytes::Bytes;
 use raft::eraftpb::{ConfChangeV2, ConfState, Entry, Message, MessageType};
@@ -64,166 +65,18 @@ use self::{
 };
 pub use self::{
     force::{force_new_cluster, has_committed_changes},
+    options::CoreOptions,
+    outputs::{CoreStatus, Outputs},
     retention::RetentionOptions,
     start::{FIRST_SNAPSHOT, check_fit, log_of_member, log_of_new_cluster},
 };
 use super::error::{NodeError, ProposeError, ReadIndexError};
 use crate::{
-    lease::{CHECKPOINT_INTERVAL, LeaseClock},
+    lease::LeaseClock,
     log::EntryId,
-    raft::{Fetch, Group, InFlight, LogStart, Offer, RaftOptions, Refused, Role, Standing},
-    state::{Answer, LeaseChange, State, command::EntryBuilder, mvcc::Counts},
+    raft::{Group, LogStart, Refused, Role, Standing},
+    state::{State, command::EntryBuilder, mvcc::Counts},
 };
-
-/// Options of a [`Core`].
-#[derive(Debug, Clone)]
-pub struct CoreOptions {
-    /// Consensus.
-    pub raft: RaftOptions,
-    /// Drawn at random at each start, so that request ids and read contexts of two runs never meet.
-    pub nonce: u64,
-    /// Ticks after which a request is told that it took too long.
-    pub request_ticks: u64,
-    /// Ticks after which a read index that got no answer is asked for again.
-    pub read_retry_ticks: u64,
-    /// Writes to the log that may be unsynced before further commands wait in the queue.
-    pub writes_in_flight_max: usize,
-    /// Bytes of commands in one write, give or take one entry.
-    pub write_bytes_max: usize,
-    /// Commands that may wait in the queue.
-    pub queue_commands_max: usize,
-    /// Bytes of commands that may wait in the queue.
-    pub queue_bytes_max: usize,
-    /// Reads that may wait.
-    pub reads_max: usize,
-    /// Bytes of entries that are not applied before no more are proposed; at twice this, no more are taken from a
-    /// leader.
-    pub unapplied_bytes_max: usize,
-    /// Bytes of entries applied in one piece, or one entry: a few thousand small commands, so some milliseconds.
-    pub piece_bytes_max: usize,
-    /// Entries applied in one piece.
-    pub piece_entries_max: usize,
-    /// What of the log is kept.
-    pub retention: RetentionOptions,
-    /// Time without a renewal after which the remaining time of a lease is recorded.
-    pub lease_checkpoint: Duration,
-    /// Ticks after which a member that does not fetch the snapshot that it was offered counts as one that cannot.
-    pub snapshot_silence_ticks: u64,
-    /// Ticks after which a snapshot that nobody is sent is let go of.
-    pub snapshot_idle_ticks: u64,
-}
-
-impl CoreOptions {
-    /// The usual limits.
-    pub fn new(raft: RaftOptions, nonce: u64) -> Self {
-        Self {
-            raft,
-            nonce,
-            request_ticks: 70,
-            read_retry_ticks: 5,
-            writes_in_flight_max: 2,
-            write_bytes_max: 4 << 20,
-            queue_commands_max: 32 << 10,
-            queue_bytes_max: 64 << 20,
-            reads_max: 64 << 10,
-            unapplied_bytes_max: 64 << 20,
-            piece_bytes_max: 128 << 10,
-            piece_entries_max: 128,
-            retention: RetentionOptions::default(),
-            lease_checkpoint: CHECKPOINT_INTERVAL,
-            snapshot_silence_ticks: 50,
-            snapshot_idle_ticks: 600,
-        }
-    }
-}
-
-/// What is to be done. The caller takes it after each call of [`Core::advance`] and [`Core::apply`].
-#[derive(Debug)]
-pub struct Outputs<W, R> {
-    /// To be written to the log in this order and synced; then [`Core::synced`].
-    pub writes: Vec<InFlight>,
-    /// To be sent to their members. They may get lost.
-    pub messages: Vec<Message>,
-    /// Commands for the leader to propose: the leader and the encoded command. They may get lost.
-    pub forwards: Vec<(u64, Bytes)>,
-    /// Entries to be read from the log; then [`Core::fetched`].
-    pub fetches: Vec<Fetch>,
-    /// Results of proposals.
-    pub answers: Vec<(W, Result<Answer, ProposeError>)>,
-    /// Reads that may go ahead, or may not.
-    pub reads: Vec<(R, Result<(), ReadIndexError>)>,
-    /// The store is to be flushed; then [`Core::flushed`].
-    pub flush: bool,
-    /// The log may be cut up to and with this index.
-    pub purge: Option<u64>,
-    /// What happened to leases.
-    pub lease_changes: Vec<LeaseChange>,
-    /// A snapshot of the store is to be made; then [`Core::checkpointed`].
-    pub checkpoint: bool,
-    /// Snapshots whose files nobody needs any more.
-    pub discard: Vec<u64>,
-    /// A snapshot is to be fetched from another member; then [`Core::received`].
-    pub receive: Option<Offer>,
-    /// The received snapshot of this number is to take the state's place; then [`Core::installed`].
-    pub install: Option<u64>,
-    /// The received snapshot of this number is of no use.
-    pub abandon: Option<u64>,
-    /// The log goes on from the snapshot that was installed up to this entry: the state need not say any more that it was
-    /// being installed.
-    pub settled: Option<EntryId>,
-}
-
-impl<W, R> Default for Outputs<W, R> {
-    fn default() -> Self {
-        Self {
-            writes: Vec::new(),
-            messages: Vec::new(),
-            forwards: Vec::new(),
-            fetches: Vec::new(),
-            answers: Vec::new(),
-            reads: Vec::new(),
-            flush: false,
-            purge: None,
-            lease_changes: Vec::new(),
-            checkpoint: false,
-            discard: Vec::new(),
-            receive: None,
-            install: None,
-            abandon: None,
-            settled: None,
-        }
-    }
-}
-
-/// How a replica is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CoreStatus {
-    /// Term, role and leader.
-    pub standing: Standing,
-    /// The last entry known to be committed.
-    pub committed: u64,
-    /// The last entry applied.
-    pub applied: u64,
-    /// Whether this member has no vote.
-    pub learner: bool,
-    /// Whether the log has no entry yet, and never had one.
-    pub blank: bool,
-    /// Whether reads here are linearizable without asking anybody: this member has applied an entry of its own term, and
-    /// there is no other that could have shown what is not applied here yet.
-    pub reads_locally: bool,
-    /// Proposals without a result.
-    pub pending: usize,
-    /// Proposals that ended without a result so far.
-    pub proposals_failed: u64,
-    /// Leaders this member has seen so far.
-    pub leader_changes: u64,
-    /// How often leadership was given away because the disk did not finish a write.
-    pub disk_stalls: u64,
-    /// Read indexes that were asked for again so far.
-    pub slow_reads: u64,
-    /// Reads that were not confirmed in time so far.
-    pub failed_reads: u64,
-}
 
 /// A replica. `W` is what the caller knows a proposal's waiter by, `R` a reader.
 pub struct Core<W, R> {
@@ -567,71 +420,6 @@ impl<W, R> Core<W, R> {
     fn answer_reads(&mut self) {
         let reads = &mut self.out.reads;
         self.reads.ready(self.applied.0, |reader| reads.push((reader, Ok(()))));
-    }
-
-    /// Puts waiting commands into entries, or sends them to the leader.
-    fn pack(&mut self) -> Result<(), NodeError> {
-        if self.queue.is_empty() {
-            return Ok(());
-        }
-        if self.standing.role != Role::Leader {
-            if self.standing.leader != 0 {
-                while let Some(queued) = self.next_queued() {
-                    if let Source::Own { counter } = queued.source {
-                        self.waiters.forwarded(counter);
-                    }
-                    self.out.forwards.push((self.standing.leader, queued.command));
-                }
-            }
-            return Ok(());
-        }
-        if !self.may_propose() {
-            return Ok(());
-        }
-        let mut bytes = 0;
-        while bytes < self.options.write_bytes_max {
-            let Some(queued) = self.next_queued() else { break };
-            if !self.builder.push(&queued.command) {
-                bytes += self.close_entry()?;
-                let alone = self.builder.push(&queued.command);
-                debug_assert!(alone, "an empty entry takes any one command");
-            }
-            self.see_grant(self.group.last_index() + 1, &queued.command);
-        }
-        if !self.builder.is_empty() {
-            self.close_entry()?;
-        }
-        Ok(())
-    }
-
-    /// Whether a leader may add to the log now.
-    fn may_propose(&self) -> bool {
-        self.stalled.is_none()
-            && self.group.unsynced() < self.options.writes_in_flight_max
-            && self.group.cache().bytes_not_applied() < self.options.unapplied_bytes_max
-            && self.group.takes_proposals()
-    }
-
-    /// The next command whose result somebody still waits for.
-    fn next_queued(&mut self) -> Option<Queued> {
-        loop {
-            let queued = self.queue.pop()?;
-            let awaited = match queued.source {
-                Source::Own { counter } => self.waiters.contains(counter),
-                Source::Other { until } => self.now < until,
-            };
-            if awaited {
-                return Some(queued);
-            }
-        }
-    }
-
-    fn close_entry(&mut self) -> Result<usize, NodeError> {
-        let data = self.builder.finish();
-        let bytes = data.len();
-        // The conditions under which a leader drops a proposal were looked at before.
-        self.group.propose(data).map_err(|source| NodeError::Raft { action: "proposal", source })?;
-        Ok(bytes)
     }
 
     fn refuse(&mut self, waiter: W, error: ProposeError) {

@@ -8,10 +8,12 @@ use raft::eraftpb::{ConfChangeSingle, ConfChangeTransition, ConfChangeType, Conf
 
 use super::*;
 use crate::{
+    lease::CHECKPOINT_INTERVAL,
     log::{EntryId, Terms},
     node::error::Unfit,
+    raft::{InFlight, RaftOptions},
     state::{
-        MemberChange, Membership, StateOptions,
+        Answer, MemberChange, Membership, StateOptions,
         command::{Command, Reply, Request, RequestId, decode_entry, encode},
     },
     store::{MemStore, Store},

@@ -1,5 +1,9 @@
 //! The replica task: feeds the core and does what it says.
 
+mod changes;
+mod snapshots;
+mod stopping;
+
 use std::{collections::VecDeque, mem, sync::Arc, time::Duration};
 
 use tokio::{
@@ -7,6 +11,7 @@ use tokio::{
     time::{Instant, Interval, MissedTickBehavior},
 };
 
+use self::stopping::{LastWords, refuse_read, refuse_write};
 use super::{
     background::Background,
     handle::{Input, ReadLeave, Shared, Writer},
@@ -18,11 +23,11 @@ use crate::{
     node::{
         NodeError, ProposeError, ReadIndexError,
         core::{Core, CoreStatus},
-        membership::{ChangeRules, Judge},
+        membership::ChangeRules,
         snapshot::Received,
     },
     raft::{InFlight, Role},
-    state::{LeaseChange, MemberChange, Members, command::RequestId},
+    state::{LeaseChange, Members},
 };
 
 /// Inputs taken from the inbox at once.
@@ -33,13 +38,6 @@ pub(super) const STALL_PAUSE: Duration = Duration::from_millis(2);
 const SLOW_APPLY: Duration = Duration::from_millis(100);
 /// A leader whose ticks are further apart than so many of them is late with its heartbeats.
 const HEARTBEAT_LATE_TICKS: u32 = 2;
-/// How long a shutdown waits for what was accepted to be finished.
-const DRAIN_MAX: Duration = Duration::from_secs(5);
-
-/// Ticks that a member goes on after it handed leadership over before a stop.
-const LINGER_TICKS: u32 = 3;
-/// Ticks that a member goes on after it was removed, so that the others learn of it.
-const LEAVE_TICKS: u32 = 10;
 
 /// The replica task.
 pub(super) struct Replica {
@@ -310,119 +308,6 @@ impl Replica {
         Ok(())
     }
 
-    /// Does what there is to do with snapshots.
-    fn move_snapshots(&mut self) {
-        let out = &mut self.core.out;
-        if mem::take(&mut out.checkpoint) {
-            self.background.checkpoint();
-        }
-        if let Some(offer) = out.receive.take() {
-            self.transport.fetch_snapshot(offer);
-        }
-        let mut received = |id| self.received.take_if(|received| received.meta.id == id);
-        if let Some(received) = out.install.take().and_then(&mut received) {
-            self.shared.metrics.snapshot_applying.set(1);
-            self.background.switch(received);
-        }
-        // Files are removed, and stores closed, where that may take its time.
-        if let Some(received) = out.abandon.take().and_then(&mut received) {
-            let shared = Arc::clone(&self.shared);
-            tokio::task::spawn_blocking(move || shared.installer.abandon(*received));
-        }
-        for id in out.discard.drain(..) {
-            let shared = Arc::clone(&self.shared);
-            tokio::task::spawn_blocking(move || shared.outgoing.discard(id));
-        }
-        if let Some(last) = out.settled.take() {
-            self.background.settle(last);
-        }
-    }
-
-    /// A snapshot has taken the state's place on the disk.
-    fn installed(&mut self, received: Received) {
-        let replaced = self.core.installed(received.state);
-        self.shared.metrics.snapshot_applying.set(0);
-        tokio::task::spawn_blocking(move || drop(replaced));
-        let mut compactor = self.core.state().compactor();
-        compactor.limit_steps(self.compaction_step);
-        self.background.replace_compactor(compactor);
-        self.shared.lease_news.send_replace(());
-    }
-
-    /// Checks a membership change and proposes it.
-    fn change(&mut self, counter: u64, change: &MemberChange, writer: Writer) {
-        if *change == MemberChange::Remove(self.shared.identity.member) && self.hands_over_first(change) {
-            self.core.out.answers.push((writer, Err(ProposeError::NotLeader)));
-            return;
-        }
-        match self.allow(change) {
-            Ok(conf_change) => {
-                let id = RequestId { member: self.shared.identity.member, nonce: self.shared.nonce, counter };
-                tracing::info!(?change, "proposing a membership change");
-                self.core.propose_conf_change(counter, conf_change, &change.encode(id), writer);
-            }
-            Err(error) => {
-                tracing::warn!(?change, %error, "refused a membership change");
-                self.core.out.answers.push((writer, Err(error)));
-            }
-        }
-    }
-
-    /// A leader that is to be removed hands leadership over first, and whoever takes it removes it: who goes on without it then
-    /// knows that it is gone. One attempt a term: if it fails the leader removes itself.
-    fn hands_over_first(&mut self, change: &MemberChange) -> bool {
-        let standing = self.core.status().standing;
-        if standing.role != Role::Leader || self.allow(change).is_err() {
-            return false;
-        }
-        if self.handed_over_in == standing.term {
-            return self.core.is_handing_over();
-        }
-        let Some(successor) = self.core.successor() else { return false };
-        self.handed_over_in = standing.term;
-        tracing::info!(
-            successor = format_args!("{successor:x}"),
-            "handing leadership over before this member is removed"
-        );
-        self.core.transfer_leader(successor);
-        true
-    }
-
-    fn allow(&self, change: &MemberChange) -> Result<raft::eraftpb::ConfChangeV2, ProposeError> {
-        if self.core.status().standing.role != Role::Leader {
-            return Err(ProposeError::NotLeader);
-        }
-        let judge = Judge {
-            rules: self.rules,
-            own: self.shared.identity.member,
-            members: &self.core.state().members(),
-            connected_for: &|member| self.transport.connected_for(member),
-            caught_up: &|member| self.core.has_caught_up(member),
-        };
-        judge.judge(change).map_err(ProposeError::Refused)
-    }
-
-    /// This member is none any more: goes on for a moment, so that what it knows of its removal reaches the others.
-    fn leave(&mut self) {
-        if self.leaving.is_none() {
-            tracing::warn!("this member was removed from the cluster; stopping");
-            self.leaving = Some(LEAVE_TICKS);
-        }
-    }
-
-    /// Sees whether the members changed.
-    fn see_members(&mut self) {
-        let members = self.core.state().members();
-        if Arc::ptr_eq(&members, &self.members) {
-            return;
-        }
-        self.transport.members_changed(&members);
-        if members.removed.contains(&self.shared.identity.member) {
-            self.leave();
-        }
-        self.members = members;
-    }
-
     /// Counts what happened to leases, and tells those who wait for it.
     fn count_leases(&mut self) {
         let changes = &mut self.core.out.lease_changes;
@@ -493,112 +378,9 @@ impl Replica {
         }
         self.seen = Some(status);
     }
-
-    /// Finishes what was accepted before the stop, for a while.
-    async fn drain(&mut self) {
-        let until = Instant::now() + DRAIN_MAX;
-        let mut ticks = self.ticks();
-        let mut inputs = Vec::new();
-        self.stopping = true;
-        // After the hand-over, what the others still send here is handed on to the new leader.
-        let mut linger_ticks = 0;
-        if let Some(successor) = self.core.successor() {
-            linger_ticks = LINGER_TICKS;
-            tracing::info!(successor = format_args!("{successor:x}"), "handing leadership over");
-            self.core.transfer_leader(successor);
-            if let Err(error) = self.work().await {
-                return self.shared.fail(error);
-            }
-        }
-        // A transfer gives up after an election time-out; then there is no successor that could be waited for.
-        let mut transfer_ticks = self.transfer_ticks;
-        let hands_over = |core: &Core<_, _>, left: u32| left > 0 && core.successor().is_some();
-        while self.core.status().pending > 0 || hands_over(&self.core, transfer_ticks) || linger_ticks > 0 {
-            tokio::select! {
-                biased;
-                () = tokio::time::sleep_until(until) => return,
-                _ = ticks.tick() => {
-                    if !hands_over(&self.core, transfer_ticks) {
-                        linger_ticks = linger_ticks.saturating_sub(1);
-                    }
-                    transfer_ticks = transfer_ticks.saturating_sub(1);
-                    self.core.time_is(self.shared.uptime_ms());
-                    self.core.tick();
-                }
-                received = self.inbox.recv_many(&mut inputs, INPUTS_MAX) => {
-                    if received == 0 {
-                        return;
-                    }
-                    if let Some(End::Failed(error)) = self.take(&mut inputs) {
-                        return self.shared.fail(error);
-                    }
-                }
-            }
-            if let Err(error) = self.work().await {
-                return self.shared.fail(error);
-            }
-        }
-        self.core.write_hard_state();
-        if let Err(error) = self.submit() {
-            self.shared.fail(error);
-        }
-    }
-
-    fn refuse_everybody(&mut self) {
-        self.core.stop();
-        self.deliver();
-        self.inbox.close();
-        while let Ok(input) = self.inbox.try_recv() {
-            match input {
-                Input::Propose { writer, .. } | Input::Change { writer, .. } => refuse_write(&self.shared, writer),
-                Input::Read(leave) => refuse_read(&self.shared, leave),
-                _ => {}
-            }
-        }
-    }
-
-    /// Ends the threads; brings log and store to the disk, unless something failed.
-    async fn finish(self) {
-        let Self { log, background, lock, shared, core, .. } = self;
-        let clean = !shared.has_failed();
-        let ended = tokio::task::spawn_blocking(move || {
-            log.stop();
-            background.stop(clean);
-            drop(core);
-            drop(lock);
-        });
-        if ended.await.is_err() {
-            shared.fail(NodeError::Panicked("the end of the replica"));
-        }
-        shared.stopped();
-    }
 }
 
 fn batch_of(write: InFlight) -> Batch {
     let InFlight { number, reset, entries, hard_state } = write;
     Batch { number, reset, entries, hard_state, must_sync: true }
-}
-
-fn refuse_write(shared: &Shared, writer: Writer) {
-    shared.budget.give_back(writer.bytes);
-    // Whoever has gone away does not want to know.
-    let _ = writer.result.send(Err(ProposeError::Stopped));
-}
-
-fn refuse_read(shared: &Shared, leave: ReadLeave) {
-    shared.budget.give_back(0);
-    // Whoever has gone away does not want to know.
-    let _ = leave.send(Err(ReadIndexError::Stopped));
-}
-
-/// Tells the server if the task ended in a way that it should not.
-struct LastWords(Arc<Shared>);
-
-impl Drop for LastWords {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.fail(NodeError::Panicked("the replica's task"));
-        }
-        self.0.stopped();
-    }
 }
