@@ -279,10 +279,7 @@ impl Group {
             let from = message.from;
             return Err(Refused::Unexpected { from, kind: MessageType::MsgSnapshot });
         }
-        let raft = &self.node.raft;
-        let leads = raft.state == StateRole::Leader;
-        let view = View { member: raft.id, term: raft.term, last: raft.raft_log.last_index(), leads };
-        validate::check(&message, view)?;
+        self.check(&message)?;
         if self.resetting.is_some() && message.msg_type == MessageType::MsgTimeoutNow as i32 {
             // An old one: whoever leads now does not count on this member yet.
             return Ok(());
@@ -291,6 +288,14 @@ impl Group {
         let taken = self.node.step(message);
         self.settle(false);
         taken.map_err(|error| Refused::NotTaken { from, reason: error.to_string() })
+    }
+
+    /// Whether a message of a peer is one that can be taken.
+    pub fn check(&self, message: &Message) -> Result<(), Refused> {
+        let raft = &self.node.raft;
+        let leads = raft.state == StateRole::Leader;
+        let view = View { member: raft.id, term: raft.term, last: raft.raft_log.last_index(), leads };
+        validate::check(message, view)
     }
 
     /// Lets time pass. Until a reset of the log is synced, it stands still: raft-rs counts a snapshot as applied only then,

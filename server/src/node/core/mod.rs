@@ -257,10 +257,10 @@ impl<W, R> Core<W, R> {
         {
             return Ok(());
         }
-        let taken = if message.msg_type == MessageType::MsgSnapshot as i32 {
-            self.offered(message)
-        } else {
-            self.group.step(message)
+        let taken = match MessageType::from_i32(message.msg_type) {
+            Some(MessageType::MsgSnapshot) => self.offered(message),
+            Some(MessageType::MsgReadIndex) if self.standing.role == Role::Leader => self.asked(message),
+            _ => self.group.step(message),
         };
         self.see_standing();
         taken
@@ -377,7 +377,7 @@ impl<W, R> Core<W, R> {
             self.out.writes.extend(write);
             self.out.messages.extend(work.messages);
             for (context, index) in work.reads {
-                self.reads.confirmed(&context, index);
+                self.confirmed(&context, index);
             }
         }
         self.out.fetches.append(&mut self.group.fetches());
@@ -414,6 +414,25 @@ impl<W, R> Core<W, R> {
         if can_ask && self.reads.wants_context(self.now) {
             let context = self.reads.context(self.now, self.options.read_retry_ticks);
             self.group.read_index(context);
+        }
+    }
+
+    /// Takes another member's request for a read index. It takes part in this member's next round.
+    fn asked(&mut self, message: Message) -> Result<(), Refused> {
+        self.group.check(&message)?;
+        if let Some(request) = message.entries.into_iter().next() {
+            self.reads.asked(message.from, request.data);
+        }
+        Ok(())
+    }
+
+    /// A round is confirmed: those of other members that take part in it get its index.
+    fn confirmed(&mut self, context: &[u8], index: u64) {
+        let (from, term) = (self.options.raft.member, self.standing.term);
+        for (to, context) in self.reads.confirmed(context, index) {
+            let entries = vec![Entry { data: context, ..Entry::default() }];
+            let msg_type = MessageType::MsgReadIndexResp as i32;
+            self.out.messages.push(Message { msg_type, from, to, term, index, entries, ..Message::default() });
         }
     }
 

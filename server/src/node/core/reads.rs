@@ -7,11 +7,19 @@
 //! ```
 //! One round serves everybody who came before it began, however many. A context is used once: a confirmation counts
 //! only if it is for a context of the present round, and all of those were sent after the round's readers had come.
+//!
+//! A leader lets other members' requests take part in its own rounds, instead of asking everybody for each of them. They are
+//! answered with the round's index at once: the one who asked waits for its being applied.
 
-use std::collections::VecDeque;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    mem,
+};
 
 /// A reader and the tick at which it has waited too long.
 type Waiting<R> = (R, u64);
+/// Members that asked, each with the context of its newest request: it takes that for an answer to any before it.
+pub(super) type Asked = BTreeMap<u64, Vec<u8>>;
 
 /// Bytes of a context: member, nonce, counter.
 const CONTEXT_BYTES: usize = 24;
@@ -21,6 +29,7 @@ struct Round<R> {
     /// The contexts sent for this round, first and last.
     contexts: (u64, u64),
     readers: VecDeque<Waiting<R>>,
+    asked: Asked,
     retry_at: u64,
 }
 
@@ -31,6 +40,8 @@ pub(super) struct Reads<R> {
     nonce: u64,
     contexts: u64,
     waiting: VecDeque<Waiting<R>>,
+    /// Members that wait for the next round.
+    asked: Asked,
     round: Option<Round<R>>,
     confirmed: VecDeque<(u64, VecDeque<Waiting<R>>)>,
     count: usize,
@@ -44,6 +55,7 @@ impl<R> Reads<R> {
             nonce,
             contexts: 0,
             waiting: VecDeque::new(),
+            asked: Asked::new(),
             round: None,
             confirmed: VecDeque::new(),
             count: 0,
@@ -66,11 +78,16 @@ impl<R> Reads<R> {
         self.waiting.push_back((reader, deadline));
     }
 
+    /// Notes that another member asks this one, which leads.
+    pub(super) fn asked(&mut self, member: u64, context: Vec<u8>) {
+        self.asked.insert(member, context);
+    }
+
     /// Whether somebody waits for a round to begin or to be asked for again.
     pub(super) fn wants_context(&self, now: u64) -> bool {
         match &self.round {
             Some(round) => round.retry_at <= now,
-            None => !self.waiting.is_empty(),
+            None => !self.waiting.is_empty() || !self.asked.is_empty(),
         }
     }
 
@@ -84,8 +101,8 @@ impl<R> Reads<R> {
             round.contexts.1 = counter;
             round.retry_at = retry_at;
         } else {
-            let readers = std::mem::take(&mut self.waiting);
-            self.round = Some(Round { contexts: (counter, counter), readers, retry_at });
+            let (readers, asked) = (mem::take(&mut self.waiting), mem::take(&mut self.asked));
+            self.round = Some(Round { contexts: (counter, counter), readers, asked, retry_at });
         }
         let mut context = Vec::with_capacity(CONTEXT_BYTES);
         for word in [self.member, self.nonce, counter] {
@@ -94,22 +111,26 @@ impl<R> Reads<R> {
         context
     }
 
-    /// Notes a confirmation. It may be for a round that is over.
-    pub(super) fn confirmed(&mut self, context: &[u8], index: u64) {
+    /// Notes a confirmation. It may be for a round that is over. Gives the other members whose requests it answers, too.
+    pub(super) fn confirmed(&mut self, context: &[u8], index: u64) -> Asked {
         let words: Vec<u64> =
             context.chunks_exact(8).filter_map(|word| Some(u64::from_be_bytes(word.try_into().ok()?))).collect();
-        let [member, nonce, counter] = words[..] else { return };
+        let [member, nonce, counter] = words[..] else { return Asked::new() };
         if (member, nonce) != (self.member, self.nonce) {
-            return;
+            return Asked::new();
         }
-        if let Some(round) = self.round.take_if(|round| (round.contexts.0..=round.contexts.1).contains(&counter)) {
-            self.confirmed.push_back((index, round.readers));
+        let present = self.round.take_if(|round| (round.contexts.0..=round.contexts.1).contains(&counter));
+        let Some(Round { readers, asked, .. }) = present else { return Asked::new() };
+        if !readers.is_empty() {
+            self.confirmed.push_back((index, readers));
         }
+        asked
     }
 
     /// Notes that the term, the leader or the role changed: raft has forgotten what it was asked, so the round's
-    /// readers wait for another one.
+    /// readers wait for another one. Other members ask again.
     pub(super) fn standing_changed(&mut self) {
+        self.asked.clear();
         if let Some(mut round) = self.round.take() {
             round.readers.append(&mut self.waiting);
             self.waiting = round.readers;
@@ -143,7 +164,7 @@ impl<R> Reads<R> {
         for (_, readers) in &mut self.confirmed {
             take(readers, &mut not_applied);
         }
-        self.round.take_if(|round| round.readers.is_empty());
+        self.round.take_if(|round| round.readers.is_empty() && round.asked.is_empty());
         self.confirmed.retain(|(_, readers)| !readers.is_empty());
         self.count -= unconfirmed.len() + not_applied.len();
         (unconfirmed, not_applied)
@@ -153,8 +174,8 @@ impl<R> Reads<R> {
     pub(super) fn drain(&mut self) -> Vec<R> {
         self.standing_changed();
         self.count = 0;
-        let confirmed = std::mem::take(&mut self.confirmed).into_iter().flat_map(|(_, readers)| readers);
-        confirmed.chain(std::mem::take(&mut self.waiting)).map(|(reader, _)| reader).collect()
+        let confirmed = mem::take(&mut self.confirmed).into_iter().flat_map(|(_, readers)| readers);
+        confirmed.chain(mem::take(&mut self.waiting)).map(|(reader, _)| reader).collect()
     }
 }
 
@@ -220,6 +241,31 @@ mod tests {
         assert_eq!(reads.expired(99), (vec![], vec![]));
         assert_eq!(reads.expired(200), (vec![12], vec![10, 11]));
         assert_eq!(reads.len(), 0);
+    }
+
+    #[test]
+    fn a_round_answers_the_members_that_asked_before_it() {
+        let mut reads = Reads::<u64>::new(1, 2);
+        reads.asked(2, vec![2]);
+        assert!(reads.wants_context(0));
+        let first = reads.context(0, 5);
+        reads.asked(2, vec![22]);
+        reads.asked(3, vec![3]);
+        assert_eq!(reads.confirmed(&first, 7), Asked::from([(2, vec![2])]));
+        assert!(reads.confirmed(&first, 7).is_empty(), "once");
+        let second = reads.context(0, 5);
+        assert_eq!(reads.confirmed(&second, 8), Asked::from([(2, vec![22]), (3, vec![3])]));
+        assert!(!reads.wants_context(9), "nobody is left");
+    }
+
+    #[test]
+    fn a_change_of_standing_forgets_the_members_that_asked() {
+        let mut reads = Reads::<u64>::new(1, 2);
+        reads.asked(2, vec![2]);
+        let context = reads.context(0, 5);
+        reads.asked(3, vec![3]);
+        reads.standing_changed();
+        assert!(reads.confirmed(&context, 7).is_empty() && !reads.wants_context(9));
     }
 
     #[test]
