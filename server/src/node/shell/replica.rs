@@ -34,6 +34,8 @@ use crate::{
 const INPUTS_MAX: usize = 1024;
 /// How long to wait before the store is asked again after it asked to wait.
 pub(super) const STALL_PAUSE: Duration = Duration::from_millis(2);
+/// Bytes of an entry that is written without the log's thread at most.
+const LONE_BYTES_MAX: usize = 16 << 10;
 /// Applying a piece that takes longer is worth a line in the log.
 const SLOW_APPLY: Duration = Duration::from_millis(100);
 /// A leader whose ticks are further apart than so many of them is late with its heartbeats.
@@ -239,9 +241,11 @@ impl Replica {
 
     /// Writes and syncs the one write there is without the log's thread, if that is the quicker way.
     fn write_here(&mut self) -> Result<bool, NodeError> {
-        let status = self.core.status();
-        let alone = status.reads_locally && status.pending <= 1 && self.core.unsynced() == 1;
-        if self.core.out.writes.is_empty() || !self.lone.permits(alone && self.held_back.is_empty()) {
+        if self.core.out.writes.is_empty() {
+            return Ok(false);
+        }
+        let lone = self.has_lone_write();
+        if !self.lone.permits(lone) {
             return Ok(false);
         }
         let Some(write) = self.core.out.writes.pop() else { return Ok(false) };
@@ -260,6 +264,23 @@ impl Replica {
             Err(AppendHereError::Stopped) => Err(NodeError::Panicked("the raft log's thread")),
             Err(AppendHereError::Failed(error)) => Err(NodeError::LogThread(Arc::new(error))),
         }
+    }
+
+    /// Whether there is one small write, and nothing else to do before it is synced.
+    fn has_lone_write(&self) -> bool {
+        let status = self.core.status();
+        // A leader of others has to send to them, and to hear them.
+        let may_wait = status.reads_locally || status.standing.role == Role::Follower;
+        let out = &self.core.out;
+        let [write] = &out.writes[..] else { return false };
+        let small = matches!(&write.entries[..], [entry] if entry.data.len() <= LONE_BYTES_MAX);
+        may_wait
+            && small
+            && status.pending <= 1
+            && self.core.unsynced() == 1
+            && self.held_back.is_empty()
+            && out.messages.is_empty()
+            && self.inbox.is_empty()
     }
 
     /// Hands on what is to be written, and whatever else does not answer anybody.
