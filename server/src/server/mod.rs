@@ -204,6 +204,7 @@ impl Builder {
         }
         let peers = Peers::new(peer_options(&config), dialer, threads.first().clone());
         let node = node::shell::start_member(&node_config, threads.first(), peers.transport())?;
+        threads.others().for_each(|thread| drop(thread.spawn(node.deliveries())));
         let guard = Guard::new(node.clone(), peers.clone(), config.request_timeout());
         if config.initial_corrupt_check {
             threads.last().block_on(async {

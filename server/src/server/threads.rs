@@ -67,6 +67,11 @@ impl Threads {
         &self.all[self.all.len() - 1].handle
     }
 
+    /// All but the first.
+    pub fn others(&self) -> impl Iterator<Item = &runtime::Handle> {
+        self.all[1..].iter().map(|thread| &thread.handle)
+    }
+
     /// Runs a connection on the thread with the fewest.
     pub fn spawn_connection(&self, connection: impl Future<Output = ()> + Send + 'static) {
         let Some(thread) = self.all.iter().min_by_key(|thread| thread.connections.load(Relaxed)) else { return };

@@ -13,9 +13,13 @@ use bytes::Bytes;
 use cairn_proto::etcdserverpb::AlarmType;
 use parking_lot::Mutex;
 use raft::eraftpb::{Entry, Message};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
-use super::{budget::Budget, hashing::HASHES_MAX};
+use super::{
+    budget::Budget,
+    delivery::{Deliveries, Waiter},
+    hashing::HASHES_MAX,
+};
 use crate::{
     lease::{LeaseClock, NotLeading, Renewal, TimeLeft},
     node::{
@@ -41,13 +45,13 @@ const STORAGE_VERSION: &str = "3.7.0";
 /// Where a proposal's result goes.
 #[derive(Debug)]
 pub(super) struct Writer {
-    pub(super) result: oneshot::Sender<Result<Answer, ProposeError>>,
+    pub(super) result: Waiter<Result<Answer, ProposeError>>,
     /// What the proposal takes of the budget.
     pub(super) bytes: usize,
 }
 
 /// Where a reader's leave goes.
-pub(super) type ReadLeave = oneshot::Sender<Result<(), ReadIndexError>>;
+pub(super) type ReadLeave = Waiter<Result<(), ReadIndexError>>;
 
 /// What the replica task is told.
 #[derive(Debug)]
@@ -150,6 +154,7 @@ pub(super) struct Shared {
     pub(super) nonce: u64,
     counter: AtomicU64,
     pub(super) budget: Budget,
+    pub(super) deliveries: Arc<Deliveries>,
     pub(super) metrics: NodeMetrics,
     pub(super) reader: Reader,
     pub(super) outgoing: Outgoing,
@@ -193,6 +198,7 @@ impl Shared {
             nonce,
             counter: AtomicU64::new(0),
             budget,
+            deliveries: Arc::new(Deliveries::new()),
             metrics: NodeMetrics::default(),
             reader,
             outgoing,
@@ -315,7 +321,7 @@ impl NodeHandle {
             shared.metrics.requests_refused.inc();
             return Err(ProposeError::TooManyRequests);
         }
-        let (result, answer) = oneshot::channel();
+        let (result, answer) = self.shared.deliveries.wait();
         let writer = Writer { result, bytes };
         if self.inbox.send(Input::Propose { counter, command, writer }).is_err() {
             return Err(ProposeError::Stopped);
@@ -334,11 +340,18 @@ impl NodeHandle {
             shared.metrics.requests_refused.inc();
             return Err(ReadIndexError::TooManyRequests);
         }
-        let (leave, granted) = oneshot::channel();
+        let (leave, granted) = shared.deliveries.wait();
         if self.inbox.send(Input::Read(leave)).is_err() {
             return Err(ReadIndexError::Stopped);
         }
         granted.await.unwrap_or(Err(ReadIndexError::Stopped))
+    }
+
+    /// Gives out the answers for whoever waits on the thread that runs this, which must be its runtime's only one: they are
+    /// brought there together. The replica's thread has no need of it.
+    pub fn deliveries(&self) -> impl Future<Output = ()> + Send + use<> {
+        let deliveries = Arc::clone(&self.shared.deliveries);
+        async move { deliveries.give_out().await }
     }
 
     /// Reads keys.
@@ -531,7 +544,7 @@ impl NodeHandle {
             shared.metrics.requests_refused.inc();
             return Err(ProposeError::TooManyRequests);
         }
-        let (result, answer) = oneshot::channel();
+        let (result, answer) = self.shared.deliveries.wait();
         let writer = Writer { result, bytes: 0 };
         if self.inbox.send(Input::Change { counter, change, writer }).is_err() {
             return Err(ProposeError::Stopped);

@@ -6,7 +6,7 @@
 //!                                          |----------flush----> flush thread (store flush)    --Flushed-> inbox
 //!                                          |                     compaction thread (small steps over index and store)
 //!                                          |--messages-----> Transport (the connections to the other members)
-//!                                          '--answers--> oneshot of each request
+//!                                          '--answers--> those who wait, a thread's together (delivery)
 //! ```
 //!
 //! The replica task may run on a runtime that also serves requests: a request then costs no wake-up of another thread.
@@ -38,6 +38,7 @@
 mod background;
 mod budget;
 mod config;
+mod delivery;
 mod directory;
 mod handle;
 mod hashing;

@@ -14,6 +14,7 @@ use tokio::{
 use self::stopping::{LastWords, refuse_read, refuse_write};
 use super::{
     background::Background,
+    delivery::{Letter, Post},
     handle::{Input, ReadLeave, Shared, Writer},
     lone::LoneWrites,
     transport::Transport,
@@ -64,6 +65,7 @@ pub(super) struct Replica {
     /// Writes for which the log thread's queue had no room.
     pub(super) held_back: VecDeque<Batch>,
     pub(super) lone: LoneWrites,
+    pub(super) post: Post,
     /// Revisions that a compaction removes in one step.
     pub(super) compaction_step: usize,
     /// The term in which this member last handed leadership over to be removed.
@@ -362,13 +364,15 @@ impl Replica {
         let out = &mut self.core.out;
         for (writer, result) in out.answers.drain(..) {
             self.shared.budget.give_back(writer.bytes);
-            // Whoever has gone away does not want to know.
-            let _ = writer.result.send(if failed { Err(ProposeError::Stopped) } else { result });
+            let result = if failed { Err(ProposeError::Stopped) } else { result };
+            self.post.put(Letter::Outcome(writer.result, result));
         }
         for (leave, result) in out.reads.drain(..) {
             self.shared.budget.give_back(0);
-            let _ = leave.send(if failed { Err(ReadIndexError::Stopped) } else { result });
+            let result = if failed { Err(ReadIndexError::Stopped) } else { result };
+            self.post.put(Letter::Leave(leave, result));
         }
+        self.post.send(&self.shared.deliveries);
     }
 
     /// Shows how the core is doing.

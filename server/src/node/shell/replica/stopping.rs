@@ -99,14 +99,12 @@ impl Replica {
 
 pub(super) fn refuse_write(shared: &Shared, writer: Writer) {
     shared.budget.give_back(writer.bytes);
-    // Whoever has gone away does not want to know.
-    let _ = writer.result.send(Err(ProposeError::Stopped));
+    writer.result.give(Err(ProposeError::Stopped));
 }
 
 pub(super) fn refuse_read(shared: &Shared, leave: ReadLeave) {
     shared.budget.give_back(0);
-    // Whoever has gone away does not want to know.
-    let _ = leave.send(Err(ReadIndexError::Stopped));
+    leave.give(Err(ReadIndexError::Stopped));
 }
 
 /// Tells the server if the task ended in a way that it should not.
