@@ -14,7 +14,7 @@ use cairn_server::{
         Committed, CommittedData, Membership, State, StateOptions,
         command::{Command, EntryBuilder, Request, RequestId, encode},
         mvcc::{
-            index::{Index, IndexLimits, RangeEnd},
+            index::{Counting, Index, RangeEnd},
             revision::Revision,
         },
     },
@@ -38,7 +38,7 @@ fn put(number: u64) -> PutRequest {
 
 fn index(c: &mut Criterion) {
     const KEYS: u64 = 100_000;
-    let mut full = Index::new(IndexLimits::default());
+    let mut full = Index::default();
     let mut main = 1;
     for number in 0..KEYS {
         main += 1;
@@ -47,7 +47,7 @@ fn index(c: &mut Criterion) {
     let mut group = c.benchmark_group("index");
     group.bench_function("insert", |bench| {
         let mut number = KEYS;
-        let mut index = Index::new(IndexLimits::default());
+        let mut index = Index::default();
         let mut at = 1;
         bench.iter(|| {
             (number, at) = (number + 1, at + 1);
@@ -63,7 +63,7 @@ fn index(c: &mut Criterion) {
     });
     group.bench_function("count of 100,000", |bench| {
         let end = RangeEnd::Before(Bytes::from_static(b"/registry/pods0"));
-        bench.iter(|| full.count(black_box(b"/registry/pods/"), &end, Revision::whole(main)));
+        bench.iter(|| full.count_step(&mut Counting::new(black_box(b"/registry/pods/"), &end, Revision::whole(main))));
     });
     group.bench_function("page of 500", |bench| {
         bench.iter(|| {

@@ -125,7 +125,7 @@ impl Bench {
                     wanted.sort_unstable();
                     let rows: Vec<_> = wanted.iter().map(|revision| self.row(0, *revision)).collect();
                     let rows: Vec<_> = rows.iter().map(|row| &row[..]).collect();
-                    black_box(self.store.multi_get(Table::Rev, &rows).expect("the store is readable"));
+                    black_box(self.store.multi_get(Table::Rev, &rows, true).expect("the store is readable"));
                 }
             }
         }

@@ -73,8 +73,9 @@ pub async fn run(options: &Options, settings: &Keyspace) -> Result<()> {
     bench.sizes()?;
     let mut client = bench.client(0).await?;
     bench.pages(&mut client).await?;
-    bench.whole_list(&mut client).await?;
+    // Before the whole list, which leaves much memory behind.
     bench.stream(&mut client).await?;
+    bench.whole_list(&mut client).await?;
     bench.sizes()?;
     if let Some(command) = &settings.restart {
         bench.restart(command).await?;

@@ -14,7 +14,7 @@ use cairn_server::{
     node::core::Outputs,
     raft::{Offer, SnapshotMeta},
     state::{
-        State, StateError, identify, mark_installed, mark_installing,
+        INDEX_IMAGE, State, StateError, identify, mark_installed, mark_installing,
         record::applied::{self, Applied},
     },
     store::{Batch, MemStore, Store, Table},
@@ -173,10 +173,10 @@ impl World {
             run.core.checkpointed(None);
             return self.work(at);
         }
-        run.store.checkpoint(&path_of(id))?;
+        run.store.checkpoint(&path_of(id), &[INDEX_IMAGE])?;
         let content = Arc::new(run.store.open_checkpoint(&path_of(id)).context("it was just made")?);
         falsify(&content, plant)?;
-        content.checkpoint(&path_of(id))?;
+        content.checkpoint(&path_of(id), &[INDEX_IMAGE])?;
         let (last, conf_state, _) = identify(content.as_ref())?;
         run.core.checkpointed(Some(&SnapshotMeta { id, last, conf_state }));
         run.snapshots.made.insert(id, content);

@@ -44,7 +44,7 @@ pub use apply::{Answer, Committed, CommittedData};
 pub use error::StateError;
 pub use leases::{Lease, LeaseChange, LeaseView};
 pub use members::{MemberChange, Members, Membership};
-pub use mvcc::{Compactor, Reader};
+pub use mvcc::{Compactor, INDEX_IMAGE, Reader};
 pub use replace::{Replaced, identify, is_installing, mark_installed, mark_installing};
 
 use apply::Planned;
@@ -64,8 +64,6 @@ pub struct StateOptions {
     pub on_compaction: Option<Arc<dyn Fn() + Send + Sync>>,
     /// The member and nonce whose requests get answers; `None`: all get one.
     pub answers_for: Option<(u64, u64)>,
-    /// Bounds of the key index.
-    pub index: mvcc::index::IndexLimits,
     /// When the index is written to a file.
     pub image: mvcc::ImageOptions,
 }
@@ -76,7 +74,6 @@ impl Default for StateOptions {
             pin_hold_max: PIN_HOLD_MAX,
             on_compaction: None,
             answers_for: None,
-            index: mvcc::index::IndexLimits::default(),
             image: mvcc::ImageOptions::default(),
         }
     }

@@ -61,8 +61,8 @@ impl State {
             compacted: scheduled.last().map_or(-1, |last| last.revision),
             finished: finished.revision,
         };
-        let mut found = find_image(store.as_ref(), options.index, is)?;
-        let (index, bytes_read) = read_index(store.as_ref(), &options, &mut found, is)?;
+        let mut found = find_image(store.as_ref(), is)?;
+        let (index, bytes_read) = read_index(store.as_ref(), &mut found, is)?;
         let leases = read_leases(store.as_ref(), &index)?;
         let members = read_members(store.as_ref())?;
         let alarms = read_alarms(store.as_ref())?;
@@ -100,14 +100,9 @@ impl State {
 const COMPACT_STEP_KEYS: usize = 4096;
 
 /// Rebuilds the key index from its image and the stored revisions that are not in it; and the bytes of these.
-fn read_index(
-    store: &dyn Store,
-    options: &StateOptions,
-    found: &mut Found,
-    is: StoreIs,
-) -> Result<(Index, u64), StateError> {
+fn read_index(store: &dyn Store, found: &mut Found, is: StoreIs) -> Result<(Index, u64), StateError> {
     let imaged = found.index.is_some();
-    let mut index = found.index.take().unwrap_or_else(|| Index::new(options.index));
+    let mut index = found.index.take().unwrap_or_default();
     let (mut bytes, revision) = (0, is.revision);
     let from = Revision::new(found.base + 1, 0).put_key();
     for_each(store, Table::Rev, if imaged { &from } else { b"" }, &mut |key, stored| {

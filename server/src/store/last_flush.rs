@@ -32,7 +32,7 @@ impl LastFlush {
             move |source| StoreError::Io { path, action, source }
         };
         dir::remove(&next)?;
-        store.checkpoint(&next)?;
+        store.checkpoint(&next, &[])?;
         dir::remove(&kept)?;
         fs::rename(&next, &kept).map_err(failed("renaming", &next))
     }
@@ -86,7 +86,7 @@ mod tests {
         // Killed while the copy before was being removed.
         last.keep(&store).unwrap();
         write(&store, "4");
-        store.checkpoint(&root.path().join(NEXT)).unwrap();
+        store.checkpoint(&root.path().join(NEXT), &[]).unwrap();
         drop(store);
         fs::remove_file(root.path().join(KEPT).join("CURRENT")).unwrap();
         cut_back(root.path()).unwrap();

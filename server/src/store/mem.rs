@@ -84,12 +84,15 @@ pub struct MemStore {
     contents: RwLock<Contents>,
     whims: Option<Mutex<Whims>>,
     weather: Mutex<Weather>,
-    checkpoints: Mutex<HashMap<PathBuf, Tables>>,
+    checkpoints: Mutex<HashMap<PathBuf, (Tables, NamedBytes)>>,
     files: Files,
 }
 
+/// What is in files, by their names.
+type NamedBytes = HashMap<&'static str, Bytes>;
+
 /// Files by name.
-type Files = Arc<Mutex<HashMap<&'static str, Bytes>>>;
+type Files = Arc<Mutex<NamedBytes>>;
 
 /// A file being written.
 struct NewMemFile {
@@ -148,9 +151,10 @@ impl MemStore {
 
     /// The store that [`Store::checkpoint`] left at `dir`.
     pub fn open_checkpoint(&self, dir: &Path) -> Option<Self> {
-        let tables = self.checkpoints.lock().get(dir)?.clone();
+        let (tables, files) = self.checkpoints.lock().get(dir)?.clone();
         Some(Self {
             contents: RwLock::new(Contents { written: tables.clone(), flushed: tables, ..Contents::default() }),
+            files: Arc::new(Mutex::new(files)),
             ..Self::default()
         })
     }
@@ -176,7 +180,7 @@ impl Store for MemStore {
         self.get(table, key).map(Cached::Known)
     }
 
-    fn multi_get(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, StoreError> {
+    fn multi_get(&self, table: Table, keys: &[&[u8]], _cached: bool) -> Result<Vec<Option<Bytes>>, StoreError> {
         let contents = self.contents.read_recursive();
         Ok(keys.iter().map(|key| contents.written.of(table).get(*key).cloned()).collect())
     }
@@ -252,7 +256,9 @@ impl Store for MemStore {
         Ok(())
     }
 
-    fn checkpoint(&self, dir: &Path) -> Result<(), StoreError> {
+    fn checkpoint(&self, dir: &Path, files: &[&'static str]) -> Result<(), StoreError> {
+        let mut then = self.files.lock().clone();
+        then.retain(|name, _| files.contains(name));
         self.flush()?;
         let tables = self.contents.read_recursive().flushed.clone();
         let mut checkpoints = self.checkpoints.lock();
@@ -262,7 +268,9 @@ impl Store for MemStore {
                 reason: "a checkpoint needs a directory that does not exist yet".into(),
             });
         }
-        checkpoints.insert(dir.to_owned(), tables);
+        let now = self.files.lock();
+        then.retain(|name, bytes| now.get(name).is_some_and(|now| now.as_ptr() == bytes.as_ptr()));
+        checkpoints.insert(dir.to_owned(), (tables, then));
         Ok(())
     }
 }

@@ -79,8 +79,8 @@ pub trait Store: Send + Sync + 'static {
     /// The value of `key` if memory (memtables, block cache) can answer.
     fn get_cached(&self, table: Table, key: &[u8]) -> Result<Cached, StoreError>;
 
-    /// Many values at once, in the order of `keys`.
-    fn multi_get(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, StoreError>;
+    /// Many values at once, in the order of `keys`. What had to be read for it stays in memory if `cached`.
+    fn multi_get(&self, table: Table, keys: &[&[u8]], cached: bool) -> Result<Vec<Option<Bytes>>, StoreError>;
 
     /// Visits keys from `from` (inclusive) to `to` (exclusive; `None`: to the end) in order until the visitor breaks. Sees one consistent snapshot.
     fn scan(&self, table: Table, from: &[u8], to: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<(), StoreError>;
@@ -112,8 +112,9 @@ pub trait Store: Send + Sync + 'static {
     /// Removes the file `name` durably, if there is one.
     fn remove_file(&self, name: &'static str) -> Result<(), StoreError>;
 
-    /// Makes a durable copy of the whole store, without its files, in `dir` (which must not exist), sharing files where the file system can.
-    fn checkpoint(&self, dir: &Path) -> Result<(), StoreError>;
+    /// Makes a durable copy of all tables in `dir` (which must not exist), sharing files where the file system can; and of those of `files` that were there
+    /// when it began and are the same when it ends, so that no copy is newer than the tables.
+    fn checkpoint(&self, dir: &Path, files: &[&'static str]) -> Result<(), StoreError>;
 }
 
 /// A file being written. Dropped unfinished, it never was.

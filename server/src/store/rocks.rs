@@ -22,7 +22,7 @@ use rocksdb::{
     properties,
 };
 
-use super::{Batch, Cached, NewFile, Op, Store, StoreError, StoreSize, Table, Visit};
+use super::{Batch, Cached, NewFile, Op, Store, StoreError, StoreSize, Table, Visit, dir::sync_dir};
 
 mod file;
 mod options;
@@ -33,6 +33,8 @@ pub use options::RocksOptions;
 const LAYOUT_KEY: &[u8] = b"cairn-store-layout";
 /// The layout that this code writes: tables by name, one record each as `state/` defines them.
 const LAYOUT: u32 = 1;
+/// Bytes that a scan of revisions reads at once. Of the sizes tried, larger ones were no faster, and RocksDB's own growing steps a quarter slower.
+const READAHEAD_BYTES: usize = 64 << 10;
 
 /// A [`Store`] in a directory.
 pub struct RocksStore {
@@ -40,6 +42,7 @@ pub struct RocksStore {
     path: PathBuf,
     write: WriteOptions,
     read: ReadOptions,
+    read_uncached: ReadOptions,
     read_cached: ReadOptions,
     read_persisted: ReadOptions,
     /// See [`Store::unflushed_bytes`]: asking RocksDB takes its lock once a table.
@@ -146,8 +149,10 @@ impl RocksStore {
         let mut read_persisted = ReadOptions::default();
         read_persisted.set_read_tier(ReadTier::Persisted);
         let read = ReadOptions::default();
+        let mut read_uncached = ReadOptions::default();
+        read_uncached.fill_cache(false);
         let unflushed = AtomicU64::new(0);
-        Ok(Self { db, path: path.to_owned(), write, read, read_cached, read_persisted, unflushed })
+        Ok(Self { db, path: path.to_owned(), write, read, read_uncached, read_cached, read_persisted, unflushed })
     }
 
     fn check_layout(&self) -> Result<(), StoreError> {
@@ -223,8 +228,10 @@ impl Store for RocksStore {
         }
     }
 
-    fn multi_get(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, StoreError> {
-        let values = self.db.batched_multi_get_cf_opt(self.family(table), keys.iter().copied(), false, &self.read);
+    fn multi_get(&self, table: Table, keys: &[&[u8]], cached: bool) -> Result<Vec<Option<Bytes>>, StoreError> {
+        let options = if cached { &self.read } else { &self.read_uncached };
+        let keys_sorted = keys.is_sorted();
+        let values = self.db.batched_multi_get_cf_opt(self.family(table), keys.iter().copied(), keys_sorted, options);
         let copy = |value: Option<rocksdb::DBPinnableSlice<'_>>| value.map(|value| Bytes::copy_from_slice(&value));
         values.into_iter().map(|value| value.map(copy).map_err(|error| self.engine("reading", error))).collect()
     }
@@ -233,6 +240,9 @@ impl Store for RocksStore {
         let mut options = ReadOptions::default();
         // A scan would push everything else out of the small cache.
         options.fill_cache(false);
+        if table == Table::Rev {
+            options.set_readahead_size(READAHEAD_BYTES);
+        }
         if let Some(to) = to {
             if to <= from {
                 return Ok(());
@@ -322,13 +332,16 @@ impl Store for RocksStore {
         file::remove(&self.path, name)
     }
 
-    fn checkpoint(&self, dir: &Path) -> Result<(), StoreError> {
+    fn checkpoint(&self, dir: &Path, files: &[&'static str]) -> Result<(), StoreError> {
         if dir.exists() {
             let reason = "a checkpoint needs a directory that does not exist yet".into();
             return Err(StoreError::Unusable { path: dir.to_owned(), reason });
         }
+        let files = files.iter().map(|name| file::Then::of(&self.path, name)).collect::<Result<Vec<_>, _>>()?;
         let checkpoint = Checkpoint::new(&self.db).map_err(|error| self.engine("preparing a checkpoint", error))?;
         checkpoint.create_checkpoint(dir).map_err(|error| self.engine("making a checkpoint", error))?;
+        files.iter().flatten().try_for_each(|file| file.link(&self.path, dir))?;
+        sync_dir(dir)?;
         self.check_background()
     }
 }

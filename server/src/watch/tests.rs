@@ -260,7 +260,7 @@ impl World {
     /// Another member goes on from here, and then its state takes the place of this one.
     fn jump(&mut self, changes: &[(Vec<u8>, Vec<u8>)], compact_back: i64, compact_steps: u8) {
         let path = std::path::PathBuf::from(self.member.index.to_string());
-        self.member.store.checkpoint(&path).unwrap();
+        self.member.store.checkpoint(&path, &[]).unwrap();
         let copy = Arc::new(self.member.store.open_checkpoint(&path).unwrap());
         let other = State::open(copy.clone(), StateOptions::default()).unwrap();
         let here = std::mem::replace(&mut self.member.state, other);

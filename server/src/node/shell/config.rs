@@ -11,10 +11,7 @@ use crate::{
         identity::{InitialMember, Origin},
     },
     raft::RaftOptions,
-    state::{
-        PIN_HOLD_MAX,
-        mvcc::{ImageOptions, index::IndexLimits},
-    },
+    state::{PIN_HOLD_MAX, mvcc::ImageOptions},
     store::RocksOptions,
 };
 
@@ -60,8 +57,6 @@ pub struct NodeConfig {
     pub writes_in_flight_max: usize,
     /// The store.
     pub store: RocksOptions,
-    /// Bounds of the key index.
-    pub index: IndexLimits,
     /// How fast compactions go.
     pub compaction: CompactionPace,
     /// Bytes of recent events kept in memory for watchers.
@@ -116,7 +111,6 @@ impl NodeConfig {
             requests_bytes_max: 64 << 20,
             writes_in_flight_max: 2,
             store: RocksOptions::default(),
-            index: IndexLimits::default(),
             compaction: CompactionPace::default(),
             watch_window_bytes: 16 << 20,
             image: ImageOptions::default(),

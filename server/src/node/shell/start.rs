@@ -78,7 +78,6 @@ pub fn start_member(
             let _ = notices.try_send(());
         })),
         answers_for: Some((identity.member, nonce)),
-        index: config.index,
         image: config.image,
     };
     let outgoing = Outgoing::new(&directory.member, &config.store).map_err(|error| no_snapshots(config, &error))?;

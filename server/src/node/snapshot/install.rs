@@ -67,7 +67,8 @@ impl Installer {
         Incoming::begin(&self.root, offer)
     }
 
-    /// Makes a state of what was received, beside the current one. Reads all keys, so it takes its time.
+    /// Makes a state of what was received, beside the current one. Reads the image of the key index and what is younger, or all keys if none came, so it
+    /// takes its time.
     pub fn open(&self, incoming: Incoming) -> Result<Received, SnapshotError> {
         let offer = incoming.offer();
         let dir = self.directory.lock().prepare()?;

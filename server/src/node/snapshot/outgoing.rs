@@ -60,11 +60,11 @@ impl Outgoing {
         Ok(Self { root: root.to_owned(), options, made: Mutex::default() })
     }
 
-    /// Makes a checkpoint of `store`, and reads in it what is in it. Flushes the store; nobody else is held up.
+    /// Makes a checkpoint of `store`, with the image of its key index, and reads in it what is in it. Flushes the store; nobody else is held up.
     pub fn make(&self, store: &dyn Store) -> Result<SnapshotMeta, SnapshotError> {
         let id: u64 = rand::random();
         let dir = self.root.join(format!("{PREFIX}{id:016x}"));
-        store.checkpoint(&dir)?;
+        store.checkpoint(&dir, &[state::INDEX_IMAGE])?;
         // From now on, it is removed in any case.
         let mut checkpoint = Checkpoint { files: Vec::new(), dir };
         let dir = &checkpoint.dir;

@@ -1,15 +1,21 @@
 //! Snapshots from one directory to another, cut anywhere.
 
-use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};
 
-use cairn_proto::etcdserverpb::Member;
+use bytes::Bytes;
+use cairn_proto::etcdserverpb::{Member, PutRequest};
 use tempfile::TempDir;
 
 use super::*;
 use crate::{
     log::EntryId,
     raft::Offer,
-    state::{Membership, State, StateOptions, is_installing},
+    state::{
+        Committed, CommittedData, Membership, State, StateOptions,
+        command::{Command, EntryBuilder, Request, RequestId, encode},
+        is_installing,
+        mvcc::{ImageOptions, revision::Revision},
+    },
     store::{Batch, RocksOptions, RocksStore, StateDir, Store, Table},
 };
 
@@ -203,6 +209,37 @@ fn a_whole_snapshot_becomes_the_state_and_the_old_one_goes_when_nobody_reads_it(
     assert!(old.exists(), "its store may just be closing");
     installer.clean();
     assert!(!old.exists() && receiver.path().join("state-2").exists());
+}
+
+#[test]
+fn the_index_image_comes_along_and_spares_reading_what_it_has() {
+    const KEYS: u64 = 50;
+    let (sender, mut receiver) = (Bench::new(CLUSTER, 0), Bench::new(CLUSTER, 0));
+    let image = ImageOptions { revisions_min: 2, ..ImageOptions::default() };
+    let options = StateOptions { image, ..StateOptions::default() };
+    let mut state = State::open(Arc::clone(&sender.store), options).unwrap();
+    let mut entry = EntryBuilder::new();
+    for counter in 1..=KEYS {
+        let put = PutRequest { key: counter.to_string().into(), value: "value".into(), ..PutRequest::default() };
+        let id = RequestId { member: 1, nonce: 1, counter };
+        let command = Command { id, user: Bytes::new(), auth_revision: 0, request: Request::Put(put) };
+        assert!(entry.push(&encode(&command)));
+    }
+    let data = CommittedData::Commands(entry.finish().into());
+    state.apply(&[Committed { index: 2, term: 1, data }]).unwrap();
+    assert!(state.compactor().write_image(Duration::ZERO).unwrap());
+    // Without the image, this key would be gone.
+    let mut batch = Batch::default();
+    batch.delete(Table::Rev, Revision::new(2, 0).key(false));
+    sender.store.write(&batch).unwrap();
+
+    let outgoing = Outgoing::new(sender.path(), &RocksOptions::default()).unwrap();
+    let meta = outgoing.make(sender.store.as_ref()).unwrap();
+    let installer = receiver.installer();
+    let mut incoming = installer.begin(Offer { from: 1, id: meta.id, last: meta.last }).unwrap();
+    assert!(transfer(&outgoing, &mut incoming, usize::MAX));
+    let received = installer.open(incoming).unwrap();
+    assert_eq!((received.meta.last, received.state.reader().live_keys()), (EntryId::new(2, 1), KEYS));
 }
 
 #[test]

@@ -18,7 +18,7 @@ use std::time::Duration;
 use super::{
     Mvcc,
     index::{
-        Index, IndexLimits,
+        Index,
         image::{ImageHeader, ImageTrailer, ImageWriter, read_image},
     },
 };
@@ -27,8 +27,8 @@ use crate::{
     store::{NewFile, Store, StoreError, Table},
 };
 
-/// The file's name.
-const NAME: &str = "index-image";
+/// The name of the index image, which may go with a checkpoint of the tables.
+pub const NAME: &str = "index-image";
 /// An image is also due when so many times its own size was written since.
 const BYTES_FACTOR: u64 = 4;
 /// An image is also due when this part of the number of keys was written since.
@@ -91,13 +91,13 @@ pub(in crate::state) struct StoreIs {
 }
 
 /// Reads the image, or removes it if it cannot be used.
-pub(in crate::state) fn find(store: &dyn Store, limits: IndexLimits, is: StoreIs) -> Result<Found, StoreError> {
+pub(in crate::state) fn find(store: &dyn Store, is: StoreIs) -> Result<Found, StoreError> {
     let Some(mut file) = store.open_file(NAME)? else { return Ok(Found::default()) };
     let mut reader = std::io::BufReader::with_capacity(1 << 20, &mut *file);
     let mut usable = |header: &ImageHeader| {
         header.cluster == is.cluster && header.base <= is.revision && header.finished <= is.finished
     };
-    let why = match read_image(&mut reader, limits, &mut usable) {
+    let why = match read_image(&mut reader, &mut usable) {
         Ok(Some((index, header, trailer))) if fits(&header, &trailer, is) => {
             tracing::info!(base = header.base, keys = trailer.keys, "the index image is used");
             // A compaction that is not finished may have begun, if the image allowed it to.

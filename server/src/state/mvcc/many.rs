@@ -14,9 +14,11 @@ use crate::store::{Store, StoreError, Table};
 /// Values for which it is decided together how they are read.
 const GROUP: usize = 64;
 /// A group is read through if the history it lies in has at most so many revisions for each value.
-const REVISIONS_EACH_MAX: i64 = 8;
+const REVISIONS_EACH_MAX: i64 = 10;
 /// Values looked up in one call.
 const LOOKUPS: usize = 64;
+/// Of more values than these, the blocks they are in do not stay in the cache: they would push out everything else.
+const CACHED_MAX: usize = 2048;
 /// Values that are read through are copied into pieces of this size.
 const ARENA_BYTES: usize = 64 << 10;
 
@@ -46,22 +48,35 @@ pub(super) fn read(
 ) -> Result<(), Unread> {
     let begin = out.len();
     out.resize(begin + revisions.len(), Bytes::new());
-    let mut order: Vec<_> = (0..).zip(revisions).map(|(place, at)| (*at, place)).collect();
+    let mut order: Vec<_> =
+        (0..).zip(revisions).map(|(place, at)| Wanted { main: at.main, sub: at.sub, place }).collect();
     if !order.is_sorted() {
         order.sort_unstable();
     }
-    Reading { store, out: &mut out[begin..], bytes_left: bytes_max }.ordered(&order)
+    let cached = revisions.len() <= CACHED_MAX;
+    Reading { store, out: &mut out[begin..], bytes_left: bytes_max, cached }.ordered(&order)
 }
 
 /// A revision, and where its value belongs.
-type Wanted = (Revision, u32);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Wanted {
+    main: i64,
+    sub: u32,
+    place: u32,
+}
+
+const _: () = assert!(size_of::<Wanted>() == 16, "there are many of them");
+
+impl Wanted {
+    fn at(self) -> Revision {
+        Revision::new(self.main, self.sub)
+    }
+}
 
 /// Whether a group is worth reading through.
 fn is_dense(group: &[Wanted]) -> bool {
     match group {
-        [(first, _), .., (last, _)] => {
-            group.len() == GROUP && last.main - first.main <= REVISIONS_EACH_MAX * GROUP as i64
-        }
+        [first, .., last] => group.len() == GROUP && last.main - first.main <= REVISIONS_EACH_MAX * GROUP as i64,
         _ => false,
     }
 }
@@ -70,6 +85,7 @@ struct Reading<'a> {
     store: &'a dyn Store,
     out: &'a mut [Bytes],
     bytes_left: usize,
+    cached: bool,
 }
 
 impl Reading<'_> {
@@ -81,7 +97,7 @@ impl Reading<'_> {
             while len < wanted.len() {
                 let next = &wanted[len..wanted.len().min(len + GROUP)];
                 // What lies between two groups is read through too.
-                let near = next[0].0.main - wanted[len - 1].0.main <= REVISIONS_EACH_MAX * GROUP as i64;
+                let near = next[0].main - wanted[len - 1].main <= REVISIONS_EACH_MAX * GROUP as i64;
                 if (is_dense(next) && near) != dense {
                     break;
                 }
@@ -100,25 +116,26 @@ impl Reading<'_> {
 
     fn look_up(&mut self, wanted: &[Wanted]) -> Result<(), Unread> {
         for some in wanted.chunks(LOOKUPS) {
-            let keys: Vec<_> = some.iter().map(|(at, _)| at.put_key()).collect();
+            let keys: Vec<_> = some.iter().map(|wanted| wanted.at().put_key()).collect();
             let keys: Vec<_> = keys.iter().map(|key| &key[..]).collect();
-            for (value, (at, place)) in self.store.multi_get(Table::Rev, &keys)?.into_iter().zip(some) {
-                let value = value.ok_or(Unread::Missing(*at))?;
+            for (value, wanted) in self.store.multi_get(Table::Rev, &keys, self.cached)?.into_iter().zip(some) {
+                let value = value.ok_or(Unread::Missing(wanted.at()))?;
                 self.bytes_left = self.bytes_left.checked_sub(value.len()).ok_or(Unread::TooLarge)?;
-                self.out[*place as usize] = value;
+                self.out[wanted.place as usize] = value;
             }
         }
         Ok(())
     }
 
     fn read_through(&mut self, wanted: &[Wanted]) -> Result<(), Unread> {
-        let Some((first, _)) = wanted.first() else { return Ok(()) };
-        let Self { store, out, bytes_left } = self;
-        let (mut wanted, mut next_key) = (wanted.iter(), first.put_key());
+        let Some(first) = wanted.first() else { return Ok(()) };
+        let Self { store, out, bytes_left, .. } = self;
+        let (mut wanted, first_key) = (wanted.iter(), first.at().put_key());
+        let mut next_key = first_key;
         let mut next = wanted.next();
         let mut too_large = false;
         let mut arena = BytesMut::new();
-        store.scan(Table::Rev, &first.put_key(), None, &mut |key, value| {
+        store.scan(Table::Rev, &first_key, None, &mut |key, value| {
             match key.cmp(&next_key[..]) {
                 Ordering::Less => return ControlFlow::Continue(()),
                 Ordering::Greater => return ControlFlow::Break(()),
@@ -134,15 +151,15 @@ impl Reading<'_> {
             }
             arena.extend_from_slice(value);
             let value = arena.split().freeze();
-            while let Some((at, place)) = next
-                && at.put_key() == next_key
+            while let Some(same) = next
+                && same.at().put_key() == next_key
             {
-                out[*place as usize] = value.clone();
+                out[same.place as usize] = value.clone();
                 next = wanted.next();
             }
             match next {
-                Some((at, _)) => {
-                    next_key = at.put_key();
+                Some(other) => {
+                    next_key = other.at().put_key();
                     ControlFlow::Continue(())
                 }
                 None => ControlFlow::Break(()),
@@ -151,7 +168,7 @@ impl Reading<'_> {
         if too_large {
             return Err(Unread::TooLarge);
         }
-        next.map_or(Ok(()), |(at, _)| Err(Unread::Missing(*at)))
+        next.map_or(Ok(()), |next| Err(Unread::Missing(next.at())))
     }
 }
 

@@ -16,7 +16,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicI64, AtomicU64, Ordering},
+    atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering},
 };
 
 use cairn_proto::ApiError;
@@ -56,8 +56,8 @@ pub use compaction::{CompactionStep, Compactor};
 pub(super) use hash::HASHED_KEYS_MAX;
 pub use hash::{Hashing, KvHash};
 pub use horizon::Pin;
-pub use imaging::ImageOptions;
 pub(super) use imaging::{Found, StoreIs, find as find_image};
+pub use imaging::{ImageOptions, NAME as INDEX_IMAGE};
 pub use pieces::{Piece, RangePieces};
 pub use range::Rows;
 pub use reader::{Inline, Reader, WaitCompacted};
@@ -126,6 +126,8 @@ pub(super) struct Mvcc {
     bytes_written: AtomicU64,
     /// Up to this main revision, the store may miss what the index has and compaction is about to remove.
     doubtful_to: i64,
+    /// How many ranges are being read in pieces.
+    piece_readers: Arc<AtomicUsize>,
 }
 
 impl std::fmt::Debug for Mvcc {
@@ -152,6 +154,7 @@ impl Mvcc {
             expired_below: AtomicI64::new(i64::MIN),
             bytes_written: AtomicU64::new(bytes_read),
             doubtful_to,
+            piece_readers: Arc::default(),
             horizon: Mutex::new(horizon),
         }
     }

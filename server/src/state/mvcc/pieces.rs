@@ -5,7 +5,14 @@
 //! so on, each chunk is sorted for itself as a range with that limit would be, and the next chunk begins behind the key
 //! that came out last. So a row may come twice or not at all.
 
-use std::{collections::VecDeque, ops::ControlFlow};
+use std::{
+    collections::VecDeque,
+    ops::ControlFlow,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use bytes::{Bytes, BytesMut};
 use cairn_proto::etcdserverpb::RangeRequest;
@@ -18,11 +25,15 @@ use super::{
     view::{Unread, View},
 };
 
-/// Bytes of values read ahead of the pieces, about: the more, the better can the store be read in its own order.
-const AHEAD_BYTES: usize = 24 << 20;
-/// Values read ahead at first, when nothing is known of their size; and at most.
+/// Bytes of rows read ahead of the pieces, about: the more, the better can the store be read in its own order. Whoever reads at the same time shares them.
+const AHEAD_BYTES: usize = 52 << 20;
+/// A share is not smaller.
+const AHEAD_BYTES_MIN: usize = 2 << 20;
+/// Rows read ahead at first, when nothing is known of their size; and how many times as many next time, at most.
 const AHEAD_ROWS_FIRST: usize = 16;
-const AHEAD_ROWS_MAX: usize = 1 << 16;
+const AHEAD_GROWTH: usize = 8;
+/// Bytes that a row takes beside its own while it is read: its place in history and in the answer, twice.
+const ROW_BYTES: usize = 64;
 /// Rows of the first chunk of a stream that is sorted chunk by chunk.
 const FIRST_CHUNK: usize = 10;
 
@@ -45,6 +56,29 @@ pub struct RangePieces {
     /// How each chunk is sorted, and the next one's rows.
     chunks: Option<(Sort, usize)>,
     done: bool,
+    share: Share,
+}
+
+/// One of those who read ranges in pieces, who are counted.
+#[derive(Debug)]
+struct Share(Arc<AtomicUsize>);
+
+impl Share {
+    fn of(readers: &Arc<AtomicUsize>) -> Self {
+        readers.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(readers))
+    }
+
+    /// Bytes that may be read ahead.
+    fn bytes(&self) -> usize {
+        (AHEAD_BYTES / self.0.load(Ordering::Relaxed).max(1)).max(AHEAD_BYTES_MIN)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A piece of a range.
@@ -77,6 +111,7 @@ impl RangePieces {
             count,
             chunks,
             done: false,
+            share: Share::of(&view.mvcc().piece_readers),
         })
     }
 
@@ -128,10 +163,11 @@ impl RangePieces {
 
     /// Finds the next rows.
     fn look_ahead(&mut self, view: &View<'_>) -> Result<(), Unread> {
-        let wanted = self.left.min(self.ahead_rows);
+        let (wanted, bytes_max) = (self.left.min(self.ahead_rows), self.share.bytes());
         let mut scan = self.scan(view);
-        let (mut bare, mut revisions, mut keys) = (BareRows::default(), Vec::new(), 0);
         let keys_only = self.request.keys_only;
+        let expected = if keys_only { 0 } else { wanted.min((self.count.saturating_sub(self.taken)) as usize) };
+        let (mut bare, mut revisions, mut keys) = (BareRows::default(), Vec::with_capacity(expected), 0);
         let mut behind = None;
         let finished = loop {
             let on = scan.page(&mut |key, meta| {
@@ -154,15 +190,15 @@ impl RangePieces {
         let mut rows = Vec::new();
         if keys_only {
             bare.drain_into(&mut rows);
-        } else if !view.values_within(&revisions, 2 * AHEAD_BYTES, &mut rows)? && wanted > AHEAD_ROWS_FIRST {
+        } else if !view.values_within(&revisions, bytes_max, &mut rows)? && wanted > AHEAD_ROWS_FIRST {
             // They became larger all of a sudden: fewer then.
-            self.ahead_rows = (wanted / 8).max(AHEAD_ROWS_FIRST);
+            self.ahead_rows = (wanted / AHEAD_GROWTH).max(AHEAD_ROWS_FIRST);
             return Ok(());
         } else if rows.len() < revisions.len() {
             view.values(&revisions, &mut rows)?;
         }
-        let each = size(&rows) / rows.len().max(1) + 1;
-        self.ahead_rows = (AHEAD_BYTES / each).clamp(AHEAD_ROWS_FIRST, AHEAD_ROWS_MAX.min(4 * self.ahead_rows));
+        let each = size(&rows) / rows.len().max(1) + ROW_BYTES;
+        self.ahead_rows = (self.share.bytes() / each).clamp(AHEAD_ROWS_FIRST, AHEAD_GROWTH * self.ahead_rows);
         self.left = if finished { 0 } else { self.left - keys };
         if let Some(behind) = behind {
             self.from = behind;
@@ -214,4 +250,22 @@ fn behind_last(at: Revision, kvs: &[Bytes]) -> Result<Bytes, Unread> {
     next.extend_from_slice(&key);
     next.extend_from_slice(&[0]);
     Ok(next.freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_who_read_at_the_same_time_share_what_is_read_ahead() {
+        let readers = Arc::default();
+        let first = Share::of(&readers);
+        assert_eq!(first.bytes(), AHEAD_BYTES);
+        let others: Vec<_> = (0..3).map(|_| Share::of(&readers)).collect();
+        assert_eq!((first.bytes(), others[2].bytes()), (AHEAD_BYTES / 4, AHEAD_BYTES / 4));
+        let many: Vec<_> = (0..1000).map(|_| Share::of(&readers)).collect();
+        assert_eq!(first.bytes(), AHEAD_BYTES_MIN);
+        drop((others, many));
+        assert_eq!(first.bytes(), AHEAD_BYTES);
+    }
 }

@@ -97,6 +97,10 @@ impl<'a> View<'a> {
         if self.is_inline() { View::inline(pin, at) } else { View::pinned(pin, at) }
     }
 
+    pub(super) fn mvcc(&self) -> &'a Mvcc {
+        self.mvcc
+    }
+
     pub(super) fn is_inline(&self) -> bool {
         matches!(self.source, Source::Pinned { pages_left: Some(_), .. })
     }
@@ -138,20 +142,14 @@ impl<'a> View<'a> {
 
     /// How many keys of a range live here.
     pub(super) fn count(&self, from: &[u8], end: &RangeEnd) -> Result<u64, Unread> {
-        let known = self.mvcc.index.read().count(from, end, self.at);
-        self.check()?;
-        if let Some(count) = known {
-            return Ok(count);
-        }
-        if self.is_inline() {
-            return Err(Unread::NotNow);
-        }
-        let mut counting = Counting::new(Bytes::copy_from_slice(from), end.clone(), self.at);
+        let mut counting = Counting::new(from, end, self.at);
         loop {
             let counted = self.mvcc.index.read().count_step(&mut counting);
             self.check()?;
-            if let Some(count) = counted {
-                return Ok(count);
+            match counted {
+                Some(count) => return Ok(count),
+                None if self.is_inline() => return Err(Unread::NotNow),
+                None => {}
             }
         }
     }

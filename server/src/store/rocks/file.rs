@@ -1,8 +1,9 @@
 //! Files beside RocksDB's own, which it leaves alone: written under another name, synced, renamed.
 
 use std::{
-    fs::{self, File},
-    io::{ErrorKind, Write},
+    fs::{self, File, Metadata},
+    io::{self, ErrorKind, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -82,6 +83,42 @@ pub(super) fn open(dir: &Path, name: &str) -> Result<Option<File>, StoreError> {
     }
 }
 
+/// The file of a name as it was at some point.
+pub(super) struct Then {
+    name: &'static str,
+    /// Held open, so that no other file gets its number.
+    file: File,
+}
+
+impl Then {
+    /// The file `name` as it is now, if there is one.
+    pub(super) fn of(dir: &Path, name: &'static str) -> Result<Option<Self>, StoreError> {
+        let path = dir.join(name);
+        match File::open(&path) {
+            Ok(file) => Ok(Some(Self { name, file })),
+            Err(source) if source.kind() == ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(failed(&path, "opening", source)),
+        }
+    }
+
+    /// Puts it into the directory `to` too, unless the one of its name is another one by now.
+    pub(super) fn link(&self, dir: &Path, to: &Path) -> Result<(), StoreError> {
+        let (path, to) = (dir.join(self.name), to.join(self.name));
+        match fs::hard_link(&path, &to) {
+            Ok(()) => {}
+            Err(source) if source.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(source) => return Err(failed(&to, "linking", source)),
+        }
+        let number = |meta: io::Result<Metadata>| {
+            meta.map(|meta| meta.ino()).map_err(|source| failed(&to, "looking at", source))
+        };
+        if number(self.file.metadata())? != number(fs::metadata(&to))? {
+            fs::remove_file(&to).map_err(|source| failed(&to, "removing", source))?;
+        }
+        Ok(())
+    }
+}
+
 pub(super) fn remove(dir: &Path, name: &str) -> Result<(), StoreError> {
     let path = dir.join(name);
     match fs::remove_file(&path) {
@@ -124,5 +161,29 @@ mod tests {
         remove(dir, "image").unwrap();
         remove(dir, "image").unwrap();
         assert_eq!(read(dir), None);
+    }
+
+    #[test]
+    fn a_file_that_was_replaced_meanwhile_is_not_linked() {
+        let (dir, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let write = |bytes: &[u8]| {
+            let mut file = NewRocksFile::create(dir.path(), "image").unwrap();
+            file.write(bytes).unwrap();
+            Box::new(file).finish().unwrap();
+        };
+        assert!(Then::of(dir.path(), "image").unwrap().is_none());
+        write(b"first");
+        let then = Then::of(dir.path(), "image").unwrap().unwrap();
+        write(b"second");
+        then.link(dir.path(), to.path()).unwrap();
+        assert_eq!(read(to.path()), None);
+        let then = Then::of(dir.path(), "image").unwrap().unwrap();
+        then.link(dir.path(), to.path()).unwrap();
+        write(b"third");
+        assert_eq!(read(to.path()).unwrap(), b"second");
+        remove(to.path(), "image").unwrap();
+        remove(dir.path(), "image").unwrap();
+        then.link(dir.path(), to.path()).unwrap();
+        assert_eq!(read(to.path()), None);
     }
 }

@@ -123,12 +123,25 @@ fn a_cached_read_answers_from_memory_or_says_that_it_cannot() {
 fn a_checkpoint_is_a_whole_store_of_its_own() {
     let (dir, store) = open();
     store.write(&batch(|batch| batch.put(Table::Meta, &b"applied"[..], &b"1"[..]))).unwrap();
-    let copy = dir.path().join("copy");
-    store.checkpoint(&copy).unwrap();
-    assert!(store.checkpoint(&copy).is_err(), "an existing directory was taken");
+    let file = |bytes: &[u8]| {
+        let mut file = store.create_file("image").unwrap();
+        file.write(bytes).unwrap();
+        file.finish().unwrap();
+    };
+    file(b"of then");
+    let (copy, bare) = (dir.path().join("copy"), dir.path().join("bare"));
+    store.checkpoint(&copy, &["image", "missing"]).unwrap();
+    assert!(store.checkpoint(&copy, &[]).is_err(), "an existing directory was taken");
+    store.checkpoint(&bare, &[]).unwrap();
+    file(b"of later");
     store.write(&batch(|batch| batch.put(Table::Meta, &b"applied"[..], &b"2"[..]))).unwrap();
     let copy = RocksStore::open(&copy, &RocksOptions::default()).unwrap();
     assert_eq!(copy.get(Table::Meta, b"applied").unwrap().unwrap(), "1");
+    let mut bytes = Vec::new();
+    copy.open_file("image").unwrap().unwrap().read_to_end(&mut bytes).unwrap();
+    assert_eq!(bytes, b"of then");
+    assert!(copy.open_file("missing").unwrap().is_none());
+    assert!(RocksStore::open(&bare, &RocksOptions::default()).unwrap().open_file("image").unwrap().is_none());
 }
 
 /// Writes `count` values of 1 KiB from revision `first` on.
@@ -367,7 +380,9 @@ proptest! {
                     let value = mem.get(table, key).unwrap();
                     prop_assert_eq!(&rocks.get(table, key).unwrap(), &value);
                     prop_assert_eq!(rocks.get_persisted(table, key).unwrap(), mem.get_persisted(table, key).unwrap());
-                    prop_assert_eq!(&rocks.multi_get(table, &[key, b"none"]).unwrap(), &[value.clone(), None]);
+                    let expected = [value.clone(), None, value.clone()];
+                    prop_assert_eq!(&rocks.multi_get(table, &[key, b"none", key], number % 2 == 0).unwrap(), &expected);
+                    prop_assert_eq!(&rocks.multi_get(table, &[key, key], number % 2 == 0).unwrap(), &[value.clone(), value.clone()]);
                     if let Cached::Known(cached) = rocks.get_cached(table, key).unwrap() {
                         prop_assert_eq!(cached, value);
                     }

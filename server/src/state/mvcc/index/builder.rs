@@ -55,8 +55,8 @@ impl Builder {
         }
     }
 
-    /// The tree of all keys.
-    pub fn finish(mut self) -> Tree {
+    /// The tree of all keys. Nobody will ask for what was before main revision `oldest`.
+    pub fn finish(mut self, oldest: i64) -> Tree {
         self.finish_leaf();
         let mut level = self.done;
         while level.len() > 1 {
@@ -77,6 +77,11 @@ impl Builder {
                         let inner = Inner { weights, children: vec![node], ..Inner::default() };
                         above.push((separator, Node::Inner(Box::new(inner))));
                     }
+                }
+            }
+            for (_, node) in &mut above {
+                if let Node::Inner(inner) = node {
+                    inner.learn_turns(oldest);
                 }
             }
             level = above;

@@ -271,6 +271,11 @@ impl History {
         Event { at: self.newest_at(), kind }
     }
 
+    /// How many events are known.
+    pub fn len(&self) -> usize {
+        self.older().map_or(0, VecDeque::len) + 1
+    }
+
     /// The lease of the newest value.
     pub fn lease(&self) -> i64 {
         self.more.as_ref().map_or(0, |more| more.lease)

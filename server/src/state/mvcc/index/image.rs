@@ -23,8 +23,7 @@ use bytes::{Buf, BufMut};
 use prost::encoding::{decode_varint, encode_varint};
 
 use super::{
-    Index, IndexLimits, Revision,
-    births::Births,
+    Index, Revision,
     builder::Builder,
     history::{Event, History, Kind},
     keys::common,
@@ -255,7 +254,6 @@ impl ImageHeader {
 /// Reads the header of an image, judges it, then reads the rest. `None`: `usable` says no.
 pub fn read_image(
     file: &mut dyn Read,
-    limits: IndexLimits,
     usable: &mut dyn FnMut(&ImageHeader) -> bool,
 ) -> Result<Option<(Index, ImageHeader, ImageTrailer)>, ImageError> {
     let mut bytes = [0; HEADER_BYTES];
@@ -265,7 +263,7 @@ pub fn read_image(
         return Ok(None);
     }
     let seed = seed(&bytes);
-    let mut loading = Loading::new(header.base);
+    let mut loading = Loading::new(&header);
     let mut body = Vec::new();
     for number in 0.. {
         let mut frame = [0; FRAME_BYTES];
@@ -285,7 +283,7 @@ pub fn read_image(
             }
             let trailer =
                 ImageTrailer { needs: rest.get_i64_le(), applied: rest.get_u64_le(), keys: rest.get_u64_le() };
-            let index = loading.finish(limits, trailer.keys)?;
+            let index = loading.finish(trailer.keys)?;
             return Ok(Some((index, header, trailer)));
         }
         loading.block(entries, rest).ok_or(ImageError::Damaged("a block says what cannot be"))?;
@@ -296,6 +294,7 @@ pub fn read_image(
 /// An index being read.
 struct Loading {
     base: i64,
+    finished: i64,
     builder: Builder,
     /// The key whose events may go on in the next entry.
     key: Vec<u8>,
@@ -304,8 +303,15 @@ struct Loading {
 }
 
 impl Loading {
-    fn new(base: i64) -> Self {
-        Self { base, builder: Builder::default(), key: Vec::new(), history: None, newest: Revision::new(0, 0) }
+    fn new(header: &ImageHeader) -> Self {
+        Self {
+            base: header.base,
+            finished: header.finished.max(0),
+            builder: Builder::default(),
+            key: Vec::new(),
+            history: None,
+            newest: Revision::new(0, 0),
+        }
     }
 
     fn block(&mut self, entries: u32, mut body: &[u8]) -> Option<()> {
@@ -361,15 +367,13 @@ impl Loading {
         }
     }
 
-    fn finish(mut self, limits: IndexLimits, keys: u64) -> Result<Index, ImageError> {
+    fn finish(mut self, keys: u64) -> Result<Index, ImageError> {
         self.finish_key().ok_or(ImageError::Damaged("its keys are not in order"))?;
-        let tree = self.builder.finish();
+        let tree = self.builder.finish(self.finished);
         if tree.len() as u64 != keys {
             return Err(ImageError::Damaged("it has another number of keys than it says"));
         }
-        let mut births = Births::new(limits.births_bytes_max);
-        births.forget_to(self.newest);
-        Ok(Index { tree, births, newest: self.newest })
+        Ok(Index { tree, newest: self.newest })
     }
 }
 

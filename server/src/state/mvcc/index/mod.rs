@@ -1,7 +1,7 @@
 //! The key index: which revisions every key has, in memory and in key order.
 //!
 //! It answers compares, existence, keys-only listings and counts without touching the store. Weights in the tree count live keys, so that a count over
-//! any range at the newest revision costs O(log n); at an older one the birth/death log corrects it.
+//! any range at the newest revision costs O(log n); at an older one they are corrected by what came to life and died since.
 //!
 //! What may call it: the rest of `mvcc/`, through one `RwLock<Index>`. Apply writes as it evaluates commands, so the index runs ahead of the published
 //! revision; every read names the revision it wants and never sees beyond it. To keep read sections short, whatever can be long takes an allowance and
@@ -12,26 +12,25 @@
 //! what a running compaction has already dropped here and not yet there).
 //!
 //! ```text
-//! tree        key -> history, counted B+-tree                  births     births and deaths of keys, for counts in the past
+//! tree        key -> history, counted B+-tree                  turns      births and deaths of keys, for counts in the past
 //! node, keys  its nodes, and the keys in them                  history    the revisions of one key, compaction's rule
 //! builder     a tree from keys in order                        image      the file that spares the next start a scan of all values
 //! ```
 
-use std::ops::ControlFlow;
+use std::{borrow::Cow, ops::ControlFlow};
 
 use bytes::Bytes;
 
 use super::revision::Revision;
 
-mod births;
 mod builder;
 mod history;
 pub mod image;
 mod keys;
 mod node;
 mod tree;
+mod turns;
 
-use births::Births;
 use history::{Compacted, Event, History, Kind};
 use tree::{Sweep, Tree};
 
@@ -107,19 +106,6 @@ pub enum Visited {
     More(Bytes),
 }
 
-/// Bounds of an [`Index`].
-#[derive(Debug, Clone, Copy)]
-pub struct IndexLimits {
-    /// Memory of the birth/death log, which keeps counts at recent revisions cheap.
-    pub births_bytes_max: usize,
-}
-
-impl Default for IndexLimits {
-    fn default() -> Self {
-        Self { births_bytes_max: 4 << 20 }
-    }
-}
-
 /// Sizes of an [`Index`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IndexStats {
@@ -127,20 +113,15 @@ pub struct IndexStats {
     pub live_keys: u64,
     /// Keys with any known revision.
     pub keys: u64,
-    /// Bytes held by the birth/death log.
-    pub births_bytes: u64,
 }
 
-/// Changes of the birth/death log that [`Index::count`] looks at before it refuses.
-const COUNT_CHANGES_MAX: usize = 1024;
-/// Keys that one look examines when the birth/death log does not reach back far enough: some nanoseconds each.
+/// Keys that one step of a count examines, about: some nanoseconds each.
 const COUNT_KEYS_MAX: usize = 8192;
 
 /// The key index.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Index {
     tree: Tree,
-    births: Births,
     newest: Revision,
 }
 
@@ -154,16 +135,11 @@ pub struct FewChanges {
 }
 
 impl Index {
-    /// An empty index.
-    pub fn new(limits: IndexLimits) -> Self {
-        Self { tree: Tree::new(), births: Births::new(limits.births_bytes_max), newest: Revision::new(0, 0) }
-    }
-
     /// Records a put. Revisions must rise from call to call (of this and [`Index::delete`]).
     pub fn put(&mut self, key: &[u8], at: Revision, lease: i64) -> Written {
         debug_assert!(at > self.newest, "{at:?} does not follow {:?}", self.newest);
         self.newest = at;
-        let written = self.tree.edit(key, |history| {
+        self.tree.edit(key, |history| {
             let previous = history.as_deref().and_then(History::newest);
             let (created, version) =
                 previous.map_or((at.main, 1), |previous| (previous.created, previous.version.saturating_add(1)));
@@ -176,11 +152,7 @@ impl Index {
                 }
                 None => (Some(History::new(event, lease)), written),
             }
-        });
-        if written.previous.is_none() {
-            self.births.push(at, key, true);
-        }
-        written
+        })
     }
 
     /// Records a delete and answers the value it ended; does nothing and answers `None` if there is no live key.
@@ -195,7 +167,6 @@ impl Index {
             (None, previous)
         })?;
         self.newest = at;
-        self.births.push(at, key, false);
         Some(previous)
     }
 
@@ -219,8 +190,6 @@ impl Index {
             None => (Some(History::new(event, lease)), ()),
         });
         self.newest = self.newest.max(event.at);
-        // What lies before is known by its result only.
-        self.births.forget_to(self.newest);
     }
 
     /// The newest revision that was written or restored.
@@ -322,44 +291,20 @@ impl Index {
         until.saturating_sub(self.tree.rank(from))
     }
 
-    /// How many keys of the range live at `at`, if that can be told at once; otherwise [`Index::count_step`] can.
-    pub fn count(&self, from: &[u8], end: &RangeEnd, at: Revision) -> Option<u64> {
-        if *end == RangeEnd::Single {
-            return Some(u64::from(self.get(from, at).is_some()));
-        }
-        if self.births.covers(at) && self.births.len_after(at) <= COUNT_CHANGES_MAX {
-            let (net, _) = self.births.net(from, end, at, self.newest, usize::MAX);
-            return Some(self.count_newest(from, end).saturating_add_signed(-net));
-        }
-        let (count, next) = self.tree.count_at(from, end.bound(), at, COUNT_KEYS_MAX);
-        next.is_none().then_some(count)
-    }
-
     /// Works on a count in pieces; the count when it is done.
-    pub fn count_step(&self, counting: &mut Counting) -> Option<u64> {
-        let Counting { from, end, at, progress } = counting;
-        if *progress == Progress::Start {
-            if *end == RangeEnd::Single {
-                return self.count(from, end, *at);
-            }
-            *progress = Progress::Log { total: self.count_newest(from, end) as i64, after: *at, until: self.newest };
+    pub fn count_step(&self, counting: &mut Counting<'_>) -> Option<u64> {
+        let Counting { from, end, at, total } = counting;
+        if **end == RangeEnd::Single {
+            return Some(u64::from(self.get(from, *at).is_some()));
         }
-        if let Progress::Log { total, after, until } = progress {
-            if self.births.covers(*after) {
-                let (net, more) = self.births.net(from, end, *after, *until, COUNT_CHANGES_MAX);
-                *total -= net;
-                let Some(last) = more else { return Some(u64::try_from(*total).unwrap_or(0)) };
-                *after = last;
-                return None;
-            }
-            *progress = Progress::Walk { total: 0, next: from.clone() };
+        if *at >= self.newest {
+            return Some(*total + self.count_newest(from, end));
         }
-        let Progress::Walk { total, next } = progress else { return None };
-        let (count, more) = self.tree.count_at(next, end.bound(), *at, COUNT_KEYS_MAX);
+        let (count, more) = self.tree.count_at(from, end.bound(), *at, COUNT_KEYS_MAX);
         *total += count;
         match more {
             Some(key) => {
-                *next = key.into();
+                *from = key.into();
                 None
             }
             None => Some(*total),
@@ -378,9 +323,8 @@ impl Index {
         max_removed: usize,
         removed: &mut Vec<(Revision, bool)>,
     ) -> Option<Bytes> {
-        self.births.forget_to(Revision::whole(c));
         let mut allowance = max_removed.max(1);
-        self.tree.sweep(from, max_keys.max(1), &mut |history| {
+        self.tree.sweep(from, c, max_keys.max(1), &mut |history| {
             if allowance == 0 {
                 return Sweep::Stop;
             }
@@ -434,43 +378,25 @@ impl Index {
 
     /// Sizes, for metrics.
     pub fn stats(&self) -> IndexStats {
-        IndexStats {
-            live_keys: self.tree.live(),
-            keys: self.tree.len() as u64,
-            births_bytes: self.births.bytes() as u64,
-        }
+        IndexStats { live_keys: self.tree.live(), keys: self.tree.len() as u64 }
     }
 }
 
 /// A count in pieces, by [`Index::count_step`].
 #[derive(Debug)]
-pub struct Counting {
-    from: Bytes,
-    end: RangeEnd,
+pub struct Counting<'a> {
+    /// Where the part that is not counted yet begins.
+    from: Cow<'a, [u8]>,
+    end: &'a RangeEnd,
     at: Revision,
-    progress: Progress,
+    /// Keys counted so far.
+    total: u64,
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum Progress {
-    Start,
-    /// The newest count with the changes after `until` never in it, those up to `after` taken out again.
-    Log {
-        total: i64,
-        after: Revision,
-        until: Revision,
-    },
-    /// The log does not reach back: keys are counted one by one where nodes changed since.
-    Walk {
-        total: u64,
-        next: Bytes,
-    },
-}
-
-impl Counting {
+impl<'a> Counting<'a> {
     /// Will count the keys of the range that live at `at`.
-    pub fn new(from: Bytes, end: RangeEnd, at: Revision) -> Self {
-        Self { from, end, at, progress: Progress::Start }
+    pub fn new(from: &'a [u8], end: &'a RangeEnd, at: Revision) -> Self {
+        Self { from: from.into(), end, at, total: 0 }
     }
 }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! inner    separators  "b"    "da"        a child's keys are at or above the separator before it and below the one behind it
 //!          children    [0] [1]   [2]      the weight of each child stands beside it
+//!          turns       of the keys below, if the children are leaves
 //! leaf     keys, and the history of each
 //! ```
 //! All leaves are equally deep. A node is split when it has too many keys or bytes, and merged with a neighbour when it has become small and both fit
@@ -13,6 +14,7 @@ use super::{
     history::History,
     keys::{KeyRun, common, reserve},
     tree::Sweep,
+    turns::{Turn, Turns},
 };
 
 /// Keys of a leaf and children of an inner node at most.
@@ -25,6 +27,8 @@ const FANOUT_MERGED: usize = FANOUT_MAX / 4 * 3;
 const KEY_BYTES_MAX: usize = 32 << 10;
 /// Histories of a leaf grow by so many at a time.
 const HISTORIES_STEP: usize = 8;
+/// Counting by turns counts as looking at so many keys.
+const TURNS_COST: usize = 16;
 
 /// What is known of the keys below a node without looking at them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,10 +74,11 @@ impl Weight {
 pub(super) struct Change {
     before: u64,
     after: Weight,
+    turn: Option<Turn>,
 }
 
 impl Change {
-    const NONE: Self = Self { before: 0, after: Weight::NONE };
+    const NONE: Self = Self { before: 0, after: Weight::NONE, turn: None };
 
     pub fn apply(&self, weight: &mut Weight) {
         weight.live -= self.before;
@@ -135,6 +140,7 @@ pub(super) struct Inner {
     pub separators: KeyRun,
     pub children: Vec<Node>,
     pub weights: Vec<Weight>,
+    pub turns: Option<Turns>,
 }
 
 impl Node {
@@ -220,34 +226,40 @@ impl Node {
     /// Counts keys from `from` on, up to the end if `ends_here`; `false` if it stopped early.
     pub fn count_at(&self, from: &[u8], ends_here: bool, counting: &mut CountAt<'_>) -> bool {
         match self {
-            Self::Leaf(leaf) => leaf.count_at(from, ends_here, counting),
-            Self::Inner(inner) => {
-                let first = inner.child(from);
-                let last = match counting.end {
-                    Some(end) if ends_here => inner.separators.search(end).unwrap_or_else(|at| at),
-                    _ => inner.children.len() - 1,
-                };
-                (first..=last).all(|at| {
-                    let (begins, ends) = (at == first && !from.is_empty(), ends_here && at == last);
-                    let known = inner.weights[at].live_at(counting.at);
-                    match known {
-                        Some(0) => return true,
-                        Some(live) if !begins && !ends => counting.count += live,
-                        _ => return inner.children[at].count_at(if begins { from } else { b"" }, ends, counting),
-                    }
-                    true
-                })
+            Self::Leaf(leaf) => {
+                leaf.count_at(from, ends_here, counting);
+                true
             }
+            Self::Inner(inner) => inner.count_at(from, ends_here, counting),
         }
     }
 
-    /// Edits the keys of one leaf from `from` on, at most `left`.
-    pub fn sweep(&mut self, from: &[u8], left: &mut usize, edit: &mut dyn FnMut(&mut History) -> Sweep) -> Swept {
+    /// How many keys below lived then, if that is known without looking at them; `weight` is that of this node.
+    fn lived(&self, weight: Weight, counting: &mut CountAt<'_>) -> Option<u64> {
+        weight.live_at(counting.at).or_else(|| {
+            let Self::Inner(inner) = self else { return None };
+            let net = inner.turns.as_ref()?.net_after(counting.at)?;
+            counting.left = counting.left.saturating_sub(TURNS_COST);
+            weight.live.checked_add_signed(-net)
+        })
+    }
+
+    /// Edits the keys of one leaf from `from` on, at most `left`. Nobody will ask for what was before main revision `oldest`.
+    pub fn sweep(
+        &mut self,
+        from: &[u8],
+        oldest: i64,
+        left: &mut usize,
+        edit: &mut dyn FnMut(&mut History) -> Sweep,
+    ) -> Swept {
         match self {
             Self::Leaf(leaf) => leaf.sweep(from, left, edit),
             Self::Inner(inner) => {
                 let at = inner.child(from);
-                let mut swept = inner.children[at].sweep(from, left, edit);
+                if let Some(turns) = &mut inner.turns {
+                    turns.forget_to(oldest);
+                }
+                let mut swept = inner.children[at].sweep(from, oldest, left, edit);
                 if swept.behind.is_none() && at < inner.separators.len() {
                     swept.behind = Some(inner.separators.key(at));
                 }
@@ -273,6 +285,9 @@ impl Node {
                 left.separators.append(right.separators);
                 left.children.append(&mut right.children);
                 left.weights.append(&mut right.weights);
+                if let (Some(left), Some(right)) = (&mut left.turns, right.turns) {
+                    left.append(right);
+                }
             }
             (Self::Leaf(_), Self::Inner(_)) | (Self::Inner(_), Self::Leaf(_)) => {
                 unreachable!("neighbours are equally deep")
@@ -289,9 +304,10 @@ impl Leaf {
         match self.keys.search(key) {
             Ok(at) => {
                 let history = &mut self.histories[at];
-                let before = u64::from(history.is_live());
+                let before = (history.is_live(), history.newest_at(), history.len());
                 let (_, result) = edit(Some(history));
-                let change = Change { before, after: Weight::of(history) };
+                let (turn, before) = (Turn::since(before, history), u64::from(before.0));
+                let change = Change { before, after: Weight::of(history), turn };
                 (Edited { result, change, added: false, split: None }, None)
             }
             Err(at) => {
@@ -299,7 +315,8 @@ impl Leaf {
                 let Some(history) = first else {
                     return (Edited { result, change: Change::NONE, added: false, split: None }, None);
                 };
-                let change = Change { before: 0, after: Weight::of(&history) };
+                let turn = history.is_live().then_some(Turn::Birth(history.newest_at().main));
+                let change = Change { before: 0, after: Weight::of(&history), turn };
                 self.keys.insert(at, key);
                 reserve(&mut self.histories, 1, HISTORIES_STEP);
                 self.histories.insert(at, history);
@@ -343,23 +360,16 @@ impl Leaf {
         true
     }
 
-    fn count_at(&self, from: &[u8], ends_here: bool, counting: &mut CountAt<'_>) -> bool {
+    fn count_at(&self, from: &[u8], ends_here: bool, counting: &mut CountAt<'_>) {
         let first = self.first(from);
         let end = match counting.end {
             Some(end) if ends_here => self.keys.search(end).unwrap_or_else(|at| at),
             _ => self.histories.len(),
         };
-        if first >= end {
-            return true;
-        }
-        if counting.left == 0 {
-            counting.next = Some(self.keys.key(first));
-            return false;
-        }
-        counting.left = counting.left.saturating_sub(end - first);
         let at = counting.at;
-        counting.count += self.histories[first..end].iter().filter(|history| history.is_live_at(at)).count() as u64;
-        true
+        let histories = self.histories.get(first..end).unwrap_or_default();
+        counting.left = counting.left.saturating_sub(histories.len());
+        counting.count += histories.iter().filter(|history| history.is_live_at(at)).count() as u64;
     }
 
     fn sweep(&mut self, from: &[u8], left: &mut usize, edit: &mut dyn FnMut(&mut History) -> Sweep) -> Swept {
@@ -400,6 +410,9 @@ impl Inner {
     {
         let at = self.child(key);
         let mut edited = self.children[at].edit(key, edit);
+        if let (Some(turns), Some(turn)) = (&mut self.turns, edited.change.turn) {
+            turns.take(turn);
+        }
         let Some(Split { at: separator, right }) = edited.split.take() else {
             edited.change.apply(&mut self.weights[at]);
             return (edited, None);
@@ -416,8 +429,54 @@ impl Inner {
         let separators = self.separators.split_off(at);
         let separator = self.separators.key(at - 1);
         self.separators.truncate(at - 1);
-        let right = Self { separators, children: self.children.split_off(at), weights: self.weights.split_off(at) };
+        let (children, weights) = (self.children.split_off(at), self.weights.split_off(at));
+        let mut right = Self { separators, children, weights, turns: None };
+        let known_after = self.turns.as_ref().map_or(0, Turns::floor);
+        self.learn_turns(known_after);
+        right.learn_turns(known_after);
         (separator, right)
+    }
+
+    /// Learns the turns after main revision `floor` of the keys below, if the children are leaves.
+    pub fn learn_turns(&mut self, floor: i64) {
+        let leaves = self.children.iter().filter_map(|child| match child {
+            Node::Leaf(leaf) => Some(leaf),
+            Node::Inner(_) => None,
+        });
+        self.turns = matches!(self.children[..], [Node::Leaf(_), ..])
+            .then(|| Turns::of(leaves.flat_map(|leaf| &leaf.histories), floor));
+    }
+
+    fn count_at(&self, from: &[u8], ends_here: bool, counting: &mut CountAt<'_>) -> bool {
+        let (first, begins_between) = match self.separators.search(from) {
+            _ if from.is_empty() => (0, false),
+            Ok(at) => (at + 1, false),
+            Err(at) => (at, true),
+        };
+        let (last, ends_between) = match counting.end.map(|end| self.separators.search(end)) {
+            Some(Ok(at)) if ends_here => (at, false),
+            Some(Err(at)) if ends_here => (at, true),
+            _ => (self.children.len() - 1, false),
+        };
+        for at in first..=last {
+            let (begins, ends) = (begins_between && at == first, ends_between && at == last);
+            let (child, weight) = (&self.children[at], self.weights[at]);
+            let known = if begins || ends {
+                weight.live_at(counting.at).filter(|live| *live == 0)
+            } else {
+                child.lived(weight, counting)
+            };
+            match known {
+                Some(live) => counting.count += live,
+                None if child.count_at(if begins { from } else { b"" }, ends, counting) => {}
+                None => return false,
+            }
+            if counting.left == 0 && at < last {
+                counting.next = Some(self.separators.key(at));
+                return false;
+            }
+        }
+        true
     }
 
     /// Removes child `at` if nothing is left of it, or merges it with a neighbour if both are small enough.
@@ -481,7 +540,31 @@ impl Node {
                     assert!(told.turned >= is.turned && told.oldest <= is.oldest, "{told:?} promises more than {is:?}");
                 }
                 assert!(heights.windows(2).all(|pair| pair[0] == pair[1]), "leaves are not equally deep");
+                assert_eq!(inner.turns.is_some(), heights[0] == 1);
+                inner.check_turns();
                 (heights[0] + 1, keys)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+impl Inner {
+    /// Checks what the turns say of some revisions against the histories.
+    fn check_turns(&self) {
+        let Some(turns) = &self.turns else { return };
+        let leaves = self.children.iter().map(|child| match child {
+            Node::Leaf(leaf) => leaf,
+            Node::Inner(_) => unreachable!("leaves are equally deep"),
+        });
+        let histories: Vec<_> = leaves.flat_map(|leaf| &leaf.histories).collect();
+        let live = histories.iter().filter(|history| history.is_live()).count() as i64;
+        let some = histories.iter().step_by(histories.len() / 8 + 1).map(|history| history.newest_at().main);
+        for main in some.flat_map(|main| [main - 1, main]).chain([turns.floor()]) {
+            let at = Revision::whole(main);
+            if let Some(net) = turns.net_after(at) {
+                let lived = histories.iter().filter(|history| history.is_live_at(at)).count() as i64;
+                assert_eq!(live - net, lived, "turns of another past, at {main}");
             }
         }
     }

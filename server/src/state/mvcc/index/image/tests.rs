@@ -8,7 +8,7 @@ use crate::state::mvcc::index::RangeEnd;
 const HEADER: ImageHeader = ImageHeader { cluster: 7, base: 0, finished: -1 };
 
 fn index() -> Index {
-    Index::new(IndexLimits::default())
+    Index::default()
 }
 
 fn key(number: u32) -> Vec<u8> {
@@ -59,7 +59,7 @@ fn restore(index: &mut Index, rows: &[Row]) {
 }
 
 fn read(mut bytes: &[u8]) -> Result<(Index, ImageHeader, ImageTrailer), ImageError> {
-    read_image(&mut bytes, IndexLimits::default(), &mut |_| true).map(Option::unwrap)
+    read_image(&mut bytes, &mut |_| true).map(Option::unwrap)
 }
 
 /// A whole image of an index that does not change.
@@ -133,7 +133,7 @@ proptest! {
 
     #[test]
     fn arbitrary_bytes_never_panic(body in vec(any::<u8>(), 0..200), entries in 0..20u32) {
-        let mut loading = Loading::new(1 << 40);
+        let mut loading = Loading::new(&ImageHeader { base: 1 << 40, ..HEADER });
         let _ = loading.block(entries, &body);
         let _ = read(&body);
     }

@@ -69,7 +69,7 @@ fn write(tree: &mut Tree, model: &mut Model, key: &[u8], main: i64, put: bool) {
 fn sweep(tree: &mut Tree, model: &mut Model, c: i64, max_keys: usize) {
     let (mut from, mut removed) = (bytes::Bytes::new(), Vec::new());
     loop {
-        let next = tree.sweep(&from, max_keys, &mut |history| match history.compact(
+        let next = tree.sweep(&from, c, max_keys, &mut |history| match history.compact(
             c,
             &mut usize::MAX.clone(),
             &mut removed,
@@ -147,7 +147,7 @@ proptest! {
     fn a_tree_is_a_map_that_counts(
         digits in 1..60usize, steps in vec(step(), 1..60), probes in vec((0..4000u32, 0..4000u32), 4),
     ) {
-        let (mut tree, mut model) = (Tree::new(), Model::new());
+        let (mut tree, mut model) = (Tree::default(), Model::new());
         let (mut main, mut compacted) = (1, 1);
         let probes: Vec<_> = probes.into_iter().map(|(a, b)| (name(a, digits), name(b, digits))).collect();
         for step in steps {
@@ -172,7 +172,7 @@ proptest! {
         tree.walk(b"", false, &mut |key, history| builder.push(key, history.clone()));
         let again = History::new(Event { at: Revision::new(1, 0), kind: Kind::Tombstone }, 0);
         prop_assert!(model.is_empty() || !builder.push(b"", again));
-        let mut tree = builder.finish();
+        let mut tree = builder.finish(0);
         compare(&tree, &model, compacted, main, &probes);
         for number in 0..300 {
             main += 1;
@@ -191,7 +191,7 @@ proptest! {
 
 #[test]
 fn keys_larger_than_a_node_are_kept_apart() {
-    let (mut tree, mut model) = (Tree::new(), Model::new());
+    let (mut tree, mut model) = (Tree::default(), Model::new());
     let name = |number: i64| {
         let mut key = vec![b'a' + (number % 3) as u8; 20_000];
         key.extend_from_slice(number.to_string().as_bytes());
@@ -202,7 +202,7 @@ fn keys_larger_than_a_node_are_kept_apart() {
     }
     let mut builder = Builder::default();
     tree.walk(b"", false, &mut |key, history| builder.push(key, history.clone()));
-    let built = builder.finish();
+    let built = builder.finish(0);
     for tree in [&tree, &built] {
         compare(tree, &model, 62, 62, &[(name(3), name(44)), (b"b".to_vec(), b"c".to_vec())]);
     }
@@ -215,7 +215,7 @@ fn keys_larger_than_a_node_are_kept_apart() {
 
 #[test]
 fn ascending_keys_leave_full_nodes() {
-    let (mut tree, mut model) = (Tree::new(), Model::new());
+    let (mut tree, mut model) = (Tree::default(), Model::new());
     for number in 0..5000u32 {
         write(&mut tree, &mut model, &number.to_be_bytes(), i64::from(number) + 2, true);
     }
