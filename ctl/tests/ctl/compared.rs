@@ -25,6 +25,7 @@ by_etcdctl_on_both_servers! {
     keys_are_put_read_and_deleted_with_the_same_output_in_every_format,
     transactions_are_read_and_answered_alike,
     prompts_come_before_each_list_is_read,
+    members_and_endpoints_are_shown_alike,
     unusable_command_lines_are_refused_with_the_same_text_and_exit_code,
 }
 
@@ -410,6 +411,9 @@ fn flags_and_endpoints_are_read_in_every_spelling(on: On) {
             "get --limit 2 --limit 1 --prefix a",
             "get a --prefix --prefix=false",
             "--endpoints http://@ get a",
+            // These go into the genuine client's requests as a name of the server that is none.
+            "--endpoints http://@/ get a",
+            "--endpoints ,@ get a",
             "--endpoints http://127.0.0.1:1,@ get a",
             "--endpoints 127.0.0.1:1 --endpoints @ get a",
             "get a --endpoints=@",
@@ -421,10 +425,6 @@ fn flags_and_endpoints_are_read_in_every_spelling(on: On) {
             "get a --command-timeout 0s",
         ],
     );
-    // These go into the genuine client's requests as a server's name that is none, which only genuine servers overlook.
-    if on == On::Etcd {
-        all_same(&pair, &["--endpoints http://@/ get a", "--endpoints ,@ get a"]);
-    }
     let env = |pairs| Given { env: pairs, ..Given::default() };
     for pairs in [
         &[("ETCDCTL_API", "3"), ("ETCDCTL_WRITE_OUT", "json")][..],
