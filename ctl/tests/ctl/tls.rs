@@ -9,6 +9,7 @@ use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, 
 
 on_either_server! {
     certificates_are_used_and_refused_alike,
+    a_certificate_that_signs_itself_is_good_when_it_is_in_the_bundle,
     skipping_verification_needs_no_other_flag,
 }
 
@@ -127,14 +128,13 @@ impl Lines<'_> {
     }
 }
 
-#[test]
-fn a_certificate_that_signs_itself_is_good_when_it_is_in_the_bundle() {
+fn a_certificate_that_signs_itself_is_good_when_it_is_in_the_bundle(on: On) {
     let directory = tempfile::tempdir().expect("a directory");
     certificates(directory.path());
     let at = |name: &str| directory.path().join(name).display().to_string();
     let (cert, key) = (at("self.pem"), at("self.key"));
     let pair = Pair::start_with(
-        On::Etcd,
+        on,
         "https",
         &["--cert-file", &cert, "--key-file", &key, "--trusted-ca-file", &cert, "--client-cert-auth"],
         &format!("--cacert {cert} --cert {cert} --key {key}"),
