@@ -3,8 +3,8 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 
 use crate::referee::{
-    Etcdctl, Given, On, Pair, Side, by_etcdctl_on_both_servers, mask_after, on_either_server, output, prepared, run,
-    without_newer_fields,
+    Etcdctl, Given, On, Output, Pair, Side, by_etcdctl_on_both_servers, mask_after, on_either_server, output, prepared,
+    run, without_newer_fields,
 };
 
 on_either_server! {
@@ -16,6 +16,7 @@ on_either_server! {
     unusable_command_lines_are_refused_with_the_same_text_and_exit_code,
     flags_and_endpoints_are_read_in_every_spelling,
     endpoints_that_do_not_answer_end_in_the_same_errors,
+    a_port_that_serves_no_grpc_is_told_alike,
     a_full_store_raises_an_alarm_that_is_shown_and_cleared_alike,
     what_would_have_ended_the_genuine_program_badly_is_answered,
     deleting_a_range_named_by_two_keys_takes_a_moment_or_a_flag,
@@ -486,6 +487,23 @@ fn endpoints_that_do_not_answer_end_in_the_same_errors(on: On) {
         assert_eq!((ours.code, genuine.code), (5, 1), "`{line}`");
         assert_eq!(measured(&ours.stdout), measured(&genuine.stdout), "`{line}`: ours is on the left");
         assert_eq!(measured(&ours.stderr), measured(&genuine.stderr), "`{line}`: ours is on the left");
+    }
+}
+
+fn a_port_that_serves_no_grpc_is_told_alike(on: On) {
+    let pair = Pair::start(on, &[]);
+    let told = |side: &Side| {
+        let line =
+            |command| format!("--endpoints {} --command-timeout 500ms {command}", side.server.metrics_endpoint());
+        ["get a", "endpoint status -w json"].map(|command| side.output(&line(command), Given::default()))
+    };
+    let ours = told(&pair.ours);
+    assert_eq!(ours, told(&pair.genuine), "ours is on the left");
+    // A genuine one speaks HTTP/1.1 there and nothing else, so that a client waits for it to come to its senses.
+    if on == On::Cairn {
+        let text = "Error: rpc error: code = Unimplemented desc = Not Found: HTTP status code 404; \
+                    transport: received the unexpected content-type \"text/plain; charset=utf-8\"";
+        assert_eq!(ours[0], output(1, "", text));
     }
 }
 

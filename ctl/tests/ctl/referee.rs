@@ -222,6 +222,11 @@ impl Server {
         format!("127.0.0.1:{}", self.port)
     }
 
+    /// Where it serves metrics, and no gRPC.
+    pub fn metrics_endpoint(&self) -> String {
+        format!("127.0.0.1:{}", self.metrics_port)
+    }
+
     fn log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
