@@ -14,9 +14,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::Uri;
+use http::{HeaderValue, StatusCode, Uri, header::CONTENT_TYPE};
 use hyper_util::rt::TokioIo;
 use tonic::{
+    Code, Status,
     body::Body,
     transport::{Channel, Endpoint as Http2},
 };
@@ -92,11 +93,40 @@ impl tower::Service<http::Request<Body>> for Transport {
         match self {
             Self::Http2(channel) => {
                 let response = channel.call(request);
-                Box::pin(async move { response.await.map_err(Into::into) })
+                Box::pin(async move { response.await.map_err(Into::into).and_then(of_grpc) })
             }
             Self::InProcess(service) => service.call(request),
         }
     }
+}
+
+/// Passes what speaks gRPC. The rest comes from a port for something else, or from a proxy: its text would be taken for a message.
+fn of_grpc(response: http::Response<Body>) -> Result<http::Response<Body>, BoxError> {
+    let kind = response.headers().get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    if kind.starts_with(b"application/grpc") {
+        return Ok(response);
+    }
+    let status = response.status();
+    // As gRPC maps them (doc/http-grpc-status-mapping.md).
+    let code = match status {
+        StatusCode::BAD_REQUEST => Code::Internal,
+        StatusCode::UNAUTHORIZED => Code::Unauthenticated,
+        StatusCode::FORBIDDEN => Code::PermissionDenied,
+        StatusCode::NOT_FOUND => Code::Unimplemented,
+        StatusCode::TOO_MANY_REQUESTS
+        | StatusCode::BAD_GATEWAY
+        | StatusCode::SERVICE_UNAVAILABLE
+        | StatusCode::GATEWAY_TIMEOUT => Code::Unavailable,
+        _ => Code::Unknown,
+    };
+    // The words of clients in Go.
+    let text = format!(
+        "{}: HTTP status code {}; transport: received the unexpected content-type {:?}",
+        status.canonical_reason().unwrap_or_default(),
+        status.as_u16(),
+        String::from_utf8_lossy(kind)
+    );
+    Err(Status::new(code, text).into())
 }
 
 impl fmt::Debug for Transport {

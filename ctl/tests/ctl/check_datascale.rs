@@ -1,8 +1,12 @@
 //! `check datascale` beside the genuine one.
 
-use crate::referee::{On, Pair, mask_after, on_either_server};
+use crate::referee::{On, Pair, by_etcdctl_on_both_servers, mask_after, on_either_server};
 
 on_either_server! {
+    the_smallest_load_is_written_measured_and_deleted_alike,
+}
+
+by_etcdctl_on_both_servers! {
     the_smallest_load_is_written_measured_and_deleted_alike,
 }
 

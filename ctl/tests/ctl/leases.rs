@@ -2,13 +2,22 @@
 
 use std::io::{BufRead as _, BufReader};
 
-use crate::referee::{Given, On, Pair, Side, mask_after, on_either_server, output, prepared, run};
+use crate::referee::{
+    Given, On, Pair, Side, by_etcdctl_on_both_servers, mask_after, on_either_server, output, prepared, run,
+};
 
 on_either_server! {
     leases_are_granted_shown_renewed_and_revoked_alike,
     a_list_of_leases_shows_how_many_and_which,
     unusable_lease_commands_are_refused_with_the_same_text_and_exit_code,
     a_revocation_is_refused_before_it_is_done_when_it_could_not_be_shown,
+    a_lease_kept_alive_is_renewed_until_it_is_revoked,
+}
+
+by_etcdctl_on_both_servers! {
+    leases_are_granted_shown_renewed_and_revoked_alike,
+    a_list_of_leases_shows_how_many_and_which,
+    unusable_lease_commands_are_refused_with_the_same_text_and_exit_code,
     a_lease_kept_alive_is_renewed_until_it_is_revoked,
 }
 

@@ -1,12 +1,17 @@
 //! `make-mirror`: what a genuine etcdctl copies, this program copies.
 
-use crate::referee::{Given, On, Pair, Server, Side, on_either_server};
+use crate::referee::{Given, On, Pair, Server, Side, by_etcdctl_on_both_servers, on_either_server};
 use crate::running::Running;
 
 on_either_server! {
     keys_are_copied_and_followed_alike,
     unusable_mirrors_are_refused_with_the_same_text_and_exit_code,
     a_mirror_may_begin_at_a_revision,
+}
+
+by_etcdctl_on_both_servers! {
+    keys_are_copied_and_followed_alike,
+    unusable_mirrors_are_refused_with_the_same_text_and_exit_code,
 }
 
 /// Copies from a side's server to another one, with changes before and behind the start. What the copy then holds.

@@ -71,14 +71,34 @@ pub enum On {
     Etcd,
     /// Ours.
     Cairn,
+    /// A genuine one and one of ours, both by the same genuine program: what is compared is the servers.
+    Both(Etcdctl),
+}
+
+/// A genuine etcdctl.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Etcdctl {
+    /// 3.4, of Debian.
+    V3_4,
+    /// 3.5.
+    V3_5,
 }
 
 impl On {
-    fn binary(self) -> PathBuf {
+    /// The program and the server that set the measure, and those that are measured.
+    fn sides(self) -> [(PathBuf, PathBuf); 2] {
+        let etcd = || genuine("ETCD_BIN", "etcd");
         match self {
-            Self::Etcd => genuine("ETCD_BIN", "etcd"),
-            Self::Cairn => cairn(),
+            Self::Etcd => [(etcdctl(), etcd()), (cairnctl(), etcd())],
+            Self::Cairn => [(etcdctl(), cairn()), (cairnctl(), cairn())],
+            Self::Both(Etcdctl::V3_4) => [(etcdctl_of_debian(), etcd()), (etcdctl_of_debian(), cairn())],
+            Self::Both(Etcdctl::V3_5) => [(etcdctl(), etcd()), (etcdctl(), cairn())],
         }
+    }
+
+    fn binary(self) -> PathBuf {
+        let [_, (_, server)] = self.sides();
+        server
     }
 }
 
@@ -99,6 +119,28 @@ macro_rules! on_either_server {
     };
 }
 pub(crate) use on_either_server;
+
+/// Makes tests of these comparisons in which a genuine etcdctl has to find no difference between a genuine server and ours.
+macro_rules! by_etcdctl_on_both_servers {
+    ($($comparison:ident,)+) => {
+        mod by_etcdctl_on_both_servers {
+            $(mod $comparison {
+                use $crate::referee::{Etcdctl, On};
+
+                #[test]
+                fn of_3_4() {
+                    super::super::$comparison(On::Both(Etcdctl::V3_4));
+                }
+
+                #[test]
+                fn of_3_5() {
+                    super::super::$comparison(On::Both(Etcdctl::V3_5));
+                }
+            })+
+        }
+    };
+}
+pub(crate) use by_etcdctl_on_both_servers;
 
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("an address").port()
@@ -178,6 +220,11 @@ impl Server {
     /// Where clients reach it.
     pub fn endpoint(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Where it serves metrics, and no gRPC.
+    pub fn metrics_endpoint(&self) -> String {
+        format!("127.0.0.1:{}", self.metrics_port)
     }
 
     fn log(&self) -> String {
@@ -422,14 +469,14 @@ impl Pair {
 
     /// Starts both servers; `flags` are put before every line.
     pub fn start_with(on: On, scheme: &str, arguments: &[&str], flags: &str) -> Self {
-        let binary = on.binary();
+        let [(genuine, first), (ours, second)] = on.sides();
         let (first, second) = std::thread::scope(|scope| {
-            let first = scope.spawn(|| Server::start_binary(&binary, scheme, arguments));
-            let second = Server::start_binary(&binary, scheme, arguments);
+            let first = scope.spawn(|| Server::start_binary(&first, scheme, arguments));
+            let second = Server::start_binary(&second, scheme, arguments);
             (first.join().expect("a server"), second)
         });
         let mut pair =
-            Self { genuine: Side::new(etcdctl(), first), ours: Side::new(cairnctl(), second), flags: flags.to_owned() };
+            Self { genuine: Side::new(genuine, first), ours: Side::new(ours, second), flags: flags.to_owned() };
         pair.genuine.learn_ids(flags);
         pair.ours.learn_ids(flags);
         pair

@@ -2,10 +2,18 @@
 
 use std::path::Path;
 
-use crate::referee::{Given, On, Pair, Side, on_either_server, output, run, without_newer_fields};
+use crate::referee::{
+    Given, On, Pair, Side, by_etcdctl_on_both_servers, on_either_server, output, run, without_newer_fields,
+};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 
 on_either_server! {
+    certificates_are_used_and_refused_alike,
+    a_certificate_that_signs_itself_is_good_when_it_is_in_the_bundle,
+    skipping_verification_needs_no_other_flag,
+}
+
+by_etcdctl_on_both_servers! {
     certificates_are_used_and_refused_alike,
 }
 
@@ -120,14 +128,13 @@ impl Lines<'_> {
     }
 }
 
-#[test]
-fn a_certificate_that_signs_itself_is_good_when_it_is_in_the_bundle() {
+fn a_certificate_that_signs_itself_is_good_when_it_is_in_the_bundle(on: On) {
     let directory = tempfile::tempdir().expect("a directory");
     certificates(directory.path());
     let at = |name: &str| directory.path().join(name).display().to_string();
     let (cert, key) = (at("self.pem"), at("self.key"));
     let pair = Pair::start_with(
-        On::Etcd,
+        on,
         "https",
         &["--cert-file", &cert, "--key-file", &key, "--trusted-ca-file", &cert, "--client-cert-auth"],
         &format!("--cacert {cert} --cert {cert} --key {key}"),
@@ -138,13 +145,12 @@ fn a_certificate_that_signs_itself_is_good_when_it_is_in_the_bundle() {
     lines.same("--endpoints https://@ get a --command-timeout 300ms");
 }
 
-#[test]
-fn skipping_verification_needs_no_other_flag() {
+fn skipping_verification_needs_no_other_flag(on: On) {
     let directory = tempfile::tempdir().expect("a directory");
     certificates(directory.path());
     let at = |name: &str| directory.path().join(name).display().to_string();
     let pair = Pair::start_with(
-        On::Etcd,
+        on,
         "https",
         &["--cert-file", &at("server.pem"), "--key-file", &at("server.key")],
         &format!("--cacert {}", at("ca.pem")),

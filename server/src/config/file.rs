@@ -67,7 +67,7 @@ fn parse(text: &str, path: &Path, draft: &mut Draft) -> Result<(), ConfigError> 
     let root = if is_blank(text) {
         Node::Null
     } else {
-        serde_saphyr::from_str::<Node>(text).map_err(|error| fail(error.to_string()))?
+        serde_saphyr::from_str::<Node>(text).map_err(|error| fail(told(&error)))?
     };
     let root = match root {
         Node::Object(root) => root,
@@ -89,6 +89,17 @@ fn parse(text: &str, path: &Path, draft: &mut Draft) -> Result<(), ConfigError> 
         apply(draft, flag, key, node, path)?;
     }
     Ok(())
+}
+
+/// What the parser says, in words about the file.
+fn told(error: &serde_saphyr::Error) -> String {
+    match error.without_snippet() {
+        serde_saphyr::Error::DuplicateMappingKey { key, location } => {
+            let key = key.as_deref().unwrap_or_default();
+            format!("line {} sets {key:?} a second time: keep one of the two", location.line())
+        }
+        _ => error.to_string(),
+    }
 }
 
 /// Whether there is nothing but comments.

@@ -18,6 +18,8 @@ pub(super) struct Material {
     pub(super) key: PrivateKeyDer<'static>,
     /// Who may have signed client certificates; none if clients need none.
     pub(super) roots: Option<Arc<RootCertStore>>,
+    /// Their certificates.
+    pub(super) authorities: Vec<CertificateDer<'static>>,
     /// Which of those are revoked.
     pub(super) crls: Vec<CertificateRevocationListDer<'static>>,
 }
@@ -29,10 +31,13 @@ impl Material {
         let (Some(cert_file), Some(key_file)) = (&tls.cert_file, &tls.key_file) else {
             return Err(TlsError::NotConfigured(flags.cert));
         };
+        let authorities = tls.trusted_ca_file.as_deref();
+        let (roots, authorities) = authorities.map(|path| roots(flags.ca, path)).transpose()?.unzip();
         Ok(Self {
             chain: certificates(flags.cert, cert_file)?,
             key: private_key(flags.key, key_file)?,
-            roots: tls.trusted_ca_file.as_deref().map(|path| roots(flags.ca, path)).transpose()?,
+            roots,
+            authorities: authorities.unwrap_or_default(),
             crls: tls
                 .client_crl_file
                 .as_deref()
@@ -70,12 +75,17 @@ fn private_key(flag: &'static str, path: &Path) -> Result<PrivateKeyDer<'static>
         .map_err(|_| unusable(flag, path, "holds no unencrypted PEM private key (PKCS#8, PKCS#1 or SEC1)"))
 }
 
-fn roots(flag: &'static str, path: &Path) -> Result<Arc<RootCertStore>, TlsError> {
+type Authorities = (Arc<RootCertStore>, Vec<CertificateDer<'static>>);
+
+fn roots(flag: &'static str, path: &Path) -> Result<Authorities, TlsError> {
     let mut roots = RootCertStore::empty();
-    for cert in certificates(flag, path)? {
-        roots.add(cert).map_err(|error| unusable(flag, path, format!("holds an unusable authority: {error}")))?;
+    let authorities = certificates(flag, path)?;
+    for cert in &authorities {
+        roots
+            .add(cert.clone())
+            .map_err(|error| unusable(flag, path, format!("holds an unusable authority: {error}")))?;
     }
-    Ok(Arc::new(roots))
+    Ok((Arc::new(roots), authorities))
 }
 
 /// The revocation lists of a PEM file, or the one of a DER file.

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::{RootCertStore, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion, version};
 
 use super::error::TlsError;
 use super::material::Material;
-use super::verifier::{AllowedNames, Named};
+use super::verifier::{AllowedNames, Verifier};
 use crate::config::{CipherSuite, TlsConfig, TlsVersion};
 
 /// What may be spoken inside TLS, most wanted first: gRPC needs `h2`.
@@ -23,7 +24,7 @@ pub(super) fn build(tls: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
         .with_protocol_versions(&versions(tls.min_version, tls.max_version))
         .map_err(TlsError::Settings)?;
     let verifier = match material.roots {
-        Some(roots) => client_verifier(tls, roots, material.crls, provider)?,
+        Some(roots) => client_verifier(tls, roots, material.authorities, material.crls, provider)?,
         None => WebPkiClientVerifier::no_client_auth(),
     };
     let mut config = builder
@@ -66,18 +67,19 @@ fn supported(suite: CipherSuite) -> SupportedCipherSuite {
     }
 }
 
-/// Checks of client certificates: a chain to a trusted authority, nothing on it revoked, a name that is allowed.
+/// Checks of client certificates: a chain to a trusted authority, or one in the bundle itself, nothing on it revoked, a name that is allowed.
 ///
 /// A certificate about which no list says anything passes, as in etcd. Unlike there, a list counts only if the authority
 /// that it speaks for has signed it.
 fn client_verifier(
     tls: &TlsConfig,
     roots: Arc<RootCertStore>,
-    crls: Vec<rustls::pki_types::CertificateRevocationListDer<'static>>,
+    bundle: Vec<CertificateDer<'static>>,
+    crls: Vec<CertificateRevocationListDer<'static>>,
     provider: Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider)
-        .with_crls(crls)
+    let signed = WebPkiClientVerifier::builder_with_provider(roots, provider)
+        .with_crls(crls.clone())
         .allow_unknown_revocation_status()
         .build()
         .map_err(|error| {
@@ -87,16 +89,14 @@ fn client_verifier(
             };
             TlsError::Unusable { flag, path: file.clone().unwrap_or_default(), reason: format!("is unusable: {error}") }
         })?;
-    let mut verifier: Arc<dyn ClientCertVerifier> = verifier;
+    let mut names = Vec::new();
     if !tls.client_cert_allowed_hostnames.is_empty() {
-        let names = AllowedNames::hosts(&tls.client_cert_allowed_hostnames, tls.flags().hostname)?;
-        verifier = Arc::new(Named { inner: verifier, names });
+        names.push(AllowedNames::hosts(&tls.client_cert_allowed_hostnames, tls.flags().hostname)?);
     }
     if !tls.allowed_common_names.is_empty() {
-        let names = AllowedNames::Common(tls.allowed_common_names.clone());
-        verifier = Arc::new(Named { inner: verifier, names });
+        names.push(AllowedNames::Common(tls.allowed_common_names.clone()));
     }
-    Ok(verifier)
+    Ok(Arc::new(Verifier { signed, bundle, crls, names }))
 }
 
 /// What is wrong with certificate and key together.

@@ -23,11 +23,16 @@ pub(super) struct Signed {
 
 impl Ca {
     pub(super) fn new(name: &str) -> Self {
+        Self::with(name, |_| ())
+    }
+
+    pub(super) fn with(name: &str, change: impl FnOnce(&mut CertificateParams)) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        change(&mut params);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
@@ -37,6 +42,11 @@ impl Ca {
 
     pub(super) fn der(&self) -> CertificateDer<'static> {
         self.0.der().clone()
+    }
+
+    /// The authority's own certificate, for clients, and its key.
+    pub(super) fn itself(&self) -> Signed {
+        Signed { cert: self.pem(), key: self.0.key().serialize_pem() }
     }
 
     /// A server's certificate for localhost.

@@ -1,14 +1,19 @@
-//! `--client-cert-allowed-hostname`, `--peer-cert-allowed-cn` and their like: a client certificate must also be for one of some
-//! names.
+//! Client certificates beyond what the TLS library checks.
+//!
+//! A certificate must also be for one of some names (`--client-cert-allowed-hostname`, `--peer-cert-allowed-cn` and their like). And one that signs
+//! itself, which is the first one everybody makes (`openssl req -x509`), is good when it is in the bundle of authorities: it says that it is an
+//! authority, and the library takes no authority for a client; etcd does.
 
 use std::sync::Arc;
 
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::client::verify_server_name;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use x509_parser::revocation_list::RevokedCertificate;
+use x509_parser::time::ASN1Time;
 
 use super::error::TlsError;
 use super::identity::PeerIdentity;
@@ -55,35 +60,78 @@ impl AllowedNames {
     }
 }
 
-/// Passes certificates that another verifier passes and that have an allowed name.
+/// Passes certificates that the library passes, or that are in the bundle themselves, and that have the allowed names.
 #[derive(Debug)]
-pub(super) struct Named {
-    pub(super) inner: Arc<dyn ClientCertVerifier>,
-    pub(super) names: AllowedNames,
+pub(super) struct Verifier {
+    /// The library's.
+    pub(super) signed: Arc<dyn ClientCertVerifier>,
+    /// The certificates of the bundle.
+    pub(super) bundle: Vec<CertificateDer<'static>>,
+    /// What is revoked.
+    pub(super) crls: Vec<CertificateRevocationListDer<'static>>,
+    /// Names, of each of which a certificate must have one.
+    pub(super) names: Vec<AllowedNames>,
 }
 
-impl ClientCertVerifier for Named {
+impl Verifier {
+    /// Nobody has to sign a certificate of the bundle, but it has to be for clients and for this time, and not revoked.
+    fn check_member(&self, member: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
+        let unreadable = |_| CertificateError::BadEncoding;
+        let (_, member) = x509_parser::parse_x509_certificate(member).map_err(unreadable)?;
+        let now = i64::try_from(now.as_secs()).ok().and_then(|seconds| ASN1Time::from_timestamp(seconds).ok());
+        let now = now.ok_or(CertificateError::BadEncoding)?;
+        if now < member.validity().not_before {
+            return Err(CertificateError::NotValidYet.into());
+        }
+        if now > member.validity().not_after {
+            return Err(CertificateError::Expired.into());
+        }
+        let uses = member.extended_key_usage().map_err(|_| CertificateError::BadEncoding)?;
+        if uses.is_some_and(|uses| !uses.value.client_auth && !uses.value.any) {
+            return Err(CertificateError::InvalidPurpose.into());
+        }
+        for list in &self.crls {
+            let (_, list) = x509_parser::parse_x509_crl(list).map_err(|_| CertificateError::BadEncoding)?;
+            let mut revoked = list.iter_revoked_certificates().map(RevokedCertificate::raw_serial);
+            if list.issuer().as_raw() == member.issuer().as_raw() && revoked.any(|serial| serial == member.raw_serial())
+            {
+                return Err(CertificateError::Revoked.into());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ClientCertVerifier for Verifier {
     fn verify_client_cert(
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self.inner.verify_client_cert(end_entity, intermediates, now)?;
-        self.names.check(end_entity)?;
+        let verified = match self.signed.verify_client_cert(end_entity, intermediates, now) {
+            Err(_) if self.bundle.iter().any(|member| member == end_entity) => {
+                self.check_member(end_entity, now)?;
+                ClientCertVerified::assertion()
+            }
+            verified => verified?,
+        };
+        for names in &self.names {
+            names.check(end_entity)?;
+        }
         Ok(verified)
     }
 
     fn offer_client_auth(&self) -> bool {
-        self.inner.offer_client_auth()
+        self.signed.offer_client_auth()
     }
 
     fn client_auth_mandatory(&self) -> bool {
-        self.inner.client_auth_mandatory()
+        self.signed.client_auth_mandatory()
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.inner.root_hint_subjects()
+        self.signed.root_hint_subjects()
     }
 
     fn verify_tls12_signature(
@@ -92,7 +140,7 @@ impl ClientCertVerifier for Named {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls12_signature(message, cert, dss)
+        self.signed.verify_tls12_signature(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -101,10 +149,10 @@ impl ClientCertVerifier for Named {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls13_signature(message, cert, dss)
+        self.signed.verify_tls13_signature(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
+        self.signed.supported_verify_schemes()
     }
 }

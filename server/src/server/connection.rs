@@ -1,7 +1,7 @@
 //! One client's connection, from its first byte to its end.
 //!
 //! ```text
-//!   Acceptor (TLS) ─▶ Line (sends together) ─▶ Watched (pings) ─▶ HTTP/1.1 or HTTP/2 ─▶ gRPC by content type, else the HTTP endpoints
+//!   Acceptor (TLS) ─▶ Line (sends together) ─▶ Watched (pings, names) ─▶ HTTP/1.1 or HTTP/2 ─▶ gRPC by content type, else the HTTP endpoints
 //! ```
 //!
 //! Every wait for the client has a time-out until it has made itself known. What comes in is bytes from anyone: whatever does not speak a protocol we know

@@ -5,6 +5,8 @@
 
 /// Bytes of a frame's header.
 const HEADER_BYTES: usize = 9;
+/// Where its flags are.
+const FLAGS_AT: usize = 4;
 /// What a client says first on an HTTP/2 connection.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -69,36 +71,58 @@ impl Frames {
     pub fn follow(&mut self, mut bytes: &[u8]) -> Passed {
         let mut passed = Passed::default();
         while !bytes.is_empty() {
-            match self.position {
-                Position::Foreign => break,
-                Position::Preface(seen) => {
-                    let expected = &PREFACE[seen..];
-                    let len = expected.len().min(bytes.len());
-                    if bytes[..len] != expected[..len] {
-                        self.position = Position::Foreign;
-                        break;
-                    }
-                    bytes = &bytes[len..];
-                    self.position =
-                        if seen + len == PREFACE.len() { Position::Header(0) } else { Position::Preface(seen + len) };
-                }
-                Position::Payload(left) => {
-                    let len = left.min(bytes.len());
-                    bytes = &bytes[len..];
-                    self.position = if len == left { Position::Header(0) } else { Position::Payload(left - len) };
-                }
-                Position::Header(seen) => {
-                    let len = (HEADER_BYTES - seen).min(bytes.len());
-                    self.header[seen..seen + len].copy_from_slice(&bytes[..len]);
-                    bytes = &bytes[len..];
-                    self.position = Position::Header(seen + len);
-                    if seen + len == HEADER_BYTES {
-                        self.begin_payload(&mut passed);
-                    }
-                }
+            bytes = &bytes[self.step(bytes, &mut passed)..];
+        }
+        passed
+    }
+
+    /// Follows `bytes`, and gives `mend` the flags of each request's head and what is there of it.
+    pub fn follow_heads(&mut self, mut bytes: &mut [u8], mut mend: impl FnMut(u8, &mut [u8])) -> Passed {
+        let mut passed = Passed::default();
+        while !bytes.is_empty() {
+            let (opened, len) = (passed.streams, self.step(bytes, &mut passed));
+            bytes = &mut bytes[len..];
+            if let Position::Payload(left) = self.position
+                && passed.streams > opened
+            {
+                let len = left.min(bytes.len());
+                mend(self.header[FLAGS_AT], &mut bytes[..len]);
             }
         }
         passed
+    }
+
+    /// Follows some of `bytes`, as many as are returned.
+    fn step(&mut self, bytes: &[u8], passed: &mut Passed) -> usize {
+        match self.position {
+            Position::Foreign => bytes.len(),
+            Position::Preface(seen) => {
+                let expected = &PREFACE[seen..];
+                let len = expected.len().min(bytes.len());
+                self.position = if bytes[..len] != expected[..len] {
+                    Position::Foreign
+                } else if seen + len == PREFACE.len() {
+                    Position::Header(0)
+                } else {
+                    Position::Preface(seen + len)
+                };
+                len
+            }
+            Position::Payload(left) => {
+                let len = left.min(bytes.len());
+                self.position = if len == left { Position::Header(0) } else { Position::Payload(left - len) };
+                len
+            }
+            Position::Header(seen) => {
+                let len = (HEADER_BYTES - seen).min(bytes.len());
+                self.header[seen..seen + len].copy_from_slice(&bytes[..len]);
+                self.position = Position::Header(seen + len);
+                if seen + len == HEADER_BYTES {
+                    self.begin_payload(passed);
+                }
+                len
+            }
+        }
     }
 
     /// Streams are numbered upwards; headers of an older one are its trailers.
@@ -164,7 +188,11 @@ mod tests {
             let mut cuts = cuts.into_iter().cycle();
             while !rest.is_empty() {
                 let (now, later) = rest.split_at(cuts.next().map_or(1, |cut| cut.min(rest.len())));
-                let passed = frames.follow(now);
+                let mut heads = Vec::new();
+                let passed = frames.follow_heads(&mut now.to_vec(), |flags, head| heads.push((flags, head.to_vec())));
+                // Trailers are no head, and of a head that is cut only the beginning is seen.
+                prop_assert!(heads.len() <= passed.streams);
+                prop_assert!(heads.iter().all(|(flags, head)| *flags == 4 && head.iter().all(|byte| matches!(byte, 6 | 1))));
                 total.pings += passed.pings;
                 total.streams += passed.streams;
                 total.last_stream = total.last_stream.max(passed.last_stream);

@@ -3,7 +3,7 @@
 //! ```text
 //!   listener ── accept loop ──▶ threads: the one with the fewest connections
 //!                                 │
-//!   connection: Acceptor (TLS) ─▶ Line ─▶ Watched (pings) ─▶ HTTP ─▶ api/grpc, http/
+//!   connection: Acceptor (TLS) ─▶ Line ─▶ Watched (pings, names) ─▶ HTTP ─▶ api/grpc, http/
 //!   client:     calls the same services in process
 //! ```
 //!
@@ -15,6 +15,7 @@
 //! A fatal error of the replica poisons the server: nothing is acknowledged any more, every call is answered with "server stopped", and
 //! [`Server::wait`] returns the error. The process goes on; only the binary chooses to end then.
 
+mod authority;
 pub mod client;
 pub mod connection;
 mod corruption;

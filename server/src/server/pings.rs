@@ -1,4 +1,5 @@
-//! Keeps clients from pinging too often (`--grpc-keepalive-min-time`).
+//! Keeps clients from pinging too often (`--grpc-keepalive-min-time`), and has the names mended by which some call this server ([`authority`]): what
+//! clients say is followed here.
 //!
 //! The rule is gRPC's: a ping that comes sooner after the last one than allowed is a strike, and so is any within two hours while no call is open. Data
 //! sent to the client clears the strikes. The third strike ends the connection with `ENHANCE_YOUR_CALM` and the words `too_many_pings`, upon which
@@ -20,7 +21,10 @@ use tokio::{
     time::Instant,
 };
 
-use super::frames::{Frames, calm_down};
+use super::{
+    authority,
+    frames::{Frames, calm_down},
+};
 
 /// Strikes that are forgiven.
 const STRIKES_MAX: u32 = 2;
@@ -124,12 +128,12 @@ impl<I> Watched<I> {
         }
     }
 
-    fn heard(&mut self, bytes: &[u8]) {
+    fn heard(&mut self, bytes: &mut [u8]) {
         if bytes.is_empty() {
             return;
         }
         self.activity.heard.store(true, Relaxed);
-        let passed = self.read.follow(bytes);
+        let passed = self.read.follow_heads(bytes, authority::mend);
         self.last_stream = self.last_stream.max(passed.last_stream);
         self.opened += passed.streams;
         // What was opened but not handed over yet is open too.
@@ -163,7 +167,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
-        self.heard(&buf.filled()[before..]);
+        self.heard(&mut buf.filled_mut()[before..]);
         Poll::Ready(Ok(()))
     }
 }

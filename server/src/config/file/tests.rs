@@ -135,7 +135,14 @@ fn a_wrong_value_names_file_and_key() {
 fn what_is_not_yaml_is_refused_with_the_place() {
     assert!(error("name: [a").starts_with("cannot parse config file x.yml"));
     assert!(error("just a text").ends_with("expected keys with values"));
-    assert!(error("name: a\nname: b").starts_with("cannot parse config file x.yml"));
+}
+
+#[test]
+fn a_key_that_is_there_twice_is_refused_with_its_line() {
+    let text = "cannot parse config file x.yml: line 4 sets \"name\" a second time: keep one of the two";
+    assert_eq!(error("name: a\n# again\nmax-txn-ops: 7\nname: b"), text);
+    let text = "cannot parse config file x.yml: line 3 sets \"key-file\" a second time: keep one of the two";
+    assert_eq!(error("client-transport-security:\n  key-file: a\n  key-file: a"), text);
 }
 
 #[test]

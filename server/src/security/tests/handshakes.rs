@@ -1,6 +1,7 @@
 //! Who gets in, who does not, and what setting up refuses.
 
 use futures::FutureExt as _;
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, SerialNumber, date_time_ymd};
 use rustls::version::{TLS12, TLS13};
 
 use super::*;
@@ -62,6 +63,47 @@ async fn a_revoked_certificate_is_refused_and_others_are_not() {
         let (server, _) = Server::of(&files).await;
         assert!(Client::showing(&ca, &ca.client("revoked", &[], 10)).connect(&server).await.is_err());
         Client::showing(&ca, &ca.client("good", &[], 11)).connect(&server).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_that_signs_itself_is_good_when_it_is_in_the_bundle() {
+    let serial = |params: &mut CertificateParams| params.serial_number = Some(SerialNumber::from(7_u64));
+    let own = Ca::with("own", serial);
+    let server_ca = Ca::new("ca");
+    let bundle = format!("{}{}", server_ca.pem(), own.pem());
+    let lets_in = async |files: &Files, cert: &Signed| {
+        let (server, _) = Server::of(files).await;
+        Client::showing(&server_ca, cert).connect(&server).await.is_ok()
+    };
+    let files = Files::new(&server_ca.server(1)).trusting(&bundle);
+    assert!(lets_in(&files, &own.itself()).await);
+    assert!(!lets_in(&files, &Ca::with("own", serial).itself()).await, "one of the same name is not in it");
+
+    let mut files = Files::new(&server_ca.server(1)).trusting(&bundle);
+    files.tls.client_crl_file = Some(files.put("crl", own.revoke(&[8]).pem().unwrap()));
+    assert!(lets_in(&files, &own.itself()).await);
+    files.tls.client_crl_file = Some(files.put("crl", own.revoke(&[7]).pem().unwrap()));
+    assert!(!lets_in(&files, &own.itself()).await, "it has revoked itself");
+
+    let mut files = Files::new(&server_ca.server(1)).trusting(&bundle);
+    files.tls.client_cert_allowed_hostnames = vec!["node1".to_owned()];
+    assert!(!lets_in(&files, &own.itself()).await, "it has no name that is allowed");
+
+    for (change, why) in [
+        (
+            &(|params: &mut CertificateParams| params.not_after = date_time_ymd(2020, 1, 1)) as &dyn Fn(&mut _),
+            "expired",
+        ),
+        (&|params: &mut CertificateParams| params.not_before = date_time_ymd(2120, 1, 1), "not valid yet"),
+        (
+            &|params: &mut CertificateParams| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth],
+            "for servers",
+        ),
+    ] {
+        let unfit = Ca::with("unfit", change);
+        let files = Files::new(&server_ca.server(1)).trusting(&format!("{}{}", server_ca.pem(), unfit.pem()));
+        assert!(!lets_in(&files, &unfit.itself()).await, "{why}");
     }
 }
 
