@@ -105,6 +105,10 @@ enum Run {
         /// Disturb the network between the members, too: cut it one way or both, delay, reorder and end connections
         #[arg(long)]
         network: bool,
+        /// The same with packets instead of connections: each member in a network namespace of its own, whose links are unplugged,
+        /// taken down, or lead nowhere in one direction. Takes the rights of root
+        #[arg(long, conflicts_with = "network")]
+        namespaces: bool,
     },
     /// Measures how long writes are not acknowledged when the leader is killed, and when it is stopped
     Failover {
@@ -171,9 +175,15 @@ async fn main() -> Result<()> {
             let summary = crash::run(&crash::Plan { cairn: cairn()?, seed, rounds, clients, cut_to_synced }).await?;
             println!("{summary:?}");
         }
-        Run::Cluster { seed, members, rounds, clients, network } => {
-            let faults = cluster::Fault::drawn(seed, rounds, network);
-            let summary = cluster::run(&cluster::Plan { cairn: cairn()?, seed, members, clients, faults }).await?;
+        Run::Cluster { seed, members, rounds, clients, network, namespaces } => {
+            let between = match (network, namespaces) {
+                (true, _) => cluster::Between::Proxies,
+                (false, true) => cluster::Between::Namespaces,
+                (false, false) => cluster::Between::Nothing,
+            };
+            let faults = cluster::Fault::drawn(seed, rounds, between);
+            let plan = cluster::Plan { cairn: cairn()?, seed, members, clients, between, faults };
+            let summary = cluster::run(&plan).await?;
             println!("{summary}");
         }
         Run::Failover { trials, rate, etcd } => {

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    net::TcpListener,
+    net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -11,6 +11,8 @@ use std::{
 use anyhow::{Context, Result, bail};
 use rand::Rng;
 use tonic::transport::{Channel, Endpoint};
+
+use crate::network::namespaces;
 
 /// How long a server may take until it answers.
 const START_DEADLINE: Duration = Duration::from_mins(1);
@@ -59,7 +61,11 @@ pub struct Member {
     initial_cluster: Option<String>,
     binary: PathBuf,
     data_dir: PathBuf,
+    /// The network namespace that it runs in, if that is another one than the harness's.
+    namespace: Option<PathBuf>,
+    client_host: Ipv4Addr,
     client_port: u16,
+    peer_host: Ipv4Addr,
     /// Where the other members reach it.
     peer_port: u16,
     /// Where it listens for them, if that is another port.
@@ -82,7 +88,10 @@ impl Member {
             initial_cluster: None,
             binary: binary.to_owned(),
             data_dir: directory.join("data"),
+            namespace: None,
+            client_host: Ipv4Addr::LOCALHOST,
             client_port: free_port()?,
+            peer_host: Ipv4Addr::LOCALHOST,
             peer_port: free_port()?,
             behind_port: None,
             arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
@@ -108,7 +117,13 @@ impl Member {
 
     /// The peer URL.
     pub fn peer_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.peer_port)
+        format!("http://{}:{}", self.peer_host, self.peer_port)
+    }
+
+    /// Has the member run in a network namespace, where it has these addresses for clients and for other members.
+    pub fn move_into(&mut self, namespace: &Path, client_host: Ipv4Addr, peer_host: Ipv4Addr) {
+        self.namespace = Some(namespace.to_owned());
+        (self.client_host, self.peer_host) = (client_host, peer_host);
     }
 
     /// Has the member listen somewhere else than it says it is reached at. Gives both ports: where it is reached, and where
@@ -136,16 +151,21 @@ impl Member {
 
     /// The client URL.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.client_port)
+        format!("http://{}:{}", self.client_host, self.client_port)
     }
 
     /// Starts the process, without waiting for it to serve.
     pub fn spawn(&mut self) -> Result<()> {
         let log = File::options().create(true).append(true).open(self.data_dir.with_extension("log"))?;
         let (client, peer) = (self.url(), self.peer_url());
-        let listen = self.behind_port.map_or_else(|| peer.clone(), |port| format!("http://127.0.0.1:{port}"));
+        let listen = self.behind_port.map_or_else(|| peer.clone(), |port| format!("http://{}:{port}", self.peer_host));
         let initial_cluster = self.initial_cluster.clone().unwrap_or_else(|| self.listed());
-        let child = Command::new(&self.binary)
+        let mut command = match &self.namespace {
+            // It becomes the member: the process id is the member's.
+            Some(namespace) => namespaces::command_in(namespace, &self.binary),
+            None => Command::new(&self.binary),
+        };
+        let child = command
             .args(["--name", &self.name, "--data-dir"])
             .arg(&self.data_dir)
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])

@@ -58,7 +58,8 @@ async fn three_members_lose_nothing_when_some_or_all_of_them_die() -> Result<()>
         Fault::KillAll,
     ];
     let rounds = faults.len();
-    let plan = cluster::Plan { cairn: process::cairn_binary()?, seed: 7, members: 3, clients: 12, faults };
+    let between = cluster::Between::Nothing;
+    let plan = cluster::Plan { cairn: process::cairn_binary()?, seed: 7, members: 3, clients: 12, between, faults };
     let summary = cluster::run(&plan).await?;
     println!("{summary}");
     ensure!(summary.faults == rounds, "the run ended early: {summary}");

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use cairn_jepsen::{
-    cluster::{self, Fault, Members, Trouble},
+    cluster::{self, Between, Fault, Members, Trouble},
     network::Way,
     process,
 };
@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 const DEADLINE: Duration = Duration::from_mins(1);
 
-async fn disturbed(members: usize, faults: Vec<Fault>) -> Result<()> {
+async fn disturbed(members: usize, between: Between, faults: Vec<Fault>) -> Result<()> {
     let rounds = faults.len();
-    let plan = cluster::Plan { cairn: process::cairn_binary()?, seed: 7, members, clients: 12, faults };
+    let plan = cluster::Plan { cairn: process::cairn_binary()?, seed: 7, members, clients: 12, between, faults };
     let summary = cluster::run(&plan).await?;
     println!("{summary}");
     ensure!(summary.faults == rounds, "the run ended early: {summary}");
@@ -23,7 +23,7 @@ async fn disturbed(members: usize, faults: Vec<Fault>) -> Result<()> {
 
 #[tokio::test]
 async fn three_members_lose_nothing_whatever_becomes_of_the_network() -> Result<()> {
-    disturbed(3, Trouble::ALL.map(Fault::Network).to_vec()).await
+    disturbed(3, Between::Proxies, Trouble::ALL.map(Fault::Network).to_vec()).await
 }
 
 #[tokio::test]
@@ -36,7 +36,38 @@ async fn five_members_lose_nothing_when_the_network_and_members_fail() -> Result
         Fault::KillFollower,
         Fault::Network(Trouble::Reordered),
     ];
-    disturbed(5, faults).await
+    disturbed(5, Between::Proxies, faults).await
+}
+
+#[tokio::test]
+async fn three_members_lose_nothing_whatever_becomes_of_the_links_of_their_namespaces() -> Result<()> {
+    disturbed(3, Between::Namespaces, Trouble::OF_LINKS.map(Fault::Network).to_vec()).await
+}
+
+#[tokio::test]
+async fn five_members_in_namespaces_lose_nothing_when_links_and_members_fail() -> Result<()> {
+    let faults = vec![
+        Fault::Network(Trouble::Split),
+        Fault::KillLeader,
+        Fault::Network(Trouble::LeaderDeaf),
+        Fault::KillFollower,
+        Fault::Network(Trouble::LeaderInBlackHole),
+    ];
+    disturbed(5, Between::Namespaces, faults).await
+}
+
+#[test]
+fn who_may_make_no_namespaces_is_told_so_and_nothing_passes_for_having_run() -> Result<()> {
+    let output = std::process::Command::new("setpriv")
+        .args(["--bounding-set", "-sys_admin", env!("CARGO_BIN_EXE_cairn-jepsen")])
+        .args(["cluster", "--namespaces", "--rounds", "1"])
+        .output()
+        .context("run setpriv")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(!output.status.success(), "it says that all went well");
+    let told = "network namespaces are not available here";
+    ensure!(said.contains(told) && said.contains("Operation not permitted"), "{said}");
+    Ok(())
 }
 
 /// Three members whose elections take their time, so that a busy machine does not cause any.

@@ -12,12 +12,18 @@ use cairn_proto::{
     },
 };
 use tempfile::TempDir;
-use tokio::time::{Instant, timeout};
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    time::{Instant, timeout},
+};
 use tonic::Request;
 
 use super::DEADLINE;
 use crate::{
-    network::{Network, Place},
+    network::{
+        Network, Place,
+        namespaces::{self, Namespaces},
+    },
     process::Member,
 };
 
@@ -35,8 +41,10 @@ const KEPT: i64 = 20;
 /// Members that form a cluster. Dropping them kills them.
 pub struct Members {
     all: Vec<Member>,
-    /// What is between them, if it can be disturbed.
+    /// The proxies between them, if there are any.
     network: Option<Network>,
+    /// The namespaces that they run in, if each has its own.
+    namespaces: Option<Namespaces>,
     /// Removed after the processes.
     directories: Vec<TempDir>,
 }
@@ -58,14 +66,12 @@ impl Members {
             members.push(member);
             directories.push(directory);
         }
-        let listed: Vec<_> = members.iter().map(Member::listed).collect();
-        for member in &mut members {
-            member.set_initial_cluster(&listed.join(","));
-        }
-        Ok(Self { all: members, network: None, directories })
+        let mut members = Self { all: members, network: None, namespaces: None, directories };
+        members.list_all();
+        Ok(members)
     }
 
-    /// The same with a network between them that can be disturbed.
+    /// The same with proxies between them.
     pub fn in_network(cairn: &Path, count: usize, arguments: &[&str], seed: u64) -> Result<Self> {
         let mut members = Self::with_arguments(cairn, count, arguments)?;
         let place = |member: &mut Member| {
@@ -78,6 +84,29 @@ impl Members {
         Ok(members)
     }
 
+    /// The same with each member in a network namespace of its own. The calling thread is moved to where it reaches them, so it has
+    /// to be the only one of its runtime.
+    pub fn in_namespaces(cairn: &Path, count: usize, arguments: &[&str]) -> Result<Self> {
+        let flavor = Handle::try_current().context("there is no runtime")?.runtime_flavor();
+        ensure!(flavor == RuntimeFlavor::CurrentThread, "members in namespaces need a runtime of one thread");
+        let made = Namespaces::start(count)?;
+        made.enter()?;
+        let mut members = Self::with_arguments(cairn, count, arguments)?;
+        for (number, member) in members.all.iter_mut().enumerate() {
+            let (client, peer) = (namespaces::client_host(number), namespaces::peer_host(number));
+            member.move_into(made.path(number), client, peer);
+        }
+        members.list_all();
+        members.namespaces = Some(made);
+        Ok(members)
+    }
+
+    /// Tells each member of all.
+    fn list_all(&mut self) {
+        let listed = self.all.iter().map(Member::listed).collect::<Vec<_>>().join(",");
+        self.all.iter_mut().for_each(|member| member.set_initial_cluster(&listed));
+    }
+
     /// One more, which was not started yet. Gives its number.
     pub fn add(&mut self, cairn: &Path, name: &str, arguments: &[&str]) -> Result<usize> {
         let directory = TempDir::new().context("make a directory for a member")?;
@@ -86,9 +115,30 @@ impl Members {
         Ok(self.len() - 1)
     }
 
-    /// The network between them.
+    /// The proxies between them.
     pub fn network(&self) -> Result<&Network> {
-        self.network.as_ref().context("there is nothing between the members that could be disturbed")
+        self.network.as_ref().context("there are no proxies between the members")
+    }
+
+    /// The namespaces that they run in, if each has its own.
+    pub fn namespaces(&self) -> Option<&Namespaces> {
+        self.namespaces.as_ref()
+    }
+
+    /// Undoes what was done to the network between them.
+    pub fn heal(&self) -> Result<()> {
+        match &self.namespaces {
+            Some(namespaces) => namespaces.heal(),
+            None => self.network().map(Network::heal),
+        }
+    }
+
+    /// Ends the connections between them; in namespaces, interrupts them.
+    pub fn reset(&self) -> Result<()> {
+        match &self.namespaces {
+            Some(namespaces) => namespaces.blink(),
+            None => self.network().map(Network::reset),
+        }
     }
 
     /// How many there are.

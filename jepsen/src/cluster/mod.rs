@@ -59,16 +59,39 @@ impl Fault {
     pub const ALL: [Self; 6] =
         [Self::KillLeader, Self::KillFollower, Self::StopLeader, Self::MoveLeader, Self::KillMajority, Self::KillAll];
 
-    /// Random faults, the same for the same seed; with `network`, half of them of the network.
-    pub fn drawn(seed: u64, count: usize, network: bool) -> Vec<Self> {
+    /// Random faults, the same for the same seed; where there is a network that can be disturbed, half of them of it.
+    pub fn drawn(seed: u64, count: usize, between: Between) -> Vec<Self> {
         let mut random = StdRng::seed_from_u64(seed);
         let mut draw = || {
-            if network && random.random() {
-                return Self::Network(Trouble::ALL[random.random_range(0..Trouble::ALL.len())]);
+            let troubles = between.troubles();
+            if !troubles.is_empty() && random.random() {
+                return Self::Network(troubles[random.random_range(0..troubles.len())]);
             }
             Self::ALL[random.random_range(0..Self::ALL.len())]
         };
         (0..count).map(|_| draw()).collect()
+    }
+}
+
+/// What there is between the members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Between {
+    /// Nothing that could be disturbed.
+    Nothing,
+    /// Proxies.
+    Proxies,
+    /// The links of network namespaces, one for each member.
+    Namespaces,
+}
+
+impl Between {
+    /// What can be done to it.
+    pub fn troubles(self) -> &'static [Trouble] {
+        match self {
+            Self::Nothing => &[],
+            Self::Proxies => &Trouble::ALL,
+            Self::Namespaces => &Trouble::OF_LINKS,
+        }
     }
 }
 
@@ -83,6 +106,8 @@ pub struct Plan {
     pub members: usize,
     /// Concurrent clients.
     pub clients: usize,
+    /// What there is between the members.
+    pub between: Between,
     /// What happens, one after the other.
     pub faults: Vec<Fault>,
 }
@@ -129,11 +154,11 @@ impl fmt::Display for Summary {
 
 /// Runs the plan.
 pub async fn run(plan: &Plan) -> Result<Summary> {
-    let disturbed = plan.faults.iter().any(|fault| matches!(fault, Fault::Network(_)));
-    let mut members = if disturbed {
-        Members::in_network(&plan.cairn, plan.members, &trouble::ARGUMENTS, plan.seed)?
-    } else {
-        Members::new(&plan.cairn, plan.members)?
+    let disturbed = plan.between != Between::Nothing;
+    let mut members = match plan.between {
+        Between::Nothing => Members::new(&plan.cairn, plan.members)?,
+        Between::Proxies => Members::in_network(&plan.cairn, plan.members, &trouble::ARGUMENTS, plan.seed)?,
+        Between::Namespaces => Members::in_namespaces(&plan.cairn, plan.members, &trouble::ARGUMENTS)?,
     };
     members.start_all().await?;
     let mut random = StdRng::seed_from_u64(plan.seed);

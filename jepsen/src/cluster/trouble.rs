@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use rand::{Rng, rngs::StdRng, seq::SliceRandom};
 
 use super::{Members, WRITES_BETWEEN, client::Load};
-use crate::network::Way;
+use crate::network::{
+    Way,
+    namespaces::{Namespaces, Unplugged},
+};
 
 /// Short elections, so that much happens in little time.
 pub(super) const ARGUMENTS: [&str; 6] =
@@ -20,14 +23,14 @@ const RESETS: usize = 10;
 /// The longest time between that.
 const RESET_PAUSE: Duration = Duration::from_millis(200);
 
-/// What is done to the network between members. Everything is undone afterwards.
+/// What is done to the network between members, by proxies or in namespaces. Everything is undone afterwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trouble {
-    /// The leader and all others cannot reach each other: bytes wait.
+    /// The leader and all others cannot reach each other: bytes wait; in a namespace, its link leads to no bridge.
     LeaderCutOff,
-    /// The same, and bytes are lost.
+    /// The same, and bytes are lost; in a namespace, its interface is down.
     LeaderInBlackHole,
-    /// A follower's connections are closed, and it gets no new ones.
+    /// A follower's connections are closed, and it gets no new ones; in a namespace, its link has no carrier.
     FollowerCutOff,
     /// As many as may be missing, whoever they are, are cut off from the others, not from each other.
     Split,
@@ -41,7 +44,7 @@ pub enum Trouble {
     Bridge,
     /// Everything takes its time, every piece another one.
     Slow,
-    /// All connections end, again and again.
+    /// All connections end, again and again; in namespaces, all links are down and up again.
     Resets,
     /// All connections end, again and again, and what was sent on them arrives beside and behind what is sent on new ones.
     Reordered,
@@ -63,6 +66,19 @@ impl Trouble {
         Self::Reordered,
     ];
 
+    /// The kinds that links of namespaces can be brought into: those that no packet has to be delayed for.
+    pub const OF_LINKS: [Self; 9] = [
+        Self::LeaderCutOff,
+        Self::LeaderInBlackHole,
+        Self::FollowerCutOff,
+        Self::Split,
+        Self::LeaderMute,
+        Self::LeaderDeaf,
+        Self::FollowerDeaf,
+        Self::Bridge,
+        Self::Resets,
+    ];
+
     /// Does it, and undoes it. How long it took until a write was acknowledged again.
     pub(super) async fn inflict(
         self,
@@ -74,11 +90,14 @@ impl Trouble {
     ) -> Result<Duration> {
         let minority = self.minority(members.len(), leader, follower, random);
         let recovery = load.recovery();
-        self.begin(members, leader, follower, &minority)?;
+        match members.namespaces() {
+            Some(namespaces) => self.unplug(namespaces, leader, follower, &minority)?,
+            None => self.begin(members, leader, follower, &minority)?,
+        }
         if matches!(self, Self::Resets | Self::Reordered) {
             for _ in 0..RESETS {
                 tokio::time::sleep(RESET_PAUSE.mul_f64(random.random())).await;
-                members.network()?.reset();
+                members.reset()?;
             }
         }
         let took = recovery.await.context("under the trouble")?;
@@ -92,7 +111,7 @@ impl Trouble {
             members.expect_no_acknowledgement(leader).await?;
         }
         load.wait_for_writes(WRITES_BETWEEN).await.context("under the trouble")?;
-        members.network()?.heal();
+        members.heal()?;
         members.wait_until_serving().await.context("after the trouble")?;
         Ok(took)
     }
@@ -132,5 +151,24 @@ impl Trouble {
             }
         });
         Ok(())
+    }
+
+    fn unplug(self, namespaces: &Namespaces, leader: usize, follower: usize, minority: &[usize]) -> Result<()> {
+        let others = || (0..namespaces.len()).filter(|&member| member != leader);
+        match self {
+            Self::LeaderCutOff => namespaces.unplug(leader, Unplugged::FromBridge),
+            Self::LeaderInBlackHole => namespaces.unplug(leader, Unplugged::InterfaceDown),
+            Self::FollowerCutOff => namespaces.unplug(follower, Unplugged::WithoutCarrier),
+            Self::Split => namespaces.set_apart(minority),
+            Self::LeaderMute => others().try_for_each(|to| namespaces.lose(leader, to)),
+            Self::LeaderDeaf => others().try_for_each(|from| namespaces.lose(from, leader)),
+            Self::FollowerDeaf => namespaces.lose(leader, follower),
+            Self::Bridge => {
+                namespaces.lose(leader, follower)?;
+                namespaces.lose(follower, leader)
+            }
+            Self::Resets => Ok(()),
+            Self::Slow | Self::Reordered => bail!("links of namespaces cannot be {self:?}"),
+        }
     }
 }

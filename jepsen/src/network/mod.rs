@@ -1,4 +1,5 @@
-//! A network between members that can be disturbed, without rights and without touching the system's tables.
+//! A network between members that can be disturbed, without touching the system's tables: by proxies, which needs no rights,
+//! and, as [`namespaces`] tells, by network namespaces of the harness's own.
 //!
 //! ```text
 //!   n1 --connects to n2's peer URL--> proxy of n2 --connects--> where n2 really listens
@@ -20,6 +21,7 @@
 //! connection ends. What is reordered are connections: see [`Way::Late`]. Everything is bounded: connections by
 //! `CONNECTIONS_MAX`, bytes under way in a direction by `PIPE_CHUNKS_MAX` times `CHUNK_BYTES`.
 
+pub mod namespaces;
 mod pipe;
 mod proxy;
 mod way;
