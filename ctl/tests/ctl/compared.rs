@@ -3,8 +3,8 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 
 use crate::referee::{
-    Etcdctl, Given, On, Output, Pair, Side, by_etcdctl_on_both_servers, mask_after, on_either_server, output, prepared,
-    run, without_newer_fields,
+    Etcdctl, Given, On, Pair, Side, by_etcdctl_on_both_servers, mask_after, on_either_server, output, prepared, run,
+    without_newer_fields,
 };
 
 on_either_server! {
