@@ -26,9 +26,9 @@ use tonic::{Code, transport::Endpoint};
 
 use super::{
     cluster::free_port,
-    process::{Process, refused},
+    process::refused,
     support::{TestServer, eventually},
-    trio::{Trio, url},
+    trio::{Places, Trio, url},
     watch::client::{Watching, all},
 };
 
@@ -421,44 +421,23 @@ async fn questions_for_hashes_that_make_no_sense_are_refused() {
     }
 }
 
-/// The flags of member `at` of three processes on these peer ports.
-fn flags(at: usize, ports: [u16; 3], more: &[&str]) -> Vec<String> {
-    let url = |at: usize| format!("http://127.0.0.1:{}", ports[at]);
-    let listed: Vec<_> = (0..3).map(|at| format!("n{at}={}", url(at))).collect();
-    let mut flags = vec![
-        format!("--name=n{at}"),
-        format!("--listen-peer-urls={}", url(at)),
-        format!("--initial-advertise-peer-urls={}", url(at)),
-        format!("--initial-cluster={}", listed.join(",")),
-        "--heartbeat-interval=50".to_owned(),
-        "--election-timeout=500".to_owned(),
-    ];
-    flags.extend(more.iter().map(|&flag| flag.to_owned()));
-    flags
-}
-
 #[tokio::test]
 async fn processes_find_the_member_that_differs_when_it_starts_and_when_it_runs() {
-    let ports: [u16; 3] = std::array::from_fn(|_| free_port());
-    let dirs: [TempDir; 3] = std::array::from_fn(|_| TempDir::new().expect("a temporary directory"));
-    let start = |at: usize| {
-        let dir = dirs[at].path().to_owned();
-        let flags = flags(at, ports, &["--corrupt-check-time=300ms"]);
-        tokio::task::spawn_blocking(move || Process::start(&dir, &flags.iter().map(String::as_str).collect::<Vec<_>>()))
-    };
-    let mut members: Vec<_> = join_all((0..3).map(start)).await.into_iter().map(Result::ok).collect();
+    const EVERY: &str = "--corrupt-check-time=300ms";
+    let places = Places::new("http");
+    let [first, second, altered] = places.start(&[EVERY]);
     // A write through it, and so in it.
-    members[2].as_ref().expect("it runs").put("key", "value").await;
-    let altered = members[2].take().expect("it runs");
+    altered.put("key", "value").await;
     assert!(altered.stop().success());
-    alter(&dirs[2].path().join("data"), "key");
+    alter(&places.dir(2).join("data"), "key");
 
-    let gate = flags(2, ports, &["--feature-gates=InitialCorruptCheck=true"]);
+    let gate = places.flags(2, &["--feature-gates=InitialCorruptCheck=true"]);
     let gate: Vec<_> = gate.iter().map(String::as_str).collect();
-    refused(dirs[2].path(), &gate).says(&["found data inconsistency with peers", "remove this member"]);
-    members[0].as_ref().expect("it runs").put("other", "value").await;
+    refused(places.dir(2), &gate).says(&["found data inconsistency with peers", "remove this member"]);
+    first.put("other", "value").await;
 
-    let altered = start(2).await.expect("without the check it starts");
+    let mut altered = places.spawn(2, &[EVERY]);
+    altered.serves().expect("without the check it starts");
     let id = altered.maintenance().await.status(pb::StatusRequest {}).await.expect("a status").into_inner();
     let id = id.header.expect("a header").member_id;
     let raised = eventually("the alarm is raised", async || {
@@ -468,6 +447,6 @@ async fn processes_find_the_member_that_differs_when_it_starts_and_when_it_runs(
     .await;
     assert_eq!(raised, [pb::AlarmMember { member_id: id, alarm: AlarmType::Corrupt.into() }]);
     is_corrupt(altered.kv().await.range(range(true)).await);
-    assert_eq!(members[1].as_ref().expect("it runs").get("key").await, Some(b"value".to_vec()));
+    assert_eq!(second.get("key").await, Some(b"value".to_vec()));
     assert_eq!(ApiError::Corrupt.text(), "etcdserver: corrupt cluster");
 }
