@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -29,6 +30,7 @@ struct Inner {
     open: bool,
     hello: Option<Hello>,
     ping: u64,
+    alive: u64,
     messages: VecDeque<Bytes>,
     commands: VecDeque<Bytes>,
     bytes: usize,
@@ -41,6 +43,7 @@ impl Inner {
         self.commands.clear();
         self.bytes = 0;
         self.ping = 0;
+        self.alive = 0;
     }
 
     fn has_room(&self, bytes: usize) -> bool {
@@ -56,7 +59,12 @@ impl Inner {
 
     /// Whatever is there, up to the bytes of a frame.
     fn frame(&mut self) -> Option<Frame> {
-        let mut frame = Frame { hello: self.hello.take(), ping: std::mem::take(&mut self.ping), ..Frame::default() };
+        let mut frame = Frame {
+            hello: self.hello.take(),
+            ping: mem::take(&mut self.ping),
+            alive: mem::take(&mut self.alive),
+            ..Frame::default()
+        };
         if self.open {
             let mut bytes = 0;
             for (queue, out) in [(&mut self.messages, &mut frame.messages), (&mut self.commands, &mut frame.commands)] {
@@ -130,6 +138,13 @@ impl Queue {
         inner.ping = number;
         inner.wake();
     }
+
+    /// Answers a probe of the other side, likewise.
+    pub(super) fn alive(&self, probe: u64) {
+        let mut inner = self.inner.lock();
+        inner.alive = probe;
+        inner.wake();
+    }
 }
 
 /// The frames of one connection. Ends with it.
@@ -182,7 +197,9 @@ mod tests {
         queue.open();
         assert!(queue.push_message(Bytes::from_static(b"m")) && queue.push_command(Bytes::from_static(b"c")));
         queue.ping(7);
+        queue.alive(8);
         let frame = frame(&mut frames).unwrap();
+        assert_eq!(frame.alive, 8);
         assert_eq!((frame.ping, frame.messages.len(), frame.commands.len()), (7, 1, 1));
     }
 

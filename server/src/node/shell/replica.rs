@@ -163,7 +163,7 @@ impl Replica {
                 Input::Read(leave) => self.core.read_index(leave),
                 Input::Message(message, _room) => {
                     if let Err(refused) = self.core.step(message) {
-                        tracing::warn!(%refused, "message of a peer refused");
+                        self.transport.refused(&refused);
                     }
                 }
                 Input::Forwarded(command, _room) => self.core.forwarded(command),

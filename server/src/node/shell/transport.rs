@@ -5,7 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use raft::eraftpb::Message;
 
-use crate::{raft::Offer, state::Members};
+use crate::{
+    raft::{Offer, Refused},
+    state::Members,
+};
 
 /// Carries messages to the other members. Called on the replica's task: nothing here may wait.
 pub trait Transport: Send + Sync {
@@ -15,6 +18,9 @@ pub trait Transport: Send + Sync {
 
     /// Takes an encoded command for the member `to` to propose. `false`: it is lost.
     fn forward(&self, to: u64, command: Bytes) -> bool;
+
+    /// Notes that a message of another member was refused. There may be many.
+    fn refused(&self, why: &Refused);
 
     /// Notes who the members are now.
     fn members_changed(&self, members: &Members);
@@ -40,6 +46,8 @@ impl Transport for Alone {
     fn forward(&self, _: u64, _: Bytes) -> bool {
         false
     }
+
+    fn refused(&self, _: &Refused) {}
 
     fn members_changed(&self, _: &Members) {}
 
