@@ -282,6 +282,45 @@ async fn members_that_cannot_be_asked_keep_nobody_from_starting() {
         trio.up(at).await;
     }
     trio.put(0, "key", "again").await;
+    // What they could not compare when they started they have compared since.
+    eventually("all are compared", async || (trio.checks("Initial", "Agreed").await == 3).then_some(())).await;
+    assert_eq!(trio.alarms(0).await, []);
+    trio.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_member_that_starts_first_finds_out_who_differs_when_the_others_are_there() {
+    let mut trio = Trio::start(|_| ()).await;
+    let (first, bad) = (0, 1);
+    let id = trio.id(bad);
+    for at in 0..3 {
+        trio.down(at).await;
+    }
+    alter(&trio.dirs[bad].path().join("data"), "key");
+    let compares = |config: &mut Config| config.initial_corrupt_check = true;
+    trio.servers[first] = Some(trio.try_up(first, compares).await.expect("there is nobody to compare with"));
+    trio.up(bad).await;
+    // The two differ, and the third one shows who is right.
+    trio.up(2).await;
+    trio.accused(id).await;
+    eventually("it is counted", async || (trio.checks("Initial", "Differ").await == 1).then_some(())).await;
+    trio.shutdown().await;
+}
+
+#[tokio::test]
+async fn members_that_have_compacted_since_are_compared_as_they_are() {
+    let mut trio = Trio::start(|_| ()).await;
+    for at in 0..3 {
+        trio.down(at).await;
+    }
+    let compares = |config: &mut Config| config.initial_corrupt_check = true;
+    trio.servers[0] = Some(trio.try_up(0, compares).await.expect("there is nobody to compare with"));
+    trio.up(1).await;
+    trio.put(1, "key", "again").await;
+    let compact = pb::CompactionRequest { revision: trio.of(1).node().reader().revision(), physical: true };
+    trio.of(1).client().compact(compact).await.expect("it compacts");
+    trio.up(2).await;
+    eventually("all are compared", async || (trio.checks("Initial", "Agreed").await == 1).then_some(())).await;
     trio.shutdown().await;
 }
 
