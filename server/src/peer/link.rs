@@ -160,6 +160,11 @@ impl Link {
         self.count(command, Queue::push_command)
     }
 
+    /// Tells the member that a snapshot that it has offered did not come.
+    pub(super) fn snapshot_failed(&self, id: u64) {
+        self.queue.snapshot_failed(id);
+    }
+
     fn count(&self, bytes: Bytes, push: impl FnOnce(&Queue, Bytes) -> bool) -> bool {
         let len = bytes.len() as u64;
         let taken = push(&self.queue, bytes);

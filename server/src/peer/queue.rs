@@ -31,6 +31,8 @@ struct Inner {
     hello: Option<Hello>,
     ping: u64,
     alive: u64,
+    /// The newest one only: there is one at a time.
+    snapshot_failed: u64,
     messages: VecDeque<Bytes>,
     commands: VecDeque<Bytes>,
     bytes: usize,
@@ -44,6 +46,7 @@ impl Inner {
         self.bytes = 0;
         self.ping = 0;
         self.alive = 0;
+        self.snapshot_failed = 0;
     }
 
     fn has_room(&self, bytes: usize) -> bool {
@@ -63,6 +66,7 @@ impl Inner {
             hello: self.hello.take(),
             ping: mem::take(&mut self.ping),
             alive: mem::take(&mut self.alive),
+            snapshot_failed: mem::take(&mut self.snapshot_failed),
             ..Frame::default()
         };
         if self.open {
@@ -145,6 +149,15 @@ impl Queue {
         inner.alive = probe;
         inner.wake();
     }
+
+    /// Says that a snapshot did not come, if there is a connection.
+    pub(super) fn snapshot_failed(&self, id: u64) {
+        let mut inner = self.inner.lock();
+        if inner.open {
+            inner.snapshot_failed = id;
+            inner.wake();
+        }
+    }
 }
 
 /// The frames of one connection. Ends with it.
@@ -198,8 +211,9 @@ mod tests {
         assert!(queue.push_message(Bytes::from_static(b"m")) && queue.push_command(Bytes::from_static(b"c")));
         queue.ping(7);
         queue.alive(8);
+        queue.snapshot_failed(9);
         let frame = frame(&mut frames).unwrap();
-        assert_eq!(frame.alive, 8);
+        assert_eq!((frame.alive, frame.snapshot_failed), (8, 9));
         assert_eq!((frame.ping, frame.messages.len(), frame.commands.len()), (7, 1, 1));
     }
 

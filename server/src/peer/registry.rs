@@ -320,4 +320,10 @@ impl Transport for PeerTransport {
     fn fetch_snapshot(&self, offer: Offer) {
         self.0.runtime.spawn(snapshot::fetch(Arc::downgrade(&self.0), offer));
     }
+
+    fn snapshot_failed(&self, to: u64, id: u64) {
+        if let Some(link) = self.0.links.read().get(&to) {
+            link.snapshot_failed(id);
+        }
+    }
 }

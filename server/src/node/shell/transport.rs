@@ -32,6 +32,9 @@ pub trait Transport: Send + Sync {
     /// [`NodeHandle::take_snapshot`](super::NodeHandle::take_snapshot) or
     /// [`NodeHandle::snapshot_failed`](super::NodeHandle::snapshot_failed). There is one at a time.
     fn fetch_snapshot(&self, offer: Offer);
+
+    /// Tells the member `to` that snapshot `id`, which it has offered, did not come. This may get lost.
+    fn snapshot_failed(&self, to: u64, id: u64);
 }
 
 /// The transport of a member that has no others.
@@ -56,4 +59,6 @@ impl Transport for Alone {
     }
 
     fn fetch_snapshot(&self, _: Offer) {}
+
+    fn snapshot_failed(&self, _: u64, _: u64) {}
 }
