@@ -8,8 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rand::Rng;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::network::namespaces;
@@ -152,6 +156,17 @@ impl Member {
     /// The client URL.
     pub fn url(&self) -> String {
         format!("http://{}:{}", self.client_host, self.client_port)
+    }
+
+    /// A page that the member serves over HTTP.
+    pub async fn page(&self, path: &str) -> Result<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.client_port)).await.context("connect")?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.context("ask for a page")?;
+        let mut page = String::new();
+        stream.read_to_string(&mut page).await.context("read a page")?;
+        ensure!(page.starts_with("HTTP/1.1 200 "), "{path}: {page}");
+        Ok(page)
     }
 
     /// Starts the process, without waiting for it to serve.

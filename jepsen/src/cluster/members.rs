@@ -35,6 +35,8 @@ const NO_ANSWER: Duration = Duration::from_secs(1);
 /// All members are compared all the time: whatever is done to them, none of them may be taken for corrupt.
 const COMPARED: [&str; 3] =
     ["--corrupt-check-time=500ms", "--compact-hash-check-time=500ms", "--feature-gates=CompactHashCheck=true"];
+/// What members count of these comparisons.
+const COMPARISONS: &str = "cairn_corruption_checks_total";
 /// Revisions that a compaction leaves.
 const KEPT: i64 = 20;
 
@@ -330,7 +332,34 @@ impl Members {
             let alarms = client.alarm(AlarmRequest::default()).await?.into_inner().alarms;
             ensure!(alarms.is_empty(), "{} knows of alarms: {alarms:?}\n{}", member.name(), member.log_tail());
         }
+        self.wait_until_compared().await
+    }
+
+    /// Waits until a comparison has ended that was begun since, with all members in it: that nobody was doubted proves nothing if
+    /// nobody looked.
+    async fn wait_until_compared(&self) -> Result<()> {
+        // One may have been under way.
+        let wanted = self.comparisons("Agreed").await? + 2;
+        let deadline = Instant::now() + DEADLINE;
+        while self.comparisons("Agreed").await? < wanted {
+            ensure!(Instant::now() < deadline, "the leader does not get to compare all members");
+            tokio::time::sleep(LOOK).await;
+        }
+        let differ = self.comparisons("Differ").await?;
+        ensure!(differ == 0, "{differ} comparisons found a difference");
         Ok(())
+    }
+
+    /// Comparisons of all keys, by what came of them, that the members have made since they were last started.
+    async fn comparisons(&self, outcome: &str) -> Result<u64> {
+        let sample = format!("{COMPARISONS}{{check=\"Periodic\",outcome=\"{outcome}\"}} ");
+        let mut sum = 0;
+        for member in &self.all {
+            let page = member.page("/metrics").await.with_context(|| format!("the metrics of {}", member.name()))?;
+            let count = page.lines().find_map(|line| line.strip_prefix(&sample));
+            sum += count.map_or(Ok(0), str::parse::<u64>).context("a sample")?;
+        }
+        Ok(sum)
     }
 }
 

@@ -32,6 +32,8 @@ use super::{
 const ATTEMPTS_MAX: u32 = 5;
 /// The pause before the next attempt.
 const PAUSE: u64 = 300 * MS;
+/// How long it takes until a leader hears that its snapshot did not come.
+const REPORT: u64 = MS;
 /// Pieces of a snapshot, at most.
 const PIECES_MAX: u64 = 5;
 
@@ -40,6 +42,8 @@ const PIECES_MAX: u64 = 5;
 pub(super) enum Step {
     /// Makes one for others.
     Make,
+    /// Hears that a member could not take this one.
+    Unfetched { member: u64, id: u64 },
     /// Fetches a piece of this one, or connects to its owner.
     Fetch(u64),
     /// Opens it, as all of it is there.
@@ -116,6 +120,9 @@ impl World {
             self.running(at)?.snapshots.fetching = Some(Fetching { offer, in_vain: 0, connection: None });
             self.snapshot_step(at, 20 * MS, Step::Fetch(offer.id))?;
         }
+        if let Some((leader, id)) = out.snapshot_failed {
+            self.report_failure(at, leader, id)?;
+        }
         let run = self.running(at)?;
         let has = |run: &super::member::Run, id| run.snapshots.received.as_ref().is_some_and(|known| known.id == id);
         if let Some(id) = out.install {
@@ -141,6 +148,17 @@ impl World {
         Ok(())
     }
 
+    /// Has a leader hear that a member could not take its snapshot, if it can be reached.
+    fn report_failure(&mut self, at: usize, leader: u64, id: u64) -> Result<()> {
+        let member = self.members[at].id;
+        let to = leader as usize - 1;
+        let run = self.members.get(to).context("an offer comes from a member")?.run.as_ref().map(|run| run.number);
+        if let Some(run) = run.filter(|_| !self.network.is_cut(member, leader)) {
+            self.clock.after(REPORT, Event::Snapshot { at: to, run, step: Step::Unfetched { member, id } });
+        }
+        Ok(())
+    }
+
     /// Schedules a step, and perhaps a crash around it.
     fn snapshot_step(&mut self, at: usize, takes_max: u64, step: Step) -> Result<()> {
         let takes = self.random.random_range(50..takes_max);
@@ -157,6 +175,10 @@ impl World {
     pub(super) fn move_snapshot(&mut self, at: usize, step: Step) -> Result<()> {
         match step {
             Step::Make => self.make_snapshot(at),
+            Step::Unfetched { member, id } => {
+                self.running(at)?.core.snapshot_unfetched(member, id);
+                self.work(at)
+            }
             Step::Fetch(id) => self.fetch_snapshot(at, id),
             Step::Open(id) => self.open_snapshot(at, id),
             Step::Switch(id) => self.switch_state(at, id),

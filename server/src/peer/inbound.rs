@@ -53,9 +53,13 @@ impl Inbound {
 
     /// Hands what is in a frame to the replica, in order. Waits while too much waits there.
     pub(super) async fn take(&self, frame: Frame) -> Result<(), BadFrame> {
+        let snapshot_failed = frame.snapshot_failed;
         let Checked { messages, commands } = self.check(frame).inspect_err(|_| {
             self.metrics.received_failures.inc();
         })?;
+        if snapshot_failed != 0 {
+            self.local.node.snapshot_unfetched(self.from, snapshot_failed);
+        }
         for (message, bytes) in messages {
             self.metrics.received_bytes.inc_by(bytes as u64);
             self.local.node.step(message, bytes).await;

@@ -19,6 +19,7 @@ use super::{
     metrics::LinkMetrics,
     queue::Queue,
     registry::{Local, Peers},
+    seldom::Seldom,
     service::{has_lost_everything, lost_everything},
 };
 use crate::node::NodeError;
@@ -31,6 +32,10 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 /// How long a link to a removed member stays, so that it learns of its removal.
 const RETIRE_AFTER: Duration = Duration::from_secs(2);
+/// Complaints of the member that are logged, a minute. It keeps to less by itself.
+const COMPLAINTS_PER_MINUTE: u32 = 4;
+/// Characters of one of them.
+const COMPLAINT_CHARS_MAX: usize = 1000;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -43,10 +48,21 @@ enum LinkError {
     Refused(String),
     #[error("{0}")]
     NotWhom(String),
+    #[error("it could not make sense of this member: {0}")]
+    Nonsense(String),
     #[error("the connection failed: {}", .0.message())]
-    Failed(#[from] tonic::Status),
+    Failed(tonic::Status),
     #[error("it closed the connection")]
     Closed,
+}
+
+impl From<tonic::Status> for LinkError {
+    fn from(status: tonic::Status) -> Self {
+        match status.code() {
+            tonic::Code::InvalidArgument => Self::Nonsense(status.message().to_owned()),
+            _ => Self::Failed(status),
+        }
+    }
 }
 
 /// The link to one member.
@@ -59,6 +75,7 @@ pub(super) struct Link {
     queue: Arc<Queue>,
     metrics: LinkMetrics,
     state: Mutex<State>,
+    complaints: Mutex<Seldom>,
     stop: CancellationToken,
 }
 
@@ -81,6 +98,7 @@ impl Link {
             queue: Arc::default(),
             metrics,
             state: Mutex::default(),
+            complaints: Mutex::new(Seldom::new(COMPLAINTS_PER_MINUTE)),
             stop: CancellationToken::new(),
         }
     }
@@ -142,6 +160,11 @@ impl Link {
         self.count(command, Queue::push_command)
     }
 
+    /// Tells the member that a snapshot that it has offered did not come.
+    pub(super) fn snapshot_failed(&self, id: u64) {
+        self.queue.snapshot_failed(id);
+    }
+
     fn count(&self, bytes: Bytes, push: impl FnOnce(&Queue, Bytes) -> bool) -> bool {
         let len = bytes.len() as u64;
         let taken = push(&self.queue, bytes);
@@ -163,7 +186,7 @@ impl Link {
             };
             drop(peers);
             let pause = match &result {
-                Err(LinkError::Refused(_) | LinkError::NotWhom(_)) => REFUSED_PAUSE,
+                Err(LinkError::Refused(_) | LinkError::NotWhom(_) | LinkError::Nonsense(_)) => REFUSED_PAUSE,
                 _ => PAUSE_MAX.min(PAUSE_MIN * 2_u32.pow(failures)),
             };
             failures = if self.disconnected(&result) { 0 } else { (failures + 1).min(8) };
@@ -209,6 +232,19 @@ impl Link {
         tracing::info!(member = format_args!("{:x}", self.member), version = welcome.version, "connected to a member");
     }
 
+    /// The member says that something is wrong with this one.
+    fn hear_complaint(&self, complaint: &str) {
+        if let Some(withheld) = self.complaints.lock().permits(Instant::now()) {
+            let text: String = complaint.chars().take(COMPLAINT_CHARS_MAX).collect();
+            tracing::warn!(
+                member = format_args!("{:x}", self.member),
+                text,
+                withheld,
+                "a member complains of this one"
+            );
+        }
+    }
+
     /// One connection, from dialling to its end.
     async fn converse(&self, peers: &Arc<Peers>) -> Result<(), LinkError> {
         let Some(local) = peers.local() else { return Err(LinkError::Closed) };
@@ -238,6 +274,12 @@ impl Link {
                     let answer = answer?.ok_or(LinkError::Closed)?;
                     check_refusal(&local, &answer)?;
                     heard = Instant::now();
+                    if answer.probe != 0 {
+                        self.queue.alive(answer.probe);
+                    }
+                    if !answer.complaint.is_empty() {
+                        self.hear_complaint(&answer.complaint);
+                    }
                     if answer.pong == number && number != 0 {
                         self.metrics.round_trip.observe(asked.elapsed().as_secs_f64());
                     }

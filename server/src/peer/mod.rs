@@ -9,7 +9,7 @@
 //!
 //! What lives here: [`Peers`], which has a link to each other member and is the replica's
 //! [`Transport`](crate::node::Transport); `link` (connects, and connects again), `queue` (what waits to be sent),
-//! `inbound` (what arrives), `leases` (what clients of a follower want to know of the leader), `hashes` (of another
+//! `inbound` (what arrives), `speakers` (who is heard, and what it is told), `leases` (what clients of a follower want to know of the leader), `hashes` (of another
 //! member's keys), `snapshot` (files of snapshots), `service` (the RPCs of `cairn.peer.Peer`), `gate` and `plain` (the
 //! peer port), `dial` (TCP and TLS towards other members), [`join`] (what a new member has to learn before it starts). What
 //! may call it: the server, and `api/` where a request is the leader's business. It knows `node/`, `security/` and
@@ -44,6 +44,12 @@
 //! which it had voted, or deny entries that it had acknowledged. So a caller says whether its log is empty, and is refused if
 //! it has a name already: a member publishes its name only after it has applied something. It ends when it hears of that.
 //!
+//! # Nonsense
+//!
+//! A frame that does not decode, or says that it is of somebody else, ends its stream, and the caller comes again only after
+//! a while. A message that decodes and that raft must not see is dropped alone: see `speakers`, which has the sender told. It
+//! tells two processes with one identity apart, too.
+//!
 //! # Snapshots
 //!
 //! Raft only says that there is a snapshot. Its files go through an RPC of their own, beside the streams, so that neither
@@ -60,8 +66,10 @@ mod metrics;
 mod plain;
 mod queue;
 mod registry;
+mod seldom;
 mod service;
 mod snapshot;
+mod speakers;
 
 use std::time::Duration;
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -29,6 +30,9 @@ struct Inner {
     open: bool,
     hello: Option<Hello>,
     ping: u64,
+    alive: u64,
+    /// The newest one only: there is one at a time.
+    snapshot_failed: u64,
     messages: VecDeque<Bytes>,
     commands: VecDeque<Bytes>,
     bytes: usize,
@@ -41,6 +45,8 @@ impl Inner {
         self.commands.clear();
         self.bytes = 0;
         self.ping = 0;
+        self.alive = 0;
+        self.snapshot_failed = 0;
     }
 
     fn has_room(&self, bytes: usize) -> bool {
@@ -56,7 +62,13 @@ impl Inner {
 
     /// Whatever is there, up to the bytes of a frame.
     fn frame(&mut self) -> Option<Frame> {
-        let mut frame = Frame { hello: self.hello.take(), ping: std::mem::take(&mut self.ping), ..Frame::default() };
+        let mut frame = Frame {
+            hello: self.hello.take(),
+            ping: mem::take(&mut self.ping),
+            alive: mem::take(&mut self.alive),
+            snapshot_failed: mem::take(&mut self.snapshot_failed),
+            ..Frame::default()
+        };
         if self.open {
             let mut bytes = 0;
             for (queue, out) in [(&mut self.messages, &mut frame.messages), (&mut self.commands, &mut frame.commands)] {
@@ -130,6 +142,22 @@ impl Queue {
         inner.ping = number;
         inner.wake();
     }
+
+    /// Answers a probe of the other side, likewise.
+    pub(super) fn alive(&self, probe: u64) {
+        let mut inner = self.inner.lock();
+        inner.alive = probe;
+        inner.wake();
+    }
+
+    /// Says that a snapshot did not come, if there is a connection.
+    pub(super) fn snapshot_failed(&self, id: u64) {
+        let mut inner = self.inner.lock();
+        if inner.open {
+            inner.snapshot_failed = id;
+            inner.wake();
+        }
+    }
 }
 
 /// The frames of one connection. Ends with it.
@@ -182,7 +210,10 @@ mod tests {
         queue.open();
         assert!(queue.push_message(Bytes::from_static(b"m")) && queue.push_command(Bytes::from_static(b"c")));
         queue.ping(7);
+        queue.alive(8);
+        queue.snapshot_failed(9);
         let frame = frame(&mut frames).unwrap();
+        assert_eq!((frame.alive, frame.snapshot_failed), (8, 9));
         assert_eq!((frame.ping, frame.messages.len(), frame.commands.len()), (7, 1, 1));
     }
 

@@ -22,12 +22,13 @@ use super::{
     link::Link,
     metrics::PeerMetrics,
     snapshot::{self, Pacer},
+    speakers::Speakers,
 };
 use crate::{
     config::API_VERSION,
     lease::{Renewal, TimeLeft},
     node::{NodeHandle, Transport},
-    raft::Offer,
+    raft::{Offer, Refused},
     state::Members,
 };
 
@@ -65,6 +66,9 @@ pub struct Peers {
     local: RwLock<Option<Local>>,
     links: RwLock<BTreeMap<u64, Arc<Link>>>,
     leases: Desk,
+    speakers: Arc<Speakers>,
+    /// Which process this is, among all that were ever started with its identity.
+    run: u64,
     /// Held while links come and go.
     changing: Mutex<()>,
 }
@@ -89,6 +93,8 @@ impl Peers {
             local: RwLock::new(None),
             links: RwLock::default(),
             leases,
+            speakers: Arc::default(),
+            run: rand::random_range(1..=u64::MAX),
             changing: Mutex::new(()),
         });
         peers.runtime.spawn(questions.run(Arc::downgrade(&peers)));
@@ -199,6 +205,7 @@ impl Peers {
             to,
             peer_urls: self.options.own_urls.clone(),
             blank: local.node.is_blank(),
+            run: self.run,
         }
     }
 
@@ -221,6 +228,11 @@ impl Peers {
 
     pub(super) fn dialer(&self) -> &Dialer {
         &self.dialer
+    }
+
+    /// The members that are heard.
+    pub(super) fn speakers(&self) -> &Arc<Speakers> {
+        &self.speakers
     }
 
     /// What arrives from a member that has introduced itself.
@@ -287,6 +299,16 @@ impl Transport for PeerTransport {
         links.get(&to).is_some_and(|link| link.forward(command))
     }
 
+    fn refused(&self, why: &Refused) {
+        let from = why.from();
+        self.0.metrics.inbound(from).received_failures.inc();
+        let text = why.to_string();
+        if let Some(withheld) = self.0.speakers.refused(from, &text) {
+            let member = format!("{from:x}");
+            tracing::warn!(member, reason = text, withheld, "refused a message of a member");
+        }
+    }
+
     fn members_changed(&self, members: &Members) {
         self.0.update(members);
     }
@@ -297,5 +319,11 @@ impl Transport for PeerTransport {
 
     fn fetch_snapshot(&self, offer: Offer) {
         self.0.runtime.spawn(snapshot::fetch(Arc::downgrade(&self.0), offer));
+    }
+
+    fn snapshot_failed(&self, to: u64, id: u64) {
+        if let Some(link) = self.0.links.read().get(&to) {
+            link.snapshot_failed(id);
+        }
     }
 }

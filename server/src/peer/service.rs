@@ -22,6 +22,7 @@ use super::{
     leases,
     registry::{Local, Peers},
     snapshot,
+    speakers::Speaking,
 };
 use crate::{
     node::snapshot::FILES_MAX,
@@ -67,22 +68,24 @@ impl Peer for Service {
         let hello = first
             .and_then(|frame| frame.hello)
             .ok_or_else(|| Status::invalid_argument("the first frame has to be an introduction"))?;
-        if let Err(refusal) = judge(&local, &hello) {
-            tracing::warn!(
-                member = format_args!("{:x}", hello.from),
-                ?address,
-                reason = refusal.text,
-                "refused a member"
-            );
-            let answer = Answer { refusal: Some(refusal), ..Answer::default() };
-            return Ok(Response::new(stream::once(async { Ok(answer) }).boxed()));
-        }
+        let admitted = match judge(&local, &hello) {
+            Ok(()) => self.peers.speakers().admit(&hello, address).await.map_err(other_reason),
+            Err(refusal) => Err(refusal),
+        };
+        let speaking = match admitted {
+            Ok(speaking) => speaking,
+            Err(refusal) => {
+                let member = format!("{:x}", hello.from);
+                tracing::warn!(member, ?address, reason = refusal.text, "refused a member");
+                return Ok(Response::new(stream::once(async { Ok(refused(refusal)) }).boxed()));
+            }
+        };
         let urls = hello.peer_urls.iter().take(URLS_MAX).filter(|url| url.len() <= URL_BYTES_MAX).cloned();
         self.peers.meet(&local, hello.from, &urls.collect::<Vec<_>>());
         let welcome = Answer { welcome: Some(self.peers.hello(&local, hello.from)), ..Answer::default() };
         tracing::info!(member = format_args!("{:x}", hello.from), version = hello.version, "a member connected");
         let inbound = self.peers.inbound(local, hello.from);
-        let heard = Heard { inbound, frames, silence_max: self.peers.read_timeout(), ended: false };
+        let heard = Heard { inbound, frames, speaking, silence_max: self.peers.read_timeout(), ended: false };
         let answers = stream::once(async { Ok(welcome) }).chain(stream::unfold(heard, Heard::next));
         Ok(Response::new(answers.boxed()))
     }
@@ -150,9 +153,17 @@ fn other_cluster(theirs: u64, ours: u64) -> String {
     )
 }
 
+fn other_reason(text: String) -> Refusal {
+    Refusal { reason: Reason::Other.into(), text }
+}
+
+fn refused(refusal: Refusal) -> Answer {
+    Answer { refusal: Some(refusal), ..Answer::default() }
+}
+
 /// Whether a caller is to be listened to.
 fn judge(local: &Local, hello: &Hello) -> Result<(), Refusal> {
-    let refuse = |text| Err(Refusal { reason: Reason::Other.into(), text });
+    let refuse = |text| Err(other_reason(text));
     if hello.protocol != PROTOCOL {
         return refuse(format!("it speaks protocol {}, this member {PROTOCOL}", hello.protocol));
     }
@@ -197,15 +208,21 @@ pub(super) fn lost_everything(member: u64) -> String {
 struct Heard {
     inbound: Inbound,
     frames: Streaming<Frame>,
+    speaking: Speaking,
     silence_max: std::time::Duration,
     ended: bool,
 }
 
 impl Heard {
-    /// Takes frames until one of them has to be answered.
+    /// Takes frames until one of them has to be answered, or there is something to be said.
     async fn next(mut self) -> Option<(Result<Answer, Status>, Self)> {
         while !self.ended {
-            let Ok(frame) = timeout(self.silence_max, self.frames.message()).await else {
+            let heard = tokio::select! {
+                biased;
+                word = self.speaking.next_word() => return Some((Ok(word), self)),
+                heard = timeout(self.silence_max, self.frames.message()) => heard,
+            };
+            let Ok(frame) = heard else {
                 self.ended = true;
                 return Some((Err(Status::deadline_exceeded("nothing was heard for too long")), self));
             };
@@ -214,9 +231,13 @@ impl Heard {
             if self.inbound.is_removed() {
                 self.ended = true;
                 let text = format!("member {:x} was removed from the cluster", self.inbound.from());
-                let refusal = Refusal { reason: Reason::Removed.into(), text };
-                return Some((Ok(Answer { refusal: Some(refusal), ..Answer::default() }), self));
+                return Some((Ok(refused(Refusal { reason: Reason::Removed.into(), text })), self));
             }
+            if let Some(text) = self.speaking.replaced() {
+                self.ended = true;
+                return Some((Ok(refused(other_reason(text))), self));
+            }
+            self.speaking.alive(frame.alive);
             let ping = frame.ping;
             if let Err(error) = self.inbound.take(frame).await {
                 let member = format!("{:x}", self.inbound.from());

@@ -239,8 +239,9 @@ async fn fetch_once(
         if piece.last {
             break;
         }
+        let brings = piece.data.is_some();
         incoming = on_disk(move || take(incoming, piece)).await?;
-        *came = true;
+        *came |= brings;
     }
     tracing::info!(index = offer.last.index, "a snapshot has arrived; opening it");
     let takes = node.clone();

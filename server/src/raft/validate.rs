@@ -63,6 +63,19 @@ pub enum Refused {
     },
 }
 
+impl Refused {
+    /// The member that sent it.
+    pub fn from(&self) -> u64 {
+        match self {
+            Self::Malformed { from, .. }
+            | Self::Misdirected { from, .. }
+            | Self::Unexpected { from, .. }
+            | Self::LostEntries { from, .. }
+            | Self::NotTaken { from, .. } => *from,
+        }
+    }
+}
+
 /// What the checks need to know of this member.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct View {
@@ -181,7 +194,6 @@ pub(super) fn check_entry(entry: &Entry) -> Result<(), &'static str> {
     }
 }
 
-/// The membership change an entry holds.
 /// Whether an entry, which was checked, removes a member.
 pub(super) fn removes(entry: &Entry) -> bool {
     let removes = |change: &ConfChangeV2| {
@@ -190,6 +202,7 @@ pub(super) fn removes(entry: &Entry) -> bool {
     entry.get_entry_type() == EntryType::EntryConfChangeV2 && conf_change(entry).is_ok_and(|change| removes(&change))
 }
 
+/// The membership change an entry holds.
 pub(super) fn conf_change(entry: &Entry) -> Result<ConfChangeV2, &'static str> {
     use raft::eraftpb::{ConfChangeTransition, ConfChangeType};
 

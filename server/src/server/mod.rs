@@ -207,8 +207,9 @@ impl Builder {
         let node = node::shell::start_member(&node_config, threads.first(), peers.transport())?;
         threads.others().for_each(|thread| drop(thread.spawn(node.deliveries())));
         let guard = Guard::new(node.clone(), peers.clone(), config.request_timeout());
+        let mut begun = None;
         if config.initial_corrupt_check {
-            threads.last().block_on(async {
+            begun = threads.last().block_on(async {
                 let checked = guard.check_at_start().await;
                 if checked.is_err() {
                     node.shutdown().await;
@@ -258,6 +259,9 @@ impl Builder {
         let urls = advertised(&config, &listeners);
         threads.first().spawn(publish(node.clone(), config.name.clone(), urls, addrs.clone(), stopping.clone()));
         threads.first().spawn(version::keep(node.clone(), peers.clone(), stopping.clone()));
+        if let Some(begun) = begun {
+            threads.last().spawn(guard.clone().finish(begun, stopping.clone()));
+        }
         if !config.corrupt_check_time.is_zero() {
             let check = guard.clone().run(corruption::Kind::Periodic, config.corrupt_check_time, stopping.clone());
             threads.last().spawn(check);

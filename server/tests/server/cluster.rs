@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 
+use bytes::Bytes;
 use cairn_proto::{
     etcdserverpb as pb,
     peer::{Answer, Frame, Hello, peer_client::PeerClient, refusal::Reason},
@@ -19,7 +20,7 @@ use tokio::{
 };
 use tonic::{Code, Status, Streaming, transport::Channel};
 
-use super::support::{Certs, DEADLINE, TestServer, builder, certs};
+use super::support::{Certs, DEADLINE, TestServer, builder, certs, eventually, http};
 
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -153,6 +154,7 @@ fn hello(server: &TestServer, from: u64) -> Hello {
         to: status.member_id,
         peer_urls: vec![],
         blank: false,
+        run: 0,
     }
 }
 
@@ -195,21 +197,68 @@ async fn whoever_is_somebody_else_is_told_why_it_is_refused() {
     still_serves(&server).await;
 }
 
+/// A message of raft from member 7: field 1 is its kind, 2 the receiver, 3 the sender, 4 the term, 7 an entry.
+fn raft_message(kind: u64, to: u64, term: u64, rest: &[u8]) -> Bytes {
+    let mut message = Vec::new();
+    for (field, value) in [(1, kind), (2, to), (3, 7), (4, term)] {
+        prost::encoding::uint64::encode(field, &value, &mut message);
+    }
+    message.extend_from_slice(rest);
+    message.into()
+}
+
+#[tokio::test]
+async fn messages_that_decode_but_make_no_sense_are_refused_and_their_sender_is_told_once() {
+    const MANY: u64 = 30;
+    let (server, port) = with_peer_port().await;
+    let own = server.server.node().status().member_id;
+    // An entry that is not the one after entry 0.
+    let gap = [0x3a, 2, 0x18, 9];
+    let nonsense = [
+        (raft_message(99, own, 1, &[]), "unknown kind of message"),
+        // To campaign is up to each member.
+        (raft_message(0, own, 1, &[]), "MsgHup, which peers do not send"),
+        (raft_message(3, 9, 1, &[]), "is for member 9"),
+        (raft_message(5, own, 0, &[]), "the term is missing"),
+        (raft_message(5, own, u64::MAX, &[]), "a term or index is too large"),
+        (raft_message(3, own, 1, &gap), "its entries have a gap"),
+        (raft_message(5, own, 1, &gap), "entries where none belong"),
+        (raft_message(15, own, 0, &[]), "a read request has exactly one context"),
+        (raft_message(7, own, 1, &[]), "a snapshot is announced, and there is none"),
+    ];
+    let mut refused = 0;
+    for (message, reason) in nonsense {
+        let (say, said) = tokio::sync::mpsc::channel(4);
+        let channel = Channel::from_shared(format!("http://127.0.0.1:{port}")).expect("a valid URL");
+        let mut client = PeerClient::new(channel.connect().await.expect("the peer port accepts"));
+        let opened = client.stream(tokio_stream::wrappers::ReceiverStream::new(said));
+        say.send(introduced(hello(&server, 7))).await.expect("it listens");
+        let mut answers = opened.await.expect("the stream opens").into_inner();
+        assert!(answer(&mut answers).await.expect("an answer").welcome.is_some());
+        for _ in 0..MANY {
+            let frame = Frame { messages: vec![message.clone()], ..Frame::default() };
+            say.send(frame).await.expect("it listens");
+        }
+        refused += MANY;
+        let told = answer(&mut answers).await.expect("an answer").complaint;
+        assert!(told.starts_with("a message is refused: ") && told.contains(reason), "{told}");
+        let counted = format!("etcd_network_peer_received_failures_total{{From=\"7\"}} {refused}");
+        eventually("all of them are counted", async || {
+            let request = "GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n";
+            let page = http(server.addr(), request).await.body;
+            page.lines().any(|line| line == counted).then_some(())
+        })
+        .await;
+        // All were refused by now, and the sender was told no more of it.
+        say.send(Frame { ping: 5, ..Frame::default() }).await.expect("it listens");
+        assert_eq!(answer(&mut answers).await.expect("an answer"), Answer { pong: 5, ..Answer::default() }, "{reason}");
+    }
+    still_serves(&server).await;
+}
+
 #[tokio::test]
 async fn well_formed_nonsense_ends_the_stream_and_nothing_else() {
     let (server, port) = with_peer_port().await;
-    let own = server.server.node().status().member_id;
-    // Field 1 is the kind of a message of raft, 2 the receiver, 3 the sender: a kind that there is not.
-    let mut unknown_kind = vec![0x08, 99, 0x10];
-    prost::encoding::encode_varint(own, &mut unknown_kind);
-    unknown_kind.extend([0x18, 7]);
-    let frames =
-        vec![introduced(hello(&server, 7)), Frame { messages: vec![unknown_kind.into()], ping: 5, ..Frame::default() }];
-    let mut answers = stream(port, frames).await.expect("the stream opens");
-    assert!(answer(&mut answers).await.expect("an answer").welcome.is_some());
-    assert_eq!(answer(&mut answers).await.expect("an answer").pong, 5);
-    still_serves(&server).await;
-
     let nonsense = [
         (Frame { messages: vec![vec![0xff; 20].into()], ..Frame::default() }, "a message of raft does not decode"),
         // A message of somebody else.

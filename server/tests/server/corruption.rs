@@ -26,9 +26,9 @@ use tonic::{Code, transport::Endpoint};
 
 use super::{
     cluster::free_port,
-    process::{Process, refused},
+    process::refused,
     support::{TestServer, eventually},
-    trio::{Trio, url},
+    trio::{Places, Trio, url},
     watch::client::{Watching, all},
 };
 
@@ -282,6 +282,45 @@ async fn members_that_cannot_be_asked_keep_nobody_from_starting() {
         trio.up(at).await;
     }
     trio.put(0, "key", "again").await;
+    // What they could not compare when they started they have compared since.
+    eventually("all are compared", async || (trio.checks("Initial", "Agreed").await == 3).then_some(())).await;
+    assert_eq!(trio.alarms(0).await, []);
+    trio.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_member_that_starts_first_finds_out_who_differs_when_the_others_are_there() {
+    let mut trio = Trio::start(|_| ()).await;
+    let (first, bad) = (0, 1);
+    let id = trio.id(bad);
+    for at in 0..3 {
+        trio.down(at).await;
+    }
+    alter(&trio.dirs[bad].path().join("data"), "key");
+    let compares = |config: &mut Config| config.initial_corrupt_check = true;
+    trio.servers[first] = Some(trio.try_up(first, compares).await.expect("there is nobody to compare with"));
+    trio.up(bad).await;
+    // The two differ, and the third one shows who is right.
+    trio.up(2).await;
+    trio.accused(id).await;
+    eventually("it is counted", async || (trio.checks("Initial", "Differ").await == 1).then_some(())).await;
+    trio.shutdown().await;
+}
+
+#[tokio::test]
+async fn members_that_have_compacted_since_are_compared_as_they_are() {
+    let mut trio = Trio::start(|_| ()).await;
+    for at in 0..3 {
+        trio.down(at).await;
+    }
+    let compares = |config: &mut Config| config.initial_corrupt_check = true;
+    trio.servers[0] = Some(trio.try_up(0, compares).await.expect("there is nobody to compare with"));
+    trio.up(1).await;
+    trio.put(1, "key", "again").await;
+    let compact = pb::CompactionRequest { revision: trio.of(1).node().reader().revision(), physical: true };
+    trio.of(1).client().compact(compact).await.expect("it compacts");
+    trio.up(2).await;
+    eventually("all are compared", async || (trio.checks("Initial", "Agreed").await == 1).then_some(())).await;
     trio.shutdown().await;
 }
 
@@ -421,44 +460,23 @@ async fn questions_for_hashes_that_make_no_sense_are_refused() {
     }
 }
 
-/// The flags of member `at` of three processes on these peer ports.
-fn flags(at: usize, ports: [u16; 3], more: &[&str]) -> Vec<String> {
-    let url = |at: usize| format!("http://127.0.0.1:{}", ports[at]);
-    let listed: Vec<_> = (0..3).map(|at| format!("n{at}={}", url(at))).collect();
-    let mut flags = vec![
-        format!("--name=n{at}"),
-        format!("--listen-peer-urls={}", url(at)),
-        format!("--initial-advertise-peer-urls={}", url(at)),
-        format!("--initial-cluster={}", listed.join(",")),
-        "--heartbeat-interval=50".to_owned(),
-        "--election-timeout=500".to_owned(),
-    ];
-    flags.extend(more.iter().map(|&flag| flag.to_owned()));
-    flags
-}
-
 #[tokio::test]
 async fn processes_find_the_member_that_differs_when_it_starts_and_when_it_runs() {
-    let ports: [u16; 3] = std::array::from_fn(|_| free_port());
-    let dirs: [TempDir; 3] = std::array::from_fn(|_| TempDir::new().expect("a temporary directory"));
-    let start = |at: usize| {
-        let dir = dirs[at].path().to_owned();
-        let flags = flags(at, ports, &["--corrupt-check-time=300ms"]);
-        tokio::task::spawn_blocking(move || Process::start(&dir, &flags.iter().map(String::as_str).collect::<Vec<_>>()))
-    };
-    let mut members: Vec<_> = join_all((0..3).map(start)).await.into_iter().map(Result::ok).collect();
+    const EVERY: &str = "--corrupt-check-time=300ms";
+    let places = Places::new("http");
+    let [first, second, altered] = places.start(&[EVERY]);
     // A write through it, and so in it.
-    members[2].as_ref().expect("it runs").put("key", "value").await;
-    let altered = members[2].take().expect("it runs");
+    altered.put("key", "value").await;
     assert!(altered.stop().success());
-    alter(&dirs[2].path().join("data"), "key");
+    alter(&places.dir(2).join("data"), "key");
 
-    let gate = flags(2, ports, &["--feature-gates=InitialCorruptCheck=true"]);
+    let gate = places.flags(2, &["--feature-gates=InitialCorruptCheck=true"]);
     let gate: Vec<_> = gate.iter().map(String::as_str).collect();
-    refused(dirs[2].path(), &gate).says(&["found data inconsistency with peers", "remove this member"]);
-    members[0].as_ref().expect("it runs").put("other", "value").await;
+    refused(places.dir(2), &gate).says(&["found data inconsistency with peers", "remove this member"]);
+    first.put("other", "value").await;
 
-    let altered = start(2).await.expect("without the check it starts");
+    let mut altered = places.spawn(2, &[EVERY]);
+    altered.serves().expect("without the check it starts");
     let id = altered.maintenance().await.status(pb::StatusRequest {}).await.expect("a status").into_inner();
     let id = id.header.expect("a header").member_id;
     let raised = eventually("the alarm is raised", async || {
@@ -468,6 +486,6 @@ async fn processes_find_the_member_that_differs_when_it_starts_and_when_it_runs(
     .await;
     assert_eq!(raised, [pb::AlarmMember { member_id: id, alarm: AlarmType::Corrupt.into() }]);
     is_corrupt(altered.kv().await.range(range(true)).await);
-    assert_eq!(members[1].as_ref().expect("it runs").get("key").await, Some(b"value".to_vec()));
+    assert_eq!(second.get("key").await, Some(b"value".to_vec()));
     assert_eq!(ApiError::Corrupt.text(), "etcdserver: corrupt cluster");
 }

@@ -15,18 +15,18 @@ use cairn_proto::{
 };
 use cairn_server::server::Server;
 use futures::future::join_all;
-use tempfile::TempDir;
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
 use super::{
-    cluster::{Cluster, free_port},
+    cluster::Cluster,
     election::Candidate,
     lease::KeepAlive,
     lock::Caller,
     process::Process,
     support::{DEADLINE, eventually, http},
+    trio::Places,
     watch::client::{Watching, Writer, all, create, revision_of, texts},
 };
 
@@ -407,29 +407,6 @@ async fn watchers_on_every_member_are_told_the_same_while_the_leader_changes() {
     members.cluster.shutdown().await;
 }
 
-/// Three members as processes, and their directories.
-async fn processes() -> (Vec<Process>, Vec<TempDir>) {
-    let ports: Vec<_> = (0..3).map(|_| free_port()).collect();
-    let url = |at: usize| format!("http://127.0.0.1:{}", ports[at]);
-    let listed: Vec<_> = (0..3).map(|at| format!("n{at}={}", url(at))).collect();
-    let starts = (0..3).map(|at| {
-        let flags = [
-            format!("--name=n{at}"),
-            format!("--listen-peer-urls={}", url(at)),
-            format!("--initial-advertise-peer-urls={}", url(at)),
-            format!("--initial-cluster={}", listed.join(",")),
-            "--heartbeat-interval=50".to_owned(),
-            "--election-timeout=500".to_owned(),
-        ];
-        tokio::task::spawn_blocking(move || {
-            let dir = TempDir::new().expect("a temporary directory");
-            let flags: Vec<_> = flags.iter().map(String::as_str).collect();
-            (Process::start(dir.path(), &flags), dir)
-        })
-    });
-    join_all(starts).await.into_iter().map(|started| started.expect("a member starts")).unzip()
-}
-
 /// A member's own id, and that of the leader it knows.
 async fn ids_of(member: &Process) -> (u64, u64) {
     let status = member.maintenance().await.status(pb::StatusRequest {}).await.expect("a status").into_inner();
@@ -449,7 +426,8 @@ async fn leader_of(members: &[Process]) -> (usize, u64) {
 
 #[tokio::test]
 async fn a_leader_that_was_paused_renews_nothing_that_was_revoked_meanwhile() {
-    let (members, _dirs) = processes().await;
+    let places = Places::new("http");
+    let members = places.start(&[]);
     let mut callers = Vec::new();
     for member in &members {
         callers.push(Caller::on(member.channel().await));

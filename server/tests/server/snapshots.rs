@@ -1,4 +1,6 @@
-//! What members count of the snapshots that they send to each other.
+//! Snapshots that members send to each other: what is counted of them, and what becomes of one that is damaged.
+
+use std::path::PathBuf;
 
 use super::{support::eventually, trio::Trio};
 
@@ -50,5 +52,45 @@ async fn a_snapshot_is_counted_by_the_member_that_sends_it_and_the_one_that_rece
             .await;
         }
     }
+    trio.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_member_that_cannot_take_a_snapshot_says_so_and_gets_another_one() {
+    let mut trio = Trio::start(|config| {
+        config.snapshot_count = 20;
+        config.snapshot_catchup_entries = 5;
+        config.snapshot_send_bytes_per_second = 256 << 10;
+    })
+    .await;
+    let lags = (trio.leader().await + 1) % 3;
+    let last = trio.of(lags).node().status().raft_index;
+    trio.down(lags).await;
+    let leader = trio.leader().await;
+    // Takes two seconds to be sent.
+    let noise: String = (0..512 << 10).map(|_| char::from(rand::random_range(b' '..b'~'))).collect();
+    trio.put(leader, "noise", &noise).await;
+    eventually("the others cut their logs", async || {
+        trio.put(leader, "key", "again").await;
+        let cut = |at: usize| trio.of(at).node().history().first_index > last + 1;
+        trio.running().all(cut).then_some(())
+    })
+    .await;
+    trio.up(lags).await;
+    let directory = trio.dirs[leader].path().join("data/member");
+    let is_outgoing =
+        |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("outgoing-"));
+    let outgoing = eventually("a snapshot is being sent", async || {
+        let entries = std::fs::read_dir(&directory).expect("the leader's directory");
+        let outgoing = entries.filter_map(|entry| Some(entry.ok()?.path())).find(is_outgoing)?;
+        (trio.counted("etcd_network_snapshot_receive_inflights_total", "From").await > 0).then_some(outgoing)
+    })
+    .await;
+    for entry in std::fs::read_dir(outgoing).expect("the snapshot's directory") {
+        std::fs::remove_file(entry.expect("an entry").path()).expect("a file is lost");
+    }
+    let revision = trio.of(leader).node().reader().revision();
+    eventually("it catches up", async || (trio.of(lags).node().reader().revision() >= revision).then_some(())).await;
+    assert!(trio.counted("etcd_network_snapshot_receive_failures", "From").await > 0, "the first one came");
     trio.shutdown().await;
 }

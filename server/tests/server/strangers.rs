@@ -2,63 +2,38 @@
 
 use std::{
     path::Path,
+    pin::Pin,
     time::{Duration, Instant},
 };
 
-use cairn_proto::etcdserverpb as pb;
-use cairn_proto::{ApiError, etcdserverpb::cluster_client::ClusterClient};
+use cairn_proto::{
+    ApiError,
+    etcdserverpb::{self as pb, cluster_client::ClusterClient},
+    peer::{
+        Answer, ChangeRequest, ChangeResponse, Frame, HashRequest, HashResponse, Hello, LeasesRequest, LeasesResponse,
+        MembersRequest, MembersResponse, SnapshotPiece, SnapshotRequest,
+        peer_server::{Peer, PeerServer},
+    },
+};
+use futures::{
+    Stream, StreamExt,
+    stream::{iter, pending},
+};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     time::timeout,
 };
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status, Streaming, transport::Server};
 
 use super::{
     cluster::free_port,
     process::{Process, refused},
     support::{Certs, DEADLINE, certs, eventually},
+    trio::{Places, spawn},
 };
-
-/// Members that know each other's addresses, running or not.
-struct Trio {
-    ports: [u16; 3],
-    dirs: Vec<TempDir>,
-    scheme: &'static str,
-}
-
-impl Trio {
-    fn new(scheme: &'static str) -> Self {
-        let dirs = (0..3).map(|_| TempDir::new().expect("a temporary directory")).collect();
-        Self { ports: std::array::from_fn(|_| free_port()), dirs, scheme }
-    }
-
-    fn dir(&self, at: usize) -> &Path {
-        self.dirs[at].path()
-    }
-
-    fn url(&self, at: usize) -> String {
-        format!("{}://127.0.0.1:{}", self.scheme, self.ports[at])
-    }
-
-    fn flags(&self, at: usize, more: &[String]) -> Vec<String> {
-        let listed: Vec<_> = (0..3).map(|at| format!("n{at}={}", self.url(at))).collect();
-        let url = self.url(at);
-        let mut flags = vec![
-            format!("--name=n{at}"),
-            format!("--listen-peer-urls={url}"),
-            format!("--initial-advertise-peer-urls={url}"),
-            format!("--initial-cluster={}", listed.join(",")),
-        ];
-        flags.extend_from_slice(more);
-        flags
-    }
-
-    fn start(&self, at: usize, more: &[String]) -> Process {
-        let flags = self.flags(at, more);
-        Process::spawn(self.dir(at), &flags.iter().map(String::as_str).collect::<Vec<_>>())
-    }
-}
 
 /// Waits until a member has logged one line with all of these words.
 async fn says(process: &Process, words: &[&str]) {
@@ -81,9 +56,9 @@ async fn serves(process: &mut Process) {
 
 #[tokio::test]
 async fn a_member_with_another_token_is_refused_and_both_sides_say_why() {
-    let trio = Trio::new("http");
-    let mut members = [trio.start(0, &[]), trio.start(1, &[])];
-    let stranger = trio.start(2, &["--initial-cluster-token=another".to_owned()]);
+    let places = Places::new("http");
+    let mut members = [places.spawn(0, &[]), places.spawn(1, &[])];
+    let stranger = places.spawn(2, &["--initial-cluster-token=another"]);
     serves(&mut members[0]).await;
     for member in &members {
         says(member, &["refused a member", "it is of cluster", "--initial-cluster-token"]).await;
@@ -104,10 +79,14 @@ fn tls_flags(certs: &Certs) -> Vec<String> {
 
 #[tokio::test]
 async fn a_member_of_another_authority_is_refused_and_both_sides_say_why() {
-    let trio = Trio::new("https");
-    let mut members = [trio.start(0, &tls_flags(certs())), trio.start(1, &tls_flags(certs()))];
+    let places = Places::new("https");
+    let with = |at: usize, certs: &Certs| {
+        let flags = tls_flags(certs);
+        places.spawn(at, &flags.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let mut members = [with(0, certs()), with(1, certs())];
     let others = Certs::new();
-    let stranger = trio.start(2, &tls_flags(&others));
+    let stranger = with(2, &others);
     serves(&mut members[0]).await;
     for process in members.iter().chain([&stranger]) {
         says(process, &["rejected connection on peer endpoint", "TLS handshake failed"]).await;
@@ -117,8 +96,8 @@ async fn a_member_of_another_authority_is_refused_and_both_sides_say_why() {
 
 #[tokio::test]
 async fn a_member_with_the_directory_of_another_one_does_not_start() {
-    let trio = Trio::new("http");
-    let mut members: Vec<_> = (0..3).map(|at| trio.start(at, &[])).collect();
+    let places = Places::new("http");
+    let mut members: Vec<_> = (0..3).map(|at| places.spawn(at, &[])).collect();
     for member in &mut members {
         serves(member).await;
     }
@@ -132,17 +111,17 @@ async fn a_member_with_the_directory_of_another_one_does_not_start() {
         assert!(members.remove(0).stop().success());
     }
     // Member 1 is given what was member 0's.
-    let (own, other) = (trio.dir(1).join("data"), trio.dir(0).join("data"));
-    std::fs::rename(&own, trio.dir(1).join("kept")).expect("its directory is put away");
+    let (own, other) = (places.dir(1).join("data"), places.dir(0).join("data"));
+    std::fs::rename(&own, places.dir(1).join("kept")).expect("its directory is put away");
     std::fs::rename(&other, &own).expect("the other one is put in its place");
-    let flags = trio.flags(1, &[]);
+    let flags = places.flags(1, &[]);
     let flags: Vec<_> = flags.iter().map(String::as_str).collect();
-    let url = trio.url(1);
-    refused(trio.dir(1), &flags).says(&["data directory", "it is that of member", "\"n0\"", &url, "\"n1\""]);
+    let url = places.url(1);
+    refused(places.dir(1), &flags).says(&["data directory", "it is that of member", "\"n0\"", &url, "\"n1\""]);
     // Nothing is lost.
     std::fs::rename(&own, &other).expect("it is put back");
-    std::fs::rename(trio.dir(1).join("kept"), &own).expect("and its own one");
-    members.extend([trio.start(0, &[]), trio.start(1, &[])]);
+    std::fs::rename(places.dir(1).join("kept"), &own).expect("and its own one");
+    members.extend([places.spawn(0, &[]), places.spawn(1, &[])]);
     for member in &mut members {
         serves(member).await;
     }
@@ -172,13 +151,13 @@ async fn duplicates_in_the_initial_cluster_are_named() {
 
 #[tokio::test]
 async fn nobody_is_added_with_the_url_of_another_one_and_nobody_joins_uninvited() {
-    let trio = Trio::new("http");
-    let mut members: Vec<_> = (0..3).map(|at| trio.start(at, &[])).collect();
+    let places = Places::new("http");
+    let mut members: Vec<_> = (0..3).map(|at| places.spawn(at, &[])).collect();
     serves(&mut members[0]).await;
     let add = |url: String| pb::MemberAddRequest { peer_urls: vec![url], is_learner: true };
     // Until all have been connected for a while, nobody is added at all.
     eventually("the address is refused", async || {
-        let taken = ClusterClient::new(members[0].channel().await).member_add(add(trio.url(1))).await;
+        let taken = ClusterClient::new(members[0].channel().await).member_add(add(places.url(1))).await;
         match ApiError::from_status(&taken.expect_err("it is taken")) {
             Some(ApiError::PeerUrlExists) => Some(()),
             error => {
@@ -191,12 +170,11 @@ async fn nobody_is_added_with_the_url_of_another_one_and_nobody_joins_uninvited(
 
     let dir = TempDir::new().expect("a temporary directory");
     let uninvited = format!("http://127.0.0.1:{}", free_port());
-    let listed: Vec<_> = (0..3).map(|at| format!("n{at}={}", trio.url(at))).collect();
     let flags = [
         "--name=n3".to_owned(),
         format!("--listen-peer-urls={uninvited}"),
         format!("--initial-advertise-peer-urls={uninvited}"),
-        format!("--initial-cluster={},n3={uninvited}", listed.join(",")),
+        format!("--initial-cluster={},n3={uninvited}", places.listed()),
         "--initial-cluster-state=existing".to_owned(),
     ];
     refused(dir.path(), &flags.each_ref().map(String::as_str))
@@ -205,14 +183,143 @@ async fn nobody_is_added_with_the_url_of_another_one_and_nobody_joins_uninvited(
 
 #[tokio::test]
 async fn garbage_on_the_peer_port_is_answered_and_logged() {
-    let trio = Trio::new("http");
-    let member = trio.start(0, &[]);
+    let places = Places::new("http");
+    let member = places.spawn(0, &[]);
     says(&member, &["serving other members"]).await;
-    let mut socket = TcpStream::connect(("127.0.0.1", trio.ports[0])).await.expect("it accepts");
+    let mut socket = TcpStream::connect(("127.0.0.1", places.ports[0])).await.expect("it accepts");
     socket.write_all(b"this is no protocol\r\n\r\n").await.expect("it takes bytes");
     let mut answer = Vec::new();
     // A reset is a way of closing.
     let _ = timeout(DEADLINE, socket.read_to_end(&mut answer)).await.expect("it hangs up");
     assert!(answer.starts_with(b"HTTP/1.1 400 Bad Request"), "{}", String::from_utf8_lossy(&answer));
     says(&member, &["rejected connection on peer endpoint", "it does not speak HTTP"]).await;
+}
+
+/// Copies a directory, as an operator would.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir(to).expect("the copy's directory");
+    for entry in std::fs::read_dir(from).expect("the directory") {
+        let entry = entry.expect("an entry");
+        let (path, copied) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() {
+            copy(&path, &copied);
+        } else {
+            std::fs::copy(&path, &copied).expect("a file is copied");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_copy_of_a_member_at_a_new_address_is_refused_by_all_and_they_say_why() {
+    let places = Places::new("http");
+    let [first, mut second, mut third] = places.start(&[]);
+    serves(&mut second).await;
+    assert!(first.stop().success());
+    let elsewhere = TempDir::new().expect("a temporary directory");
+    copy(&places.dir(0).join("data"), &elsewhere.path().join("data"));
+    let mut first = places.spawn(0, &[]);
+    first.serves().expect("it serves");
+
+    let url = format!("http://127.0.0.1:{}", free_port());
+    let moved = [
+        "--name=n0".to_owned(),
+        format!("--listen-peer-urls={url}"),
+        format!("--initial-advertise-peer-urls={url}"),
+        "--heartbeat-interval=50".to_owned(),
+        "--election-timeout=500".to_owned(),
+    ];
+    let twin = spawn(elsewhere.path(), &moved);
+    says(&twin, &["the cluster knows this member at other peer URLs", &url]).await;
+    says(&twin, &["no connection to a member", "it refuses this member", "another process with the identity of"]).await;
+    for member in [&second, &third] {
+        says(member, &["refused a member", "another process with the identity of", "is connected, from 127.0.0.1"])
+            .await;
+    }
+    says(&first, &["a member complains of this one", "a second process with this member's identity calls"]).await;
+    for member in [&mut first, &mut second, &mut third] {
+        serves(member).await;
+    }
+    assert!(!twin.log().contains("ready to serve"), "it must not serve:\n{}", twin.log());
+    twin.kill();
+
+    // A member that is moved is no copy: what it was is not there any more.
+    assert!(first.stop().success());
+    let moved_to = TempDir::new().expect("a temporary directory");
+    std::fs::rename(places.dir(0).join("data"), moved_to.path().join("data")).expect("its directory is moved");
+    let mut first = spawn(moved_to.path(), &moved);
+    serves(&mut first).await;
+}
+
+/// A member that answers at the address of another one, with something else than that would.
+struct Impostor {
+    answer: fn() -> Result<Answer, Status>,
+}
+
+type Pieces = Pin<Box<dyn Stream<Item = Result<SnapshotPiece, Status>> + Send>>;
+
+fn nothing<T>() -> Result<Response<T>, Status> {
+    Err(Status::unimplemented("an impostor does nothing"))
+}
+
+#[tonic::async_trait]
+impl Peer for Impostor {
+    type StreamStream = Pin<Box<dyn Stream<Item = Result<Answer, Status>> + Send>>;
+    type SnapshotStream = Pieces;
+
+    async fn stream(&self, request: Request<Streaming<Frame>>) -> Result<Response<Self::StreamStream>, Status> {
+        let mut frames = request.into_inner();
+        let hello = frames.message().await?.and_then(|frame| frame.hello).expect("an introduction");
+        let own = Hello { from: hello.to, to: hello.from, peer_urls: Vec::new(), blank: true, run: 1, ..hello };
+        let say = self.answer;
+        let welcome = Answer { welcome: Some(own), ..Answer::default() };
+        let answers = iter(std::iter::once(Ok(welcome)).chain((0..MANY).map(move |_| say())));
+        Ok(Response::new(Box::pin(answers.chain(pending()))))
+    }
+
+    async fn members(&self, _: Request<MembersRequest>) -> Result<Response<MembersResponse>, Status> {
+        nothing()
+    }
+
+    async fn change(&self, _: Request<ChangeRequest>) -> Result<Response<ChangeResponse>, Status> {
+        nothing()
+    }
+
+    async fn snapshot(&self, _: Request<SnapshotRequest>) -> Result<Response<Pieces>, Status> {
+        nothing()
+    }
+
+    async fn leases(&self, _: Request<LeasesRequest>) -> Result<Response<LeasesResponse>, Status> {
+        nothing()
+    }
+
+    async fn hash(&self, _: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
+        nothing()
+    }
+}
+
+/// How often an impostor says what it says.
+const MANY: usize = 100;
+
+#[tokio::test]
+async fn a_member_logs_what_another_one_refuses_of_it_but_not_every_time() {
+    let places = Places::new("http");
+    let answers: [fn() -> Result<Answer, Status>; 2] = [
+        || Ok(Answer { complaint: "a message is refused: unknown kind of message".to_owned(), ..Answer::default() }),
+        || Err(Status::invalid_argument("a message of raft does not decode: not at all")),
+    ];
+    for (at, answer) in answers.into_iter().enumerate() {
+        let impostor = PeerServer::new(Impostor { answer });
+        let socket = TcpListener::bind(("127.0.0.1", places.ports[at + 1])).await.expect("it listens");
+        let incoming = TcpListenerStream::new(socket);
+        tokio::spawn(Server::builder().add_service(impostor).serve_with_incoming(incoming));
+    }
+    let member = places.spawn(0, &[]);
+    says(&member, &["a member complains of this one", "a message is refused: unknown kind of message"]).await;
+    says(
+        &member,
+        &["no connection to a member", "it could not make sense of this member", "does not decode: not at all"],
+    )
+    .await;
+    let complaints = || member.log().lines().filter(|line| line.contains("a member complains of this one")).count();
+    assert!((1..10).contains(&complaints()), "{MANY} complaints are too many lines:\n{}", member.log());
 }

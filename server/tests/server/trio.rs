@@ -1,6 +1,6 @@
-//! Three members in one process, any of which may be stopped and started again.
+//! Three members, in one process or as processes of their own, any of which may be stopped and started again.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use cairn_proto::etcdserverpb as pb;
 use cairn_server::{
@@ -13,6 +13,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::{
     cluster::free_port,
+    process::Process,
     support::{HttpAnswer, builder, eventually, http},
 };
 
@@ -138,4 +139,63 @@ impl Trio {
     pub async fn shutdown(self) {
         join_all(self.servers.into_iter().flatten().map(Server::shutdown)).await;
     }
+}
+
+/// Where three members are, as processes that know each other's addresses.
+pub struct Places {
+    pub ports: [u16; 3],
+    dirs: [TempDir; 3],
+    scheme: &'static str,
+}
+
+impl Places {
+    pub fn new(scheme: &'static str) -> Self {
+        let dirs = std::array::from_fn(|_| TempDir::new().expect("a temporary directory"));
+        Self { ports: std::array::from_fn(|_| free_port()), dirs, scheme }
+    }
+
+    pub fn dir(&self, at: usize) -> &Path {
+        self.dirs[at].path()
+    }
+
+    pub fn url(&self, at: usize) -> String {
+        format!("{}://127.0.0.1:{}", self.scheme, self.ports[at])
+    }
+
+    /// The initial cluster.
+    pub fn listed(&self) -> String {
+        (0..3).map(|at| format!("n{at}={}", self.url(at))).collect::<Vec<_>>().join(",")
+    }
+
+    pub fn flags(&self, at: usize, more: &[&str]) -> Vec<String> {
+        let url = self.url(at);
+        let own = [
+            format!("--name=n{at}"),
+            format!("--listen-peer-urls={url}"),
+            format!("--initial-advertise-peer-urls={url}"),
+            format!("--initial-cluster={}", self.listed()),
+            "--heartbeat-interval=50".to_owned(),
+            "--election-timeout=500".to_owned(),
+        ];
+        own.into_iter().chain(more.iter().map(|&flag| flag.to_owned())).collect()
+    }
+
+    /// Starts a member without waiting for it.
+    pub fn spawn(&self, at: usize, more: &[&str]) -> Process {
+        spawn(self.dir(at), &self.flags(at, more))
+    }
+
+    /// Starts all members and waits until they serve.
+    pub fn start(&self, more: &[&str]) -> [Process; 3] {
+        let mut members = std::array::from_fn(|at| self.spawn(at, more));
+        for member in &mut members {
+            member.serves().expect("it serves");
+        }
+        members
+    }
+}
+
+/// Starts a process with these flags without waiting for it.
+pub fn spawn(dir: &Path, flags: &[String]) -> Process {
+    Process::spawn(dir, &flags.iter().map(String::as_str).collect::<Vec<_>>())
 }

@@ -126,39 +126,39 @@ fn a_failed_sync_is_reported_once_and_ends_the_thread() {
     assert!(started.events.try_recv().is_err(), "nothing is said after the failure");
 }
 
-/// A log that panics when it is used.
-struct Panicking;
+/// A log that panics when it is written to.
+struct Panicking(Log);
 
 impl LogStore for Panicking {
     fn stage(&mut self, _: &Change<'_>) -> Result<(), LogError> {
         panic!("on purpose");
     }
     fn needs_sync(&self) -> bool {
-        false
+        self.0.needs_sync()
     }
     fn staged_bytes(&self) -> usize {
-        0
+        self.0.staged_bytes()
     }
     fn sync(&mut self) -> Result<u64, LogError> {
-        Ok(0)
+        self.0.sync()
     }
-    fn purge(&mut self, _: u64) -> Result<EntryId, LogError> {
-        Ok(EntryId::default())
+    fn purge(&mut self, index: u64) -> Result<EntryId, LogError> {
+        self.0.purge(index)
     }
     fn terms(&self) -> &Terms {
-        unimplemented!("not asked for")
+        self.0.terms()
     }
     fn size_bytes(&self) -> u64 {
-        0
+        self.0.size_bytes()
     }
     fn reader(&self) -> Arc<dyn EntryReader> {
-        unimplemented!("not asked for")
+        self.0.reader()
     }
 }
 
 #[test]
 fn a_panic_of_the_thread_is_reported_as_a_failure() {
-    let started = start(Box::new(Panicking));
+    let started = start(Box::new(Panicking(open(&SimDisk::new(1), 0).unwrap().0)));
     started.thread.sender().append(batch(1, 1)).unwrap();
     match started.events.recv_timeout(DEADLINE).unwrap() {
         LogEvent::Failed(error) => assert!(error.to_string().contains("panicked"), "{error}"),

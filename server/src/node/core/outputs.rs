@@ -37,6 +37,9 @@ pub struct Outputs<W, R> {
     pub discard: Vec<u64>,
     /// A snapshot is to be fetched from another member; then [`Core::received`].
     pub receive: Option<Offer>,
+    /// The member that is to hear that the snapshot of this number, which it had offered, did not come: it then offers one
+    /// again. This may get lost.
+    pub snapshot_failed: Option<(u64, u64)>,
     /// The received snapshot of this number is to take the state's place; then [`Core::installed`].
     pub install: Option<u64>,
     /// The received snapshot of this number is of no use.
@@ -61,6 +64,7 @@ impl<W, R> Default for Outputs<W, R> {
             checkpoint: false,
             discard: Vec::new(),
             receive: None,
+            snapshot_failed: None,
             install: None,
             abandon: None,
             settled: None,

@@ -16,7 +16,12 @@
 //!    index would be of no use. A state that is ahead of its log is, if it says itself that it was being installed.
 //! 2. While a snapshot is on its way, the log is kept from its last entry on: else the member would need the next one.
 //! 3. A member that is sent a snapshot and does not fetch it for [`CoreOptions::snapshot_silence_ticks`](super::CoreOptions) counts as
-//!    one that cannot: raft looks again where it stands, and offers the same snapshot again.
+//!    one that cannot: raft looks again where it stands, and offers the same snapshot again. One that says itself that it
+//!    could not take it is offered it again at once; then, while it goes on failing, later and later, up to that same time.
+//!    A snapshot that has failed [`FAILURES_MAX`] times is replaced by a new one: its files may be what is wrong.
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
@@ -28,6 +33,9 @@ use crate::{
     raft::{InFlight, Offer, Refused, Role, SnapshotMeta},
     state::{Replaced, State},
 };
+
+/// Failures of a member in a row after which a new snapshot is made for it.
+const FAILURES_MAX: u32 = 3;
 
 /// A snapshot that is offered to whoever needs one.
 #[derive(Debug)]
@@ -44,6 +52,8 @@ struct Sending {
     index: u64,
     /// When it was sent, or last fetched from.
     heard_at: u64,
+    /// It has failed, and is given up then.
+    give_up_at: Option<u64>,
 }
 
 /// A snapshot on its way to this member.
@@ -67,6 +77,8 @@ pub(super) struct Snapshots {
     making: bool,
     made: Option<Made>,
     sending: BTreeMap<u64, Sending>,
+    /// How often members have said in a row that they could not take one.
+    failures: BTreeMap<u64, u32>,
     incoming: Option<Incoming>,
     installing: Option<Installing>,
     /// The write that resets the log, and to what, until it is synced.
@@ -116,6 +128,29 @@ impl<W, R> Core<W, R> {
         }
     }
 
+    /// A member says that it could not fetch or open the snapshot that it was offered.
+    pub fn snapshot_unfetched(&mut self, member: u64, id: u64) {
+        let sending = self.snapshots.sending.get_mut(&member);
+        let Some(sending) = sending.filter(|sending| sending.id == id && sending.give_up_at.is_none()) else { return };
+        let failures = self.snapshots.failures.entry(member).or_default();
+        *failures += 1;
+        let pause = if *failures == 1 { 0 } else { 1 << (*failures).min(u64::BITS - 1) };
+        let pause = self.options.snapshot_silence_ticks.min(pause);
+        sending.give_up_at = Some(self.now + pause);
+        let failures = *failures;
+        tracing::warn!(
+            member = format_args!("{member:x}"),
+            failures,
+            "a member could not take the snapshot it was offered"
+        );
+        if failures.is_multiple_of(FAILURES_MAX) && self.snapshots.made.take_if(|made| made.id == id).is_some() {
+            self.group.offer_snapshot(None);
+        }
+        if pause == 0 {
+            self.give_up_sending(member);
+        }
+    }
+
     /// The snapshot `id` that this member was to fetch is here, or could not be fetched.
     pub fn received(&mut self, id: u64, received: Option<SnapshotMeta>) {
         let known = self.snapshots.incoming.take_if(|incoming| incoming.offer.id == id);
@@ -127,6 +162,8 @@ impl<W, R> Core<W, R> {
         };
         if received.is_some() {
             self.snapshots.incoming = Some(Incoming { received, ..incoming });
+        } else {
+            self.out.snapshot_failed = Some((incoming.offer.from, id));
         }
     }
 
@@ -168,7 +205,7 @@ impl<W, R> Core<W, R> {
         for message in messages.iter().filter(|message| message.msg_type == MessageType::MsgSnapshot as i32) {
             let Some(made) = &mut self.snapshots.made else { continue };
             made.used_at = self.now;
-            let sending = Sending { id: made.id, index: made.index, heard_at: self.now };
+            let sending = Sending { id: made.id, index: made.index, heard_at: self.now, give_up_at: None };
             tracing::info!(to = format_args!("{:x}", message.to), index = made.index, "offering a snapshot");
             self.snapshots.sending.insert(message.to, sending);
         }
@@ -221,7 +258,9 @@ impl<W, R> Core<W, R> {
     /// Lets a tick pass.
     pub(super) fn tick_snapshots(&mut self) {
         let silent_since = self.now.saturating_sub(self.options.snapshot_silence_ticks);
-        let silent = |(&member, sending): (&u64, &Sending)| (sending.heard_at < silent_since).then_some(member);
+        let is_over =
+            |sending: &Sending| sending.heard_at < silent_since || sending.give_up_at.is_some_and(|at| at <= self.now);
+        let silent = |(&member, sending): (&u64, &Sending)| is_over(sending).then_some(member);
         let silent: Vec<u64> = self.snapshots.sending.iter().filter_map(silent).collect();
         for member in silent {
             self.give_up_sending(member);
@@ -242,8 +281,15 @@ impl<W, R> Core<W, R> {
     fn give_up_sending(&mut self, member: u64) {
         let Some(sending) = self.snapshots.sending.remove(&member) else { return };
         if self.group.sends_snapshot_to(member) {
-            tracing::warn!(member = format_args!("{member:x}"), "a member does not fetch the snapshot it was offered");
+            if sending.give_up_at.is_none() {
+                tracing::warn!(
+                    member = format_args!("{member:x}"),
+                    "a member does not fetch the snapshot it was offered"
+                );
+            }
             self.group.snapshot_failed(member);
+        } else {
+            self.snapshots.failures.remove(&member);
         }
         self.discard_unless_sent(sending.id);
     }

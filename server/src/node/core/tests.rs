@@ -22,10 +22,12 @@ use crate::{
 const NONCE: u64 = 9;
 
 /// A core with its store, and its log as a list of writes.
-struct Bench {
-    store: Arc<MemStore>,
-    core: Core<u64, u64>,
+pub(super) struct Bench {
+    pub(super) store: Arc<MemStore>,
+    pub(super) core: Core<u64, u64>,
     unsynced: Vec<InFlight>,
+    /// What was sent to the others, whom nobody plays here.
+    pub(super) messages: Vec<Message>,
     answers: Vec<(u64, Result<Answer, ProposeError>)>,
     reads: Vec<(u64, Result<(), ReadIndexError>)>,
     counter: u64,
@@ -41,7 +43,7 @@ fn state_over(store: &Arc<MemStore>) -> State {
     State::open(Arc::clone(store) as Arc<dyn Store>, options).unwrap()
 }
 
-fn options() -> CoreOptions {
+pub(super) fn options() -> CoreOptions {
     CoreOptions::new(RaftOptions::new(1, 3), NONCE)
 }
 
@@ -56,12 +58,20 @@ fn command_of(counter: u64, value: &[u8]) -> Bytes {
 }
 
 impl Bench {
-    fn new(members: &[u64], options: CoreOptions) -> Self {
+    pub(super) fn new(members: &[u64], options: CoreOptions) -> Self {
         let store = Arc::new(MemStore::new());
         let mut state = state_over(&store);
         state.bootstrap(&membership(members), 1, 1).unwrap();
         let core = Core::start(options, state, log_of_new_cluster()).unwrap();
-        Self { store, core, unsynced: Vec::new(), answers: Vec::new(), reads: Vec::new(), counter: 0 }
+        Self {
+            store,
+            core,
+            unsynced: Vec::new(),
+            messages: Vec::new(),
+            answers: Vec::new(),
+            reads: Vec::new(),
+            counter: 0,
+        }
     }
 
     /// A single voter that leads, with nothing left to do.
@@ -72,7 +82,7 @@ impl Bench {
         bench
     }
 
-    fn put(&mut self) -> u64 {
+    pub(super) fn put(&mut self) -> u64 {
         self.put_of(10)
     }
 
@@ -100,7 +110,7 @@ impl Bench {
         self.unsynced.append(&mut out.writes);
         self.answers.append(&mut out.answers);
         self.reads.append(&mut out.reads);
-        out.messages.clear();
+        self.messages.append(&mut out.messages);
         count
     }
 
@@ -111,7 +121,7 @@ impl Bench {
         self.turn();
     }
 
-    fn run(&mut self) {
+    pub(super) fn run(&mut self) {
         self.turn();
         while !self.unsynced.is_empty() {
             self.sync();

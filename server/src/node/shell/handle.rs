@@ -92,6 +92,11 @@ pub(super) enum Input {
         member: u64,
         id: u64,
     },
+    /// A member says that it could not take the snapshot that it was offered.
+    Unfetched {
+        member: u64,
+        id: u64,
+    },
     /// A snapshot was fetched, or could not be.
     Received {
         id: u64,
@@ -503,6 +508,12 @@ impl NodeHandle {
     pub fn snapshot_heard(&self, member: u64, id: u64) {
         // If the task has ended there is nobody who would miss it.
         let _ = self.inbox.send(Input::Heard { member, id });
+    }
+
+    /// Notes that a member says that it could not take snapshot `id`.
+    pub fn snapshot_unfetched(&self, member: u64, id: u64) {
+        // If the task has ended there is nobody who would offer it again.
+        let _ = self.inbox.send(Input::Unfetched { member, id });
     }
 
     /// Begins to receive a snapshot, or goes on with what is there of it. Waits for the disk.

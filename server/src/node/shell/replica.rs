@@ -167,7 +167,7 @@ impl Replica {
                 Input::Read(leave) => self.core.read_index(leave),
                 Input::Message(message, _room) => {
                     if let Err(refused) = self.core.step(message) {
-                        tracing::warn!(%refused, "message of a peer refused");
+                        self.transport.refused(&refused);
                     }
                 }
                 Input::Forwarded(command, _room) => self.core.forwarded(command),
@@ -180,6 +180,7 @@ impl Replica {
                 Input::Flushed(applied) => self.core.flushed(applied),
                 Input::Checkpointed(made) => self.core.checkpointed(made.as_ref()),
                 Input::Heard { member, id } => self.core.snapshot_heard(member, id),
+                Input::Unfetched { member, id } => self.core.snapshot_unfetched(member, id),
                 Input::Received { id, received } => {
                     self.core.received(id, received.as_ref().map(|received| received.meta.clone()));
                     self.received = received.or_else(|| self.received.take());

@@ -325,6 +325,16 @@ fn check_owner(config: &NodeConfig, identity: Identity, state: &State) -> Result
             );
             Err(NodeError::Directory { path: config.data_dir.clone(), reason })
         }
-        _ => Ok(()),
+        _ => {
+            if members.members.len() > 1 && claimed(own).is_none() {
+                tracing::warn!(
+                    known = ?own.peer_urls,
+                    given = ?config.peer_urls,
+                    "the cluster knows this member at other peer URLs than --initial-advertise-peer-urls: if it has moved, \
+                     tell the cluster (member update); never run a copy of a data directory beside the member that it is of"
+                );
+            }
+            Ok(())
+        }
     }
 }

@@ -5,7 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use raft::eraftpb::Message;
 
-use crate::{raft::Offer, state::Members};
+use crate::{
+    raft::{Offer, Refused},
+    state::Members,
+};
 
 /// Carries messages to the other members. Called on the replica's task: nothing here may wait.
 pub trait Transport: Send + Sync {
@@ -15,6 +18,9 @@ pub trait Transport: Send + Sync {
 
     /// Takes an encoded command for the member `to` to propose. `false`: it is lost.
     fn forward(&self, to: u64, command: Bytes) -> bool;
+
+    /// Notes that a message of another member was refused. There may be many.
+    fn refused(&self, why: &Refused);
 
     /// Notes who the members are now.
     fn members_changed(&self, members: &Members);
@@ -26,6 +32,9 @@ pub trait Transport: Send + Sync {
     /// [`NodeHandle::take_snapshot`](super::NodeHandle::take_snapshot) or
     /// [`NodeHandle::snapshot_failed`](super::NodeHandle::snapshot_failed). There is one at a time.
     fn fetch_snapshot(&self, offer: Offer);
+
+    /// Tells the member `to` that snapshot `id`, which it has offered, did not come. This may get lost.
+    fn snapshot_failed(&self, to: u64, id: u64);
 }
 
 /// The transport of a member that has no others.
@@ -41,6 +50,8 @@ impl Transport for Alone {
         false
     }
 
+    fn refused(&self, _: &Refused) {}
+
     fn members_changed(&self, _: &Members) {}
 
     fn connected_for(&self, _: u64) -> Option<Duration> {
@@ -48,4 +59,6 @@ impl Transport for Alone {
     }
 
     fn fetch_snapshot(&self, _: Offer) {}
+
+    fn snapshot_failed(&self, _: u64, _: u64) {}
 }

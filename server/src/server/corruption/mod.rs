@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! start        before this member serves anybody: who differs from the others does not start     (gate InitialCorruptCheck)
+//!              with those that did not answer then, as soon as they do: whoever differs raises the alarm
 //! periodic     the leader, over all keys, now and then: whoever differs raises the alarm         (--corrupt-check-time)
 //! compaction   the leader, over what compactions have hashed anyway, which costs no reading      (gate CompactHashCheck)
 //! ```
@@ -18,6 +19,7 @@
 //!
 //! [`Reader::begin_hash`]: crate::state::mvcc::Reader::begin_hash
 
+mod start;
 mod verdict;
 
 use std::{
@@ -28,7 +30,7 @@ use std::{
 use bytes::Bytes;
 use cairn_proto::{
     ApiError,
-    etcdserverpb::{AlarmRequest, AlarmType, alarm_request::AlarmAction},
+    etcdserverpb::{AlarmRequest, AlarmType, Member, alarm_request::AlarmAction},
 };
 use futures::future::join_all;
 use prometheus_client::{
@@ -38,6 +40,7 @@ use prometheus_client::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use self::start::Inconsistent;
 use self::verdict::{Verdict, judge, majority};
 use crate::{
     node::NodeHandle,
@@ -50,37 +53,28 @@ const WAIT_FACTOR: u32 = 8;
 /// What the alarm names if nobody knows who is right.
 const ALL_MEMBERS: u64 = 0;
 
-/// Why a member does not start.
-#[derive(Debug, thiserror::Error)]
-pub enum Inconsistent {
-    /// Its keys are others than those of the members that answered, and no majority has the same.
-    #[error(
-        "member {member:x} found data inconsistency with peers: its keys up to revision {revision} (compacted to \
-         {compacted}) have the hash {hash:08x}, other members have {others}; remove this member from the cluster, and add it \
-         anew with an empty data directory"
-    )]
-    Differs {
-        /// This member.
-        member: u64,
-        /// The revision that was compared.
-        revision: i64,
-        /// As of this compacted revision.
-        compacted: i64,
-        /// This member's hash.
-        hash: u32,
-        /// Theirs.
-        others: String,
-    },
-    /// This member's keys cannot be hashed.
-    #[error("this member's keys could not be hashed to compare them with those of the others: {}", .0.text())]
-    Unhashed(ApiError),
-}
-
-/// Which comparison.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+/// A comparison that is made again and again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Periodic,
     Compaction,
+}
+
+/// Any comparison, as it is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+enum Check {
+    Initial,
+    Periodic,
+    Compaction,
+}
+
+impl From<Kind> for Check {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Periodic => Self::Periodic,
+            Kind::Compaction => Self::Compaction,
+        }
+    }
 }
 
 /// What came of one.
@@ -100,7 +94,7 @@ enum Outcome {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Labels {
-    check: Kind,
+    check: Check,
     outcome: Outcome,
 }
 
@@ -120,43 +114,8 @@ impl Guard {
 
     /// Enters what is counted into a registry.
     pub(super) fn register(&self, registry: &mut Registry) {
-        let help = "Comparisons of the members' keys that this member began as leader, by what came of them";
+        let help = "Comparisons of the members' keys that this member has made, by what came of them";
         registry.register("cairn_corruption_checks", help, self.checks.clone());
-    }
-
-    /// Compares this member with those that answer, before it serves any of them.
-    ///
-    /// # Errors
-    /// It differs from some, and no majority has what it has.
-    pub(super) async fn check_at_start(&self) -> Result<(), Inconsistent> {
-        let member = self.node.status().member_id;
-        let members = self.node.members().members.len();
-        if members <= 1 {
-            return Ok(());
-        }
-        tracing::info!("starting initial corruption check");
-        let started = Instant::now();
-        let own = self.node.hash_at(0, None).await.map_err(Inconsistent::Unhashed)?;
-        let told = self.ask(question_of(&own), self.patience(started.elapsed())).await;
-        let hashes = hashes_of(&told);
-        let differing: Vec<_> = hashes.iter().filter(|(_, hash)| *hash != own.hash).collect();
-        let agreeing = 1 + hashes.len() - differing.len();
-        if differing.is_empty() {
-            tracing::info!(
-                revision = own.hash_revision,
-                compared_with = hashes.len(),
-                "initial corruption checking passed; no corruption"
-            );
-            return Ok(());
-        }
-        let others: Vec<_> = differing.iter().map(|(member, hash)| format!("{hash:08x} (member {member:x})")).collect();
-        let others = others.join(", ");
-        if agreeing >= majority(members) {
-            tracing::error!(revision = own.hash_revision, others, "other members differ from this one and a majority");
-            return Ok(());
-        }
-        let KvHash { hash, compact_revision: compacted, hash_revision: revision, .. } = own;
-        Err(Inconsistent::Differs { member, revision, compacted, hash, others })
     }
 
     /// Compares again and again, while this member leads, until `stopping` is cancelled.
@@ -178,7 +137,7 @@ impl Guard {
                     tracing::warn!(error = error.text(), "the members' keys could not be compared");
                     Outcome::Failed
                 });
-                self.checks.get_or_create(&Labels { check: kind, outcome }).inc();
+                self.count(kind.into(), outcome);
             }
         };
         tokio::select! {
@@ -187,12 +146,16 @@ impl Guard {
         }
     }
 
+    fn count(&self, check: Check, outcome: Outcome) {
+        self.checks.get_or_create(&Labels { check, outcome }).inc();
+    }
+
     /// Compares all keys, at the newest revision.
     async fn compare_keys(&self) -> Result<Outcome, ApiError> {
         let started = Instant::now();
         let own = self.node.hash_at(0, None).await?;
         let question = HashQuestion { settled: true, ..question_of(&own) };
-        let told = self.ask(question, self.patience(started.elapsed())).await;
+        let told = self.ask_all(question, self.patience(started.elapsed())).await;
         // Whatever the others had applied when they answered is applied here, too, after this.
         self.node.linearize().await?;
         let (revision, compacted) = (self.node.reader().revision(), self.node.reader().compacted());
@@ -201,7 +164,7 @@ impl Guard {
             told.revision > revision || told.compacted > compacted || told.revision < own.hash_revision
         };
         let astray: Vec<_> = told.iter().filter(|(_, told)| is_astray(told)).map(|(member, _)| *member).collect();
-        let outcome = self.act(&own, &told).await;
+        let outcome = self.act(&own, self.said_with(&own, &told)).await;
         if astray.is_empty() {
             return Ok(outcome);
         }
@@ -219,8 +182,8 @@ impl Guard {
                 break;
             }
             let question = HashQuestion { remembered: true, ..question_of(&own) };
-            let told = self.ask(question, self.request_timeout).await;
-            outcome = self.act(&own, &told).await;
+            let told = self.ask_all(question, self.request_timeout).await;
+            outcome = self.act(&own, self.said_with(&own, &told)).await;
             match outcome {
                 Outcome::Agreed => {
                     *checked = own.hash_revision;
@@ -234,10 +197,15 @@ impl Guard {
         outcome
     }
 
-    /// Judges what the others told, and raises the alarm for whoever differs.
-    async fn act(&self, own: &KvHash, told: &[(u64, HashTold)]) -> Outcome {
+    /// What the others told and this member has, by member.
+    fn said_with(&self, own: &KvHash, told: &[(u64, HashTold)]) -> Vec<(u64, u32)> {
         let mut hashes = hashes_of(told);
         hashes.push((self.node.status().member_id, own.hash));
+        hashes
+    }
+
+    /// Judges what the members, this one included, have where this one has `own`, and raises the alarm for whoever differs.
+    async fn act(&self, own: &KvHash, hashes: Vec<(u64, u32)>) -> Outcome {
         let (revision, compacted) = (own.hash_revision, own.compact_revision);
         let named = match judge(self.node.members().members.len(), &hashes) {
             Verdict::Agreed { complete: true } => {
@@ -269,7 +237,9 @@ impl Guard {
         let members = self.node.members();
         let votes = |member: &u64| members.members.get(member).is_some_and(|member| !member.is_learner);
         let mut right = hashes.iter().map(|(member, _)| *member).filter(|member| !named.contains(member));
-        if named.contains(&self.node.status().member_id)
+        let status = self.node.status();
+        if status.leader == status.member_id
+            && named.contains(&status.member_id)
             && let Some(to) = right.find(votes)
         {
             tracing::warn!(to = format_args!("{to:x}"), "this member is not to lead: handing leadership over");
@@ -293,12 +263,24 @@ impl Guard {
     }
 
     /// Asks all other members at once; those that do not answer are left out, and said to be.
-    async fn ask(&self, question: HashQuestion, wait_max: Duration) -> Vec<(u64, HashTold)> {
+    async fn ask_all(&self, question: HashQuestion, wait_max: Duration) -> Vec<(u64, HashTold)> {
         let members = self.node.members();
         let own = self.node.status().member_id;
-        let asked = members.members.values().filter(|member| member.id != own).map(|member| async move {
+        let others: Vec<_> = members.members.values().filter(|member| member.id != own).collect();
+        self.ask(&others, question, wait_max, true).await
+    }
+
+    /// Asks these members at once; those that do not answer are left out, and said to be if it is `loud`.
+    async fn ask(
+        &self,
+        others: &[&Member],
+        question: HashQuestion,
+        wait_max: Duration,
+        loud: bool,
+    ) -> Vec<(u64, HashTold)> {
+        let asked = others.iter().map(|member| async move {
             let told = self.peers.hash(&self.node, (member.id, &member.peer_urls), question, wait_max).await;
-            told_by(member.id, question, told).map(|told| (member.id, told))
+            told_by(member.id, question, told, loud).map(|told| (member.id, told))
         });
         join_all(asked).await.into_iter().flatten().collect()
     }
@@ -314,7 +296,7 @@ fn question_of(own: &KvHash) -> HashQuestion {
 }
 
 /// What a member told, if it did; whatever there is to say of it is logged.
-fn told_by(member: u64, question: HashQuestion, told: Result<HashTold, HashError>) -> Option<HashTold> {
+fn told_by(member: u64, question: HashQuestion, told: Result<HashTold, HashError>, loud: bool) -> Option<HashTold> {
     let HashQuestion { revision, compacted, remembered, .. } = question;
     let skipped = match &told {
         Err(error) => error.to_string(),
@@ -324,13 +306,12 @@ fn told_by(member: u64, question: HashQuestion, told: Result<HashTold, HashError
         Ok(told) if told.compacted > compacted => format!("it is compacted to {}", told.compacted),
         Ok(_) => "a compaction there did not wait for the hash".to_owned(),
     };
-    tracing::warn!(
-        member = format_args!("{member:x}"),
-        revision,
-        compacted,
-        reason = skipped,
-        "a member is not compared"
-    );
+    let (member, reason) = (format!("{member:x}"), skipped);
+    if loud {
+        tracing::warn!(member, revision, compacted, reason, "a member is not compared");
+    } else {
+        tracing::debug!(member, revision, compacted, reason, "a member is not compared yet");
+    }
     told.ok()
 }
 

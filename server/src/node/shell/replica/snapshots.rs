@@ -15,6 +15,9 @@ impl Replica {
         if let Some(offer) = out.receive.take() {
             self.transport.fetch_snapshot(offer);
         }
+        if let Some((leader, id)) = out.snapshot_failed.take() {
+            self.transport.snapshot_failed(leader, id);
+        }
         let mut received = |id| self.received.take_if(|received| received.meta.id == id);
         if let Some(received) = out.install.take().and_then(&mut received) {
             self.shared.metrics.snapshot_applying.set(1);
