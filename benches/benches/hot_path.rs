@@ -61,10 +61,17 @@ fn index(c: &mut Criterion) {
             full.get(black_box(&key(number)), Revision::whole(main))
         });
     });
-    group.bench_function("count of 100,000", |bench| {
-        let end = RangeEnd::Before(Bytes::from_static(b"/registry/pods0"));
-        bench.iter(|| full.count_step(&mut Counting::new(black_box(b"/registry/pods/"), &end, Revision::whole(main))));
-    });
+    let end = RangeEnd::Before(Bytes::from_static(b"/registry/pods0"));
+    for (name, at) in [("count of 100,000", main), ("count of 100,000, half of them younger", main / 2)] {
+        group.bench_function(name, |bench| {
+            bench.iter(|| {
+                full.count_step(
+                    &mut Counting::new(black_box(b"/registry/pods/"), &end, Revision::whole(at)),
+                    usize::MAX,
+                )
+            });
+        });
+    }
     group.bench_function("page of 500", |bench| {
         bench.iter(|| {
             let mut seen = 0;

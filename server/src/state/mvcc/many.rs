@@ -131,11 +131,15 @@ impl Reading<'_> {
         let Some(first) = wanted.first() else { return Ok(()) };
         let Self { store, out, bytes_left, .. } = self;
         let (mut wanted, first_key) = (wanted.iter(), first.at().put_key());
-        let mut next_key = first_key;
+        let (mut next_main, mut next_key) = (first.main, first_key);
         let mut next = wanted.next();
         let mut too_large = false;
         let mut arena = BytesMut::new();
         store.scan(Table::Rev, &first_key, None, &mut |key, value| {
+            // That of nearly all that is passed over is lower.
+            if key.first_chunk().is_some_and(|main| i64::from_be_bytes(*main) < next_main) {
+                return ControlFlow::Continue(());
+            }
             match key.cmp(&next_key[..]) {
                 Ordering::Less => return ControlFlow::Continue(()),
                 Ordering::Greater => return ControlFlow::Break(()),
@@ -159,7 +163,7 @@ impl Reading<'_> {
             }
             match next {
                 Some(other) => {
-                    next_key = other.at().put_key();
+                    (next_main, next_key) = (other.main, other.at().put_key());
                     ControlFlow::Continue(())
                 }
                 None => ControlFlow::Break(()),

@@ -19,6 +19,9 @@ use crate::store::{Cached, StoreError, Table};
 
 /// Index entries examined while the index is locked once.
 pub(super) const PAGE_KEYS: usize = 512;
+/// Keys examined for a count while the index is locked once, some nanoseconds each; and on a thread that must not wait.
+const COUNT_KEYS: usize = 8192;
+const INLINE_COUNT_KEYS: usize = 1024;
 /// Values read on a thread that must not wait.
 pub(super) const INLINE_ROWS_MAX: usize = 64;
 /// Index pages looked through on a thread that must not wait.
@@ -143,8 +146,9 @@ impl<'a> View<'a> {
     /// How many keys of a range live here.
     pub(super) fn count(&self, from: &[u8], end: &RangeEnd) -> Result<u64, Unread> {
         let mut counting = Counting::new(from, end, self.at);
+        let max_keys = if self.is_inline() { INLINE_COUNT_KEYS } else { COUNT_KEYS };
         loop {
-            let counted = self.mvcc.index.read().count_step(&mut counting);
+            let counted = self.mvcc.index.read().count_step(&mut counting, max_keys);
             self.check()?;
             match counted {
                 Some(count) => return Ok(count),

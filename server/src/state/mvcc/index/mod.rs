@@ -115,9 +115,6 @@ pub struct IndexStats {
     pub keys: u64,
 }
 
-/// Keys that one step of a count examines, about: some nanoseconds each.
-const COUNT_KEYS_MAX: usize = 8192;
-
 /// The key index.
 #[derive(Debug, Default)]
 pub struct Index {
@@ -291,8 +288,8 @@ impl Index {
         until.saturating_sub(self.tree.rank(from))
     }
 
-    /// Works on a count in pieces; the count when it is done.
-    pub fn count_step(&self, counting: &mut Counting<'_>) -> Option<u64> {
+    /// Works on a count, examining about `max_keys` keys one by one; the count when it is done.
+    pub fn count_step(&self, counting: &mut Counting<'_>, max_keys: usize) -> Option<u64> {
         let Counting { from, end, at, total } = counting;
         if **end == RangeEnd::Single {
             return Some(u64::from(self.get(from, *at).is_some()));
@@ -300,7 +297,7 @@ impl Index {
         if *at >= self.newest {
             return Some(*total + self.count_newest(from, end));
         }
-        let (count, more) = self.tree.count_at(from, end.bound(), *at, COUNT_KEYS_MAX);
+        let (count, more) = self.tree.count_at(from, end.bound(), *at, max_keys);
         *total += count;
         match more {
             Some(key) => {

@@ -12,12 +12,17 @@ use super::{
 type Model = BTreeMap<Bytes, Vec<(Revision, bool)>>;
 
 fn counted(index: &Index, from: &[u8], end: &RangeEnd, at: Revision) -> u64 {
-    let mut counting = Counting::new(from, end, at);
-    loop {
-        if let Some(count) = index.count_step(&mut counting) {
-            return count;
+    let in_steps = |max_keys| {
+        let mut counting = Counting::new(from, end, at);
+        loop {
+            if let Some(count) = index.count_step(&mut counting, max_keys) {
+                return count;
+            }
         }
-    }
+    };
+    let count = in_steps(1 << 20);
+    assert_eq!(in_steps(10), count, "in small steps");
+    count
 }
 
 fn expected(model: &Model, from: &[u8], end: &RangeEnd, at: Revision) -> u64 {
