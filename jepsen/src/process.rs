@@ -160,8 +160,8 @@ impl Member {
 
     /// A page that the member serves over HTTP.
     pub async fn page(&self, path: &str) -> Result<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.client_port)).await.context("connect")?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
+        let mut stream = TcpStream::connect((self.client_host, self.client_port)).await.context("connect")?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: cairn\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.context("ask for a page")?;
         let mut page = String::new();
         stream.read_to_string(&mut page).await.context("read a page")?;
