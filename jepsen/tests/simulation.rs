@@ -23,7 +23,8 @@ fn three_members_keep_every_promise() {
     assert!(covered.crashes > 200 && covered.disk_faults > 5 && covered.partitions > 100, "{covered}");
     assert!(covered.elections > 200 && covered.transfers > 20 && covered.fetched > 50, "{covered}");
     assert!(covered.snapshots > 80 && covered.installed > 50 && covered.finished > 1, "{covered}");
-    assert!(covered.members > 5 && covered.promoted > 5 && covered.leaders_removed > 2, "{covered}");
+    assert!(covered.members > 5 && covered.promoted > 5 && covered.removed > 20, "{covered}");
+    assert!(covered.handed_over > 10 && covered.parted > 10, "{covered}");
     assert!(covered.renewed > 50 && covered.expired > 50 && covered.no_space > 20, "{covered}");
     assert!(covered.told > 1_000 && covered.bookmarks > 100 && covered.catch_ups > 100, "{covered}");
 }
