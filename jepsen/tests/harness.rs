@@ -74,6 +74,8 @@ async fn watchers_are_told_everything_once_and_in_order_whatever_happens() -> Re
     println!("{summary:?}");
     ensure!(summary.kills > 2 && summary.compactions > 5 && summary.events > 1000, "the run was idle: {summary:?}");
     ensure!(summary.bookmarks > 10 && summary.compacted > 0, "something did not come up: {summary:?}");
+    ensure!(summary.notified > 10 && summary.canceled > 10, "something did not come up: {summary:?}");
+    ensure!(summary.large > 10 && summary.fragments > 5, "something did not come up: {summary:?}");
     ensure!(summary.leases_revoked > 0 && summary.leases_expired > 0, "no lease ended: {summary:?}");
     Ok(())
 }

@@ -16,10 +16,13 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, timeout},
 };
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use super::DEADLINE;
-use crate::counting::{Found, compare_and_put, put};
+use crate::{
+    counting::{Found, compare_and_put, put},
+    process::endpoint,
+};
 
 /// Keys of each client.
 const KEYS_PER_CLIENT: usize = 4;
@@ -212,8 +215,7 @@ impl Client {
 }
 
 async fn connect(url: &str) -> Result<Channel> {
-    let endpoint = Endpoint::from_shared(url.to_owned())?.connect_timeout(Duration::from_secs(2)).tcp_nodelay(true);
-    Ok(endpoint.connect().await?)
+    Ok(endpoint(url)?.connect().await?)
 }
 
 /// A pending write turned out to have taken effect: exactly one, exactly once.

@@ -3,17 +3,17 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use cairn_proto::etcdserverpb::{
-    WatchCreateRequest, WatchRequest, watch_client::WatchClient, watch_request::RequestUnion,
-};
 use tokio::{
     sync::Mutex,
     task::JoinHandle,
     time::{Instant, timeout},
 };
-use tonic::transport::Endpoint;
 
 use super::DEADLINE;
+use crate::{
+    process::endpoint,
+    watch::{checker::Session, open},
+};
 
 /// Pause between two looks at a condition.
 const LOOK: Duration = Duration::from_millis(2);
@@ -71,18 +71,11 @@ impl Watcher {
 }
 
 async fn watch(url: &str, told: &Mutex<Vec<Told>>) -> Result<()> {
-    let endpoint = Endpoint::from_shared(url.to_owned())?.connect_timeout(Duration::from_secs(2));
-    let channel = endpoint.connect().await?;
-    let start_revision = told.lock().await.last().map_or(1, |(revision, ..)| revision + 1);
-    let create = WatchCreateRequest {
-        key: "/registry/cluster/".into(),
-        range_end: "/registry/cluster0".into(),
-        start_revision,
-        ..Default::default()
-    };
-    let request = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
-    let requests = futures::StreamExt::chain(futures::stream::iter([request]), futures::stream::pending());
-    let mut answers = WatchClient::new(channel).watch(requests).await?.into_inner();
+    let channel = endpoint(url)?.connect().await?;
+    let start = told.lock().await.last().map_or(1, |(revision, ..)| revision + 1);
+    let (key, range_end) = ("/registry/cluster/".into(), "/registry/cluster0".into());
+    let session = Session { key, range_end, start, puts: true, deletes: true, ..Session::default() };
+    let (_requests, mut answers) = open(channel, session.request()).await?;
     while let Some(answer) = answers.message().await? {
         ensure!(!answer.canceled, "the watch was ended: {answer:?}");
         let kvs = answer.events.into_iter().filter_map(|event| event.kv);

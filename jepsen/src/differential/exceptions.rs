@@ -8,7 +8,7 @@ use bytes::Bytes;
 use cairn_proto::{
     ApiError, cancel_reason,
     etcdserverpb::{
-        RangeRequest, RangeResponse, TxnRequest, TxnResponse, WatchResponse,
+        RangeRequest, RangeResponse, RequestOp, TxnRequest, TxnResponse, WatchResponse,
         range_request::{SortOrder, SortTarget},
         request_op, response_op,
         watch_request::RequestUnion,
@@ -23,14 +23,55 @@ pub fn explained(request: &Step, genuine: &Answer, ours: &Answer) -> bool {
     sort_option_unchecked(request, ours) || other_reason(request, genuine, ours) || other_code(genuine, ours)
 }
 
+/// Why a transaction cannot run, in the order in which 3.5 looks for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Reason {
+    /// A put keeps the value or the lease of a key that is not there.
+    Key,
+    /// A put is on a lease that there is not.
+    Lease,
+    /// A range is at a revision that is compacted, or is to come.
+    Revision,
+}
+
+impl Reason {
+    fn of(answer: &Answer) -> Option<Self> {
+        const REASONS: [(ApiError, Reason); 4] = [
+            (ApiError::KeyNotFound, Reason::Key),
+            (ApiError::LeaseNotFound, Reason::Lease),
+            (ApiError::Compacted, Reason::Revision),
+            (ApiError::FutureRevision, Reason::Revision),
+        ];
+        let is = |error: ApiError| *answer == Answer::Refused(error.code(), error.text().to_owned());
+        REASONS.into_iter().find_map(|(error, reason)| is(error).then_some(reason))
+    }
+
+    /// Whether an operation can be refused for it.
+    fn may_be_of(self, op: &RequestOp) -> bool {
+        match &op.request {
+            Some(request_op::Request::RequestPut(put)) => match self {
+                Self::Key => put.ignore_value || put.ignore_lease,
+                Self::Lease => put.lease != 0,
+                Self::Revision => false,
+            },
+            Some(request_op::Request::RequestRange(range)) => self == Self::Revision && range.revision != 0,
+            Some(request_op::Request::RequestTxn(txn)) => {
+                [&txn.success, &txn.failure].into_iter().flatten().any(|op| self.may_be_of(op))
+            }
+            _ => false,
+        }
+    }
+}
+
 /// Where several operations of a transaction cannot run, 3.5 looks at the puts' keys, then at their leases, then at the ranges; 3.7 looks at the operations
 /// in their order, and at a put's lease before its key. Both refuse the whole transaction, naming another reason; the recordings hold the order of 3.7.
+/// So 3.5 names the reason that it looks for first, and 3.7 one that is there as well: in the same branch.
 fn other_reason(request: &Step, genuine: &Answer, ours: &Answer) -> bool {
-    const REASONS: [ApiError; 4] =
-        [ApiError::KeyNotFound, ApiError::LeaseNotFound, ApiError::Compacted, ApiError::FutureRevision];
-    let is_one =
-        |answer: &Answer| REASONS.iter().any(|error| *answer == Answer::Refused(error.code(), error.text().to_owned()));
-    matches!(request, Step::Txn(_)) && is_one(genuine) && is_one(ours)
+    let (Step::Txn(txn), Some(genuine), Some(ours)) = (request, Reason::of(genuine), Reason::of(ours)) else {
+        return false;
+    };
+    let has = |branch: &[RequestOp], reason: Reason| branch.iter().any(|op| reason.may_be_of(op));
+    genuine < ours && [&txn.success, &txn.failure].into_iter().any(|branch| has(branch, genuine) && has(branch, ours))
 }
 
 /// Puts rows that are equal to a sort into the order of their keys.
@@ -163,5 +204,47 @@ pub fn set_aside_first_deletes(start: i64, compacted: i64, told: &mut Vec<Told>)
             let Told::Event(event) = told else { return true };
             event.r#type() != EventType::Delete || event.kv.as_ref().is_none_or(|kv| kv.mod_revision != compacted)
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cairn_proto::etcdserverpb::PutRequest;
+
+    use super::*;
+
+    fn refused(error: ApiError) -> Answer {
+        Answer::Refused(error.code(), error.text().to_owned())
+    }
+
+    #[test]
+    fn another_reason_is_right_only_where_the_operations_have_both_and_the_genuine_server_looks_for_its_own_first() {
+        let op = |request| RequestOp { request: Some(request) };
+        let keeps = op(request_op::Request::RequestPut(PutRequest { ignore_value: true, ..Default::default() }));
+        let leased = op(request_op::Request::RequestPut(PutRequest { lease: 7, ..Default::default() }));
+        let past = op(request_op::Request::RequestRange(RangeRequest { revision: 1, ..Default::default() }));
+        let txn = |success: &[&RequestOp], failure: &[&RequestOp]| TxnRequest {
+            success: success.iter().map(|&op| op.clone()).collect(),
+            failure: failure.iter().map(|&op| op.clone()).collect(),
+            ..Default::default()
+        };
+        let explained =
+            |txn: &TxnRequest, genuine, ours| explained(&Step::Txn(txn.clone()), &refused(genuine), &refused(ours));
+        let all = txn(&[&past, &leased, &keeps], &[]);
+        assert!(explained(&all, ApiError::KeyNotFound, ApiError::LeaseNotFound));
+        assert!(explained(&all, ApiError::KeyNotFound, ApiError::Compacted));
+        assert!(explained(&all, ApiError::LeaseNotFound, ApiError::FutureRevision));
+        assert!(explained(
+            &txn(&[&op(request_op::Request::RequestTxn(all.clone()))], &[]),
+            ApiError::KeyNotFound,
+            ApiError::Compacted
+        ));
+        // The other way round 3.7 would have passed over what 3.5 finds later.
+        assert!(!explained(&all, ApiError::LeaseNotFound, ApiError::KeyNotFound));
+        assert!(!explained(&all, ApiError::Compacted, ApiError::LeaseNotFound));
+        assert!(!explained(&all, ApiError::Compacted, ApiError::FutureRevision));
+        // One that nothing in the transaction can be refused for, and one of a branch that was not taken.
+        assert!(!explained(&txn(&[&past, &keeps], &[]), ApiError::LeaseNotFound, ApiError::Compacted));
+        assert!(!explained(&txn(&[&past], &[&keeps]), ApiError::KeyNotFound, ApiError::Compacted));
     }
 }

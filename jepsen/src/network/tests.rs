@@ -37,6 +37,20 @@ impl Pair {
         }
         (near, far)
     }
+
+    /// New connections are carried.
+    fn expect_open(&self) {
+        let (mut near, mut far) = self.connect();
+        near.write_all(b"open").unwrap();
+        read(&mut far, "open");
+    }
+
+    /// New connections are closed.
+    fn expect_closed(&self) {
+        let mut new = TcpStream::connect(self.address).unwrap();
+        new.set_read_timeout(Some(PATIENCE)).unwrap();
+        expect_end(&mut new);
+    }
 }
 
 fn read(stream: &mut TcpStream, expected: &str) {
@@ -73,9 +87,7 @@ fn bytes_pass_both_ways_and_are_counted_and_strangers_are_not_let_through() {
     expect_end(&mut far);
     assert_eq!((pair.network.delivered(0, 1), pair.network.delivered(1, 0)), (5, 4));
     pair.network.set_process(0, None);
-    let mut stranger = TcpStream::connect(pair.address).unwrap();
-    stranger.set_read_timeout(Some(PATIENCE)).unwrap();
-    expect_end(&mut stranger);
+    pair.expect_closed();
 }
 
 #[test]
@@ -106,9 +118,7 @@ fn what_is_lost_is_gone_and_so_is_its_connection() {
     pair.network.heal();
     expect_end(&mut near);
     expect_end(&mut far);
-    let (mut near, mut far) = pair.connect();
-    near.write_all(b"anew").unwrap();
-    read(&mut far, "anew");
+    pair.expect_open();
 }
 
 #[test]
@@ -118,13 +128,9 @@ fn closed_ways_end_connections_and_take_no_new_ones() {
     pair.network.change(|ways| ways.split(|member| member == 0, Way::Closed));
     expect_end(&mut near);
     expect_end(&mut far);
-    let mut new = TcpStream::connect(pair.address).unwrap();
-    new.set_read_timeout(Some(PATIENCE)).unwrap();
-    expect_end(&mut new);
+    pair.expect_closed();
     pair.network.heal();
-    let (mut near, mut far) = pair.connect();
-    near.write_all(b"open").unwrap();
-    read(&mut far, "open");
+    pair.expect_open();
 }
 
 #[test]

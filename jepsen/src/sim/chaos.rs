@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use anyhow::Result;
-use cairn_proto::etcdserverpb as pb;
+use cairn_proto::{ApiError, etcdserverpb as pb};
 use cairn_server::{
-    node::{ChangeRules, Judge, ProposeError},
+    node::{ChangeRules, Judge, ProposeError, core::Leaving},
     raft::Role,
     state::MemberChange,
 };
@@ -24,6 +24,10 @@ const EXTRA_MEMBERS: usize = 2;
 const CRASH: Range<u64> = 20 * MS..3 * SECOND;
 /// How long one is that others are to forget about.
 const AWAY: Range<u64> = 3 * SECOND..15 * SECOND;
+/// How soon after the proposal that one of two voters is removed one of them may crash.
+const PARTING: u64 = 60 * MS;
+/// How long whoever removes a leader waits until it asks again, the next one.
+const ASK_AGAIN: Range<u64> = 20 * MS..200 * MS;
 /// How long a member has been connected, once it is.
 const CONNECTED: std::time::Duration = std::time::Duration::from_secs(10);
 
@@ -158,9 +162,12 @@ impl World {
         let members = self.running(at)?.core.state().members();
         let learner = members.members.values().find(|member| member.is_learner).map(|member| member.id);
         let many = members.members.len() >= self.plan.members as usize + EXTRA_MEMBERS;
+        let voters = members.members.values().filter(|member| !member.is_learner).count();
+        // Down to two, and to the one of them that is left.
+        let shrinks = self.setting.climate.shrinks && voters > 1;
         let change = match (learner, self.random.random_range(0..4)) {
             (Some(id), 0..2) => MemberChange::Promote(id),
-            (_, 0..3) if !many => {
+            (_, 0..3) if !many && !shrinks => {
                 let id = self.members.len() as u64 + 1;
                 let (disk, store) = (self.random.random(), self.random.random());
                 let mut member = Member::new(id, disk, store, &self.setting.climate);
@@ -174,18 +181,28 @@ impl World {
                 })
             }
             _ => {
-                // Of two voters, none is removed: if the one that goes is gone before the other has heard that it may,
-                // that one waits for its vote for good. So it is with any raft that changes its members by applying.
-                let few = members.members.values().filter(|member| !member.is_learner).count() <= 2;
-                let may_go = members.members.values().filter(|member| member.is_learner || !few);
-                let ids: Vec<u64> = may_go.map(|member| member.id).collect();
-                if ids.is_empty() {
-                    return Ok(());
-                }
+                let ids: Vec<u64> = members.members.keys().copied().collect();
                 MemberChange::Remove(ids[self.random.random_range(0..ids.len())])
             }
         };
         self.ask(None, at, Ask::Change(change))
+    }
+
+    /// Asks whoever leads now to remove a member, as the API does if the one that was asked leads no more.
+    pub(super) fn remove_again(&mut self, id: u64) -> Result<()> {
+        match self.leader() {
+            _ if self.healing => Ok(()),
+            Some(at) => self.ask(None, at, Ask::Change(MemberChange::Remove(id))),
+            None => {
+                self.remove_later(id);
+                Ok(())
+            }
+        }
+    }
+
+    fn remove_later(&mut self, id: u64) {
+        let pause = self.random.random_range(ASK_AGAIN);
+        self.clock.after(pause, Event::Remove { id });
     }
 
     /// Checks a membership change and proposes it.
@@ -208,18 +225,46 @@ impl World {
             connected_for: &|member| connected[member as usize - 1].then_some(CONNECTED),
             caught_up: &|member| core.has_caught_up(member),
         };
-        let judged = if core.status().standing.role == Role::Leader {
+        let mut judged = if core.status().standing.role == Role::Leader {
             judge.judge(change).map_err(ProposeError::Refused)
         } else {
             Err(ProposeError::NotLeader)
         };
+        if judged.is_ok() && *change == MemberChange::Remove(id.member) {
+            match core.leave() {
+                Leaving::Goes => {}
+                Leaving::HandsOver => judged = Err(ProposeError::NotLeader),
+                Leaving::Stays => judged = Err(ProposeError::Refused(ApiError::Unhealthy)),
+            }
+            if judged == Err(ProposeError::NotLeader) {
+                self.coverage.handed_over += 1;
+                self.remove_later(id.member);
+            }
+        }
+        let core = &mut self.running(at)?.core;
         match judged {
             Ok(conf_change) => {
+                let voters = core.conf_state().voters;
                 core.propose_conf_change(id.counter, conf_change, &change.encode(id), number);
                 self.coverage.changes += 1;
+                self.part(change, &voters);
             }
             Err(error) => core.out.answers.push((number, Err(error))),
         }
         Ok(())
+    }
+
+    /// One of two voters is to be removed: often one of them crashes while that goes on.
+    fn part(&mut self, change: &MemberChange, voters: &[u64]) {
+        let MemberChange::Remove(id) = change else { return };
+        if voters.len() != 2 || !voters.contains(id) {
+            return;
+        }
+        self.coverage.parted += 1;
+        if !self.healing && self.random.random() {
+            let at = voters[self.random.random_range(0..2)] as usize - 1;
+            let soon = self.random.random_range(0..PARTING);
+            self.clock.after(soon, Event::Crash { at });
+        }
     }
 }

@@ -55,6 +55,8 @@ pub(super) struct Climate {
     pub(super) pre_vote: bool,
     /// How often a member crashes right after it gave somebody its vote, to come back at once.
     pub(super) crash_after_vote: f64,
+    /// Whether members are removed until one is left, before others are added.
+    pub(super) shrinks: bool,
     /// Whether clients raise an alarm now and then.
     pub(super) alarms: bool,
     /// Whether the index is written to files often.
@@ -107,6 +109,7 @@ impl Climate {
             in_step: random.random(),
             pre_vote: !random.random_bool(0.2),
             crash_after_vote: one_of(random, &[0.0, 0.2, 0.7]),
+            shrinks: random.random_bool(0.3),
             alarms: random.random_bool(0.3),
             images: random.random_bool(0.3),
         }

@@ -11,7 +11,9 @@ use cairn_server::{
     log::{EntryReader, Fault, Identity, Log, LogOptions, LogStore, SimDisk},
     node::{
         NodeError,
-        core::{Core, CoreOptions, CoreStatus, RetentionOptions, log_of_member, log_of_new_cluster},
+        core::{
+            Core, CoreOptions, CoreStatus, RetentionOptions, has_committed_changes, log_of_member, log_of_new_cluster,
+        },
     },
     raft::{Fetch, InFlight, LogStart, RaftOptions},
     state::{
@@ -134,6 +136,8 @@ pub(super) enum Started {
         run: u64,
         /// It had to finish the installation of a snapshot.
         finished: bool,
+        /// It knows of membership changes that are committed and not applied.
+        settles: bool,
     },
     /// It knows that it was removed from the cluster.
     Removed,
@@ -218,6 +222,7 @@ impl Member {
         let tee = Arc::new(Tee { hub: hub.clone(), unseen, published: Mutex::default() });
         state.report_to(Arc::clone(&tee) as Arc<dyn ChangeSink>);
         let compactor = state.compactor();
+        let settles = has_committed_changes(&start);
         let core = match Core::start(core_options(self.id, nonce, seed, climate), state, start) {
             Ok(core) => core,
             Err(NodeError::Removed { .. }) => return Ok(Started::Removed),
@@ -246,7 +251,7 @@ impl Member {
             context: Vec::new(),
             remembered: Vec::new(),
         });
-        Ok(Started::Runs { run: self.starts, finished })
+        Ok(Started::Runs { run: self.starts, finished, settles })
     }
 
     /// The log, and whether an installation had to be finished: as the real start does it.
@@ -274,6 +279,9 @@ impl Member {
         }
         if setting.plant == Some(Plant::VoteForgotten) {
             start.hard_state.vote = 0;
+        }
+        if setting.plant == Some(Plant::CommitForgotten) {
+            start.hard_state.commit = state.applied().0;
         }
         Ok((log, start, finished))
     }

@@ -38,11 +38,13 @@ pub enum Plant {
     LogNotReset,
     /// The watch hub is not told that a snapshot has taken the state's place.
     JumpUnseen,
+    /// A member comes back without knowing what was committed, beyond what it has applied.
+    CommitForgotten,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::SyncSkipped,
         Self::VoteForgotten,
         Self::AcknowledgedBeforeQuorum,
@@ -58,6 +60,7 @@ impl Plant {
         Self::ResetBeforeSwitch,
         Self::LogNotReset,
         Self::JumpUnseen,
+        Self::CommitForgotten,
     ];
 
     /// Its name on the command line.
@@ -78,6 +81,7 @@ impl Plant {
             Self::ResetBeforeSwitch => "reset-before-switch",
             Self::LogNotReset => "log-not-reset",
             Self::JumpUnseen => "jump-unseen",
+            Self::CommitForgotten => "commit-forgotten",
         }
     }
 

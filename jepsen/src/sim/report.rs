@@ -43,6 +43,8 @@ coverage! {
     promoted: "learners promoted",
     removed: "members removed",
     leaders_removed: "of them leaders",
+    handed_over: "hand-overs by leaders to be removed",
+    parted: "removals of one of two voters proposed",
     fetched: "fetches from logs",
     snapshots: "snapshots made",
     pieces: "pieces of snapshots fetched",

@@ -1,6 +1,6 @@
 //! The world: members, clients, watchers and what is between them, moved on event by event.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use cairn_proto::etcdserverpb as pb;
 use cairn_server::{log::Fault, raft::Refused};
@@ -105,9 +105,14 @@ pub(super) enum Event {
         at: usize,
         command: Bytes,
     },
-    /// Another member says that it was removed.
+    /// Another member, `by`, says that it was removed.
     Removed {
         at: usize,
+        by: u64,
+    },
+    /// Whoever leads is asked to remove a member, again.
+    Remove {
+        id: u64,
     },
     /// It is started, if it does not run.
     Start {
@@ -145,8 +150,9 @@ impl Event {
             | Self::Compact { at, run }
             | Self::Request { at, run, .. }
             | Self::Publish { at, run } => Some((at, Some(run))),
-            Self::Message { at, .. } | Self::Forward { at, .. } | Self::Removed { at } => Some((at, None)),
-            Self::Start { .. }
+            Self::Message { at, .. } | Self::Forward { at, .. } | Self::Removed { at, .. } => Some((at, None)),
+            Self::Remove { .. }
+            | Self::Start { .. }
             | Self::Crash { .. }
             | Self::EndStall { .. }
             | Self::EndCut
@@ -238,13 +244,19 @@ impl World {
             Err(error) => return self.fail_start(at, error),
         };
         note!(self, "start {} {started:?}", at + 1);
-        let Started::Runs { run, finished } = started else {
+        let Started::Runs { run, finished, settles } = started else {
             self.members[at].gone = true;
             return Ok(());
         };
         self.coverage.starts += 1;
         self.coverage.finished += u64::from(finished);
         self.check_start(at)?;
+        if settles {
+            // Nobody else gets a word in before what is known of the membership is applied.
+            let settled =
+                self.running(at)?.core.settle().with_context(|| format!("member {} cannot settle", at + 1))?;
+            ensure!(settled, "the store of member {} asks to wait at its start", at + 1);
+        }
         let in_step = self.setting.climate.in_step;
         let jitter = if in_step { TICK - self.clock.now() % TICK } else { self.random.random_range(0..TICK) };
         self.clock.after(jitter, Event::Tick { at, run });
@@ -326,10 +338,14 @@ impl World {
                 self.running(at)?.core.forwarded(command);
                 self.work(at)
             }
-            Event::Removed { at } => {
-                self.running(at)?.leaving.get_or_insert(super::LEAVE_TICKS);
+            Event::Removed { at, by } => {
+                let run = self.running(at)?;
+                if run.core.may_leave(by) {
+                    run.leaving.get_or_insert(super::LEAVE_TICKS);
+                }
                 Ok(())
             }
+            Event::Remove { id } => self.remove_again(id),
             Event::Start { at } => self.start(at),
             Event::Crash { at } => {
                 self.clock.after(self.random.random_range(50..3 * MS), Event::Start { at });
@@ -373,8 +389,8 @@ impl World {
     fn message(&mut self, at: usize, mut message: Message) -> Result<()> {
         let from = message.from;
         if self.running(at)?.core.state().members().removed.contains(&from) {
-            let at = from as usize - 1;
-            self.clock.after(MS, Event::Removed { at });
+            let (at, by) = (from as usize - 1, at as u64 + 1);
+            self.clock.after(MS, Event::Removed { at, by });
             return Ok(());
         }
         if self.setting.plant == Some(Plant::ReadContextReused) {

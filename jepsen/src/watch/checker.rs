@@ -149,9 +149,18 @@ pub struct Session {
     pub previous: bool,
     /// Fragments are welcome.
     pub fragment: bool,
+    /// Progress is to be told without being asked for.
+    pub notify: bool,
+    /// The id that the client chose, 0 for none.
+    pub id: i64,
+    /// The client asked for its end.
+    pub canceled: bool,
     /// Every answer, and the highest revision to which a compaction had been asked for when it came.
     pub answers: Vec<(WatchResponse, i64)>,
 }
+
+/// Bytes of what is told of a violation: values may be large.
+const WHAT_BYTES_MAX: usize = 4_000;
 
 /// A broken promise.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -171,7 +180,9 @@ impl fmt::Display for Violation {
 impl std::error::Error for Violation {}
 
 fn broken<T>(guarantee: &'static str, what: impl Into<String>) -> Result<T, Violation> {
-    Err(Violation { guarantee, what: what.into() })
+    let mut what: String = what.into();
+    what.truncate(what.floor_char_boundary(WHAT_BYTES_MAX));
+    Err(Violation { guarantee, what })
 }
 
 fn header(answer: &WatchResponse) -> i64 {
@@ -193,7 +204,7 @@ impl Session {
         let kinds = random.random_range(0..6);
         let (puts, deletes) = (kinds != 0, kinds != 1);
         let (previous, fragment) = (random.random(), random.random());
-        Self { key, range_end, start, puts, deletes, previous, fragment, answers: Vec::new() }
+        Self { key, range_end, start, puts, deletes, previous, fragment, ..Self::default() }
     }
 
     /// The request that begins it.
@@ -207,8 +218,9 @@ impl Session {
             start_revision: self.start,
             prev_kv: self.previous,
             fragment: self.fragment,
+            progress_notify: self.notify,
+            watch_id: self.id,
             filters,
-            ..WatchCreateRequest::default()
         };
         WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) }
     }
@@ -248,8 +260,14 @@ impl Session {
         }
         let start = if self.start == 0 { header(created) + 1 } else { self.start };
         let mut expected = history.from(start).iter().filter(|known| self.wants(known)).peekable();
-        let (mut last, mut told) = (start - 1, 0);
+        let (mut last, mut told, mut in_parts) = (start - 1, 0, false);
         for (number, (answer, compacted)) in answers.iter().enumerate() {
+            if in_parts && answer.events.is_empty() && !answer.canceled {
+                return broken("atomic", format!("the last part of revision {last} is missing before {answer:?}"));
+            }
+            if answer.canceled && answer.compact_revision == 0 && self.canceled && number + 1 == answers.len() {
+                return Ok(told);
+            }
             if answer.canceled {
                 let lowest = answer.compact_revision;
                 if lowest <= last + 1 || lowest > *compacted || number + 1 != answers.len() {
@@ -266,8 +284,12 @@ impl Session {
                 last = revision(event);
                 told += 1;
             }
+            in_parts = answer.fragment;
+            if in_parts && !self.fragment {
+                return broken("atomic", format!("revision {last} is told in parts, which nobody asked for"));
+            }
             let split = expected.peek().is_some_and(|next| next.revision == last);
-            if split && !(answer.fragment && self.fragment) {
+            if split && !in_parts {
                 return broken("atomic", format!("revision {last} is split"));
             }
         }
@@ -276,6 +298,9 @@ impl Session {
 
     fn check_progress(&self, answer: &WatchResponse, next: Option<&Known>, start: i64) -> Result<(), Violation> {
         let bookmark = header(answer);
+        if answer.watch_id >= 0 && !self.notify {
+            return broken("bookmarkable", format!("progress at {bookmark} that nobody asked for"));
+        }
         if let Some(next) = next.filter(|next| next.revision <= bookmark) {
             return broken("bookmarkable", format!("progress at {bookmark}, but {next:?} has not come"));
         }
@@ -381,6 +406,7 @@ mod tests {
             puts: true,
             deletes: true,
             previous: true,
+            notify: true,
             ..Session::default()
         };
         session.answers.push((WatchResponse { created: true, ..answer(7) }, 0));
@@ -439,6 +465,44 @@ mod tests {
     fn an_early_bookmark_is_caught() {
         let early = |answers: &mut Vec<(WatchResponse, i64)>| answers.insert(3, (answer(4), 0));
         assert_eq!(guarantee(early), Some("bookmarkable"));
+    }
+
+    #[test]
+    fn progress_is_told_unasked_only_to_who_wants_it() {
+        let mut session = right();
+        session.answers.push((answer(7), 0));
+        assert_eq!(session.check(&history()), Ok(6));
+        session.notify = false;
+        let violation = session.check(&history()).unwrap_err();
+        assert_eq!(violation.guarantee, "bookmarkable");
+    }
+
+    #[test]
+    fn parts_are_told_to_who_wants_them_and_all_of_them() {
+        let mut session = right();
+        let second = session.answers[3].0.events.split_off(1);
+        session.answers[3].0.fragment = true;
+        session.answers.insert(4, (WatchResponse { events: second, ..answer(7) }, 0));
+        let violated = |session: &Session| session.check(&history()).err().map(|violation| violation.guarantee);
+        assert_eq!(violated(&session), Some("atomic"), "nobody asked for parts");
+        session.fragment = true;
+        assert_eq!(session.check(&history()), Ok(6));
+        session.answers[4].0.fragment = true;
+        assert_eq!(session.check(&history()), Ok(6), "what follows may be of the next revision");
+        session.answers.insert(4, (answer(3), 0));
+        assert_eq!(violated(&session), Some("atomic"), "something comes between the parts");
+    }
+
+    #[test]
+    fn only_who_asked_for_it_is_ended_without_a_compaction() {
+        let mut session = right();
+        session.answers.push((WatchResponse { canceled: true, ..answer(7) }, 0));
+        let violation = session.check(&history()).unwrap_err();
+        assert_eq!(violation.guarantee, "resumable");
+        session.canceled = true;
+        assert_eq!(session.check(&history()), Ok(6));
+        session.answers.push((answer(7), 0));
+        assert!(session.check(&history()).is_err(), "told something after its end");
     }
 
     #[test]

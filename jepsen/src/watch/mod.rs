@@ -1,5 +1,6 @@
 //! The watch test: a real server under writers, compactions and `kill -9`, and watchers that come, go, stall and resume
-//! at random revisions. Everything they are told is held against everything that happened.
+//! at random revisions, several on a stream, by ids of their own choice or the server's, made and canceled while the others go
+//! on. Everything they are told is held against everything that happened.
 //!
 //! ```text
 //! writers ──▶ what took effect at which revision ──▶ History ──▶ check ◀── Session ◀── watchers
@@ -21,15 +22,18 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use cairn_proto::etcdserverpb::{
-    CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, kv_client::KvClient,
-    request_op::Request,
+    CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, WatchRequest,
+    WatchResponse, kv_client::KvClient, request_op::Request, watch_client::WatchClient,
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tempfile::TempDir;
-use tokio::sync::RwLock;
-use tonic::transport::{Channel, Endpoint};
+use tokio::sync::{RwLock, mpsc};
+use tonic::{
+    Status, Streaming,
+    transport::{Channel, Endpoint},
+};
 
-use crate::process::Member;
+use crate::process::{Member, endpoint};
 
 pub mod checker;
 mod leases;
@@ -41,8 +45,21 @@ use checker::{Change, History, Session};
 const KEYS: u32 = 16;
 /// How long a write may take.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-/// A small window, so that watchers have to read the store as well, and leases that may live for a second.
-const FLAGS: [&str; 3] = ["--watch-window-bytes=65536", "--heartbeat-interval=50", "--election-timeout=500"];
+/// A small window, so that watchers have to read the store as well, progress that is told often, and leases that may live for a second.
+const FLAGS: [&str; 4] = [
+    "--watch-window-bytes=65536",
+    "--watch-progress-notify-interval=100ms",
+    "--heartbeat-interval=50",
+    "--election-timeout=500",
+];
+/// One transaction in so many is of large values.
+const LARGE_ONE_IN: u32 = 60;
+/// Bytes of each of these: with three of them and the values before, a revision is larger than an answer may be without fragments.
+const LARGE_BYTES: usize = 450 << 10;
+/// Keys that hold them, all written at once.
+const LARGE_KEYS: u32 = 3;
+/// Requests on a stream that wait to be sent.
+const REQUESTS_MAX: usize = 16;
 /// Who lets keys go with leases.
 const LEASE_HOLDERS: usize = 2;
 
@@ -78,8 +95,16 @@ pub struct Summary {
     pub events: usize,
     /// Sessions that ended because what they wanted was compacted.
     pub compacted: usize,
+    /// Sessions that ended because their clients wanted it.
+    pub canceled: usize,
     /// Progress answers judged.
     pub bookmarks: usize,
+    /// Of them, those that nobody had asked for.
+    pub notified: usize,
+    /// Answers with a part of what happened.
+    pub fragments: usize,
+    /// Revisions of large values.
+    pub large: u64,
     /// Leases that were revoked with their keys.
     pub leases_revoked: u64,
     /// Leases that ran out with their keys.
@@ -95,6 +120,9 @@ struct World {
     compaction: AtomicI64,
     compactions: AtomicU64,
     values: AtomicU64,
+    large: AtomicU64,
+    /// What large values are cut from: they differ in where they begin.
+    noise: Bytes,
     leases_revoked: AtomicU64,
     leases_expired: AtomicU64,
     stop: AtomicBool,
@@ -116,8 +144,27 @@ fn key(number: u32) -> Bytes {
     format!("k/{number:02}").into()
 }
 
+/// Twice as many bytes as a large value has, no two stretches of them the same.
+fn noise(seed: u64) -> Bytes {
+    let mut bytes = vec![0; 2 * LARGE_BYTES];
+    StdRng::seed_from_u64(seed).fill(&mut bytes[..]);
+    bytes.into()
+}
+
 async fn pause(random: &mut StdRng, at_most: Duration) {
     tokio::time::sleep(at_most.mul_f64(random.random_range(0.0..1.0))).await;
+}
+
+/// Opens a stream with its first request. Further ones go where is said, until that is dropped.
+pub(crate) async fn open(
+    channel: Channel,
+    first: WatchRequest,
+) -> Result<(mpsc::Sender<WatchRequest>, Streaming<WatchResponse>), Status> {
+    let (requests, incoming) = mpsc::channel(REQUESTS_MAX);
+    let further = futures::stream::unfold(incoming, |mut incoming| async { Some((incoming.recv().await?, incoming)) });
+    let all = futures::StreamExt::chain(futures::stream::iter([first]), further);
+    let mut client = WatchClient::new(channel).max_decoding_message_size(usize::MAX);
+    Ok((requests, client.watch(all).await?.into_inner()))
 }
 
 /// Runs the plan.
@@ -126,12 +173,14 @@ pub async fn run(plan: &Plan) -> Result<Summary> {
     let mut member = Member::new(&plan.cairn, directory.path(), &FLAGS)?;
     member.start().await?;
     let world = Arc::new(World {
-        endpoint: Endpoint::from_shared(member.url())?.connect_timeout(Duration::from_secs(2)).tcp_nodelay(true),
+        endpoint: endpoint(member.url())?,
         history: Mutex::new(History::new()),
         sessions: Mutex::default(),
         compaction: AtomicI64::new(0),
         compactions: AtomicU64::new(0),
         values: AtomicU64::new(0),
+        large: AtomicU64::new(0),
+        noise: noise(plan.seed),
         leases_revoked: AtomicU64::new(0),
         leases_expired: AtomicU64::new(0),
         stop: AtomicBool::new(false),
@@ -161,6 +210,7 @@ pub async fn run(plan: &Plan) -> Result<Summary> {
     judge(&world, &mut summary).with_context(|| format!("seed {}", plan.seed))?;
     summary.revisions = world.history().bound();
     summary.compactions = world.compactions.load(Ordering::Relaxed);
+    summary.large = world.large.load(Ordering::Relaxed);
     summary.leases_revoked = world.leases_revoked.load(Ordering::Relaxed);
     summary.leases_expired = world.leases_expired.load(Ordering::Relaxed);
     let left = world.sessions.lock().unwrap_or_else(PoisonError::into_inner).len();
@@ -187,7 +237,7 @@ async fn disturb(world: &World, plan: &Plan, member: &mut Member, summary: &mut 
 
 /// Reads the revisions that nobody knows.
 async fn read_back(world: &World, summary: &mut Summary) -> Result<()> {
-    let mut kv = KvClient::new(world.endpoint.connect().await?);
+    let mut kv = KvClient::new(world.endpoint.connect().await?).max_decoding_message_size(usize::MAX);
     let everything = |revision| RangeRequest {
         key: Bytes::from_static(&[0]),
         range_end: Bytes::from_static(&[0]),
@@ -223,21 +273,27 @@ fn judge(world: &World, summary: &mut Summary) -> Result<()> {
     *sessions = open;
     let known: Vec<Session> = known;
     for session in known {
-        let described = || format!("watch of {:?} to {:?} from {}", session.key, session.range_end, session.start);
+        let described = || {
+            let Session { key, range_end, start, id, .. } = &session;
+            format!("watch of {key:?} to {range_end:?} from {start}, chosen id {id}")
+        };
         summary.events += session.check(&history).with_context(described)?;
         summary.sessions += 1;
-        summary.compacted += session.answers.iter().filter(|(answer, _)| answer.canceled).count();
-        let bookmark = |answer: &&(cairn_proto::etcdserverpb::WatchResponse, i64)| {
-            answer.0.events.is_empty() && !answer.0.created && !answer.0.canceled
-        };
-        summary.bookmarks += session.answers.iter().filter(bookmark).count();
+        for (answer, _) in &session.answers {
+            let bookmark = answer.events.is_empty() && !answer.created && !answer.canceled;
+            summary.compacted += usize::from(answer.canceled && answer.compact_revision != 0);
+            summary.canceled += usize::from(answer.canceled && answer.compact_revision == 0);
+            summary.bookmarks += usize::from(bookmark);
+            summary.notified += usize::from(bookmark && answer.watch_id >= 0);
+            summary.fragments += usize::from(answer.fragment);
+        }
     }
     Ok(())
 }
 
 /// Writes until told to stop: puts, deletes of a key or a range, txns whose operations are in key order.
 async fn write(world: Arc<World>, mut random: StdRng) -> Result<()> {
-    let mut kv = KvClient::new(world.endpoint.connect_lazy());
+    let mut kv = KvClient::new(world.endpoint.connect_lazy()).max_decoding_message_size(usize::MAX);
     while !world.stopped() {
         pause(&mut random, Duration::from_millis(8)).await;
         let _going = world.gate.read().await;
@@ -277,12 +333,23 @@ async fn write_once(
             Ok((!changes.is_empty()).then(|| (revision(done.header), changes)))
         }
         _ => {
+            let large = random.random_range(0..LARGE_ONE_IN) == 0;
+            let (keys, value): (Vec<Bytes>, Bytes) = if large {
+                let at = usize::try_from(number)? % LARGE_BYTES;
+                let keys = (0..LARGE_KEYS).map(|key| format!("k/large/{key}").into());
+                (keys.collect(), world.noise.slice(at..at + LARGE_BYTES))
+            } else {
+                let last = (first + random.random_range(1..6)).min(KEYS);
+                ((first..last).map(key).collect(), value.clone())
+            };
             let mut changes: Vec<Change> = Vec::new();
             let mut ops = Vec::new();
-            for number in first..(first + random.random_range(1..6)).min(KEYS) {
-                ops.push(RequestOp { request: Some(Request::RequestPut(put(key(number)))) });
-                changes.push(Change::put(key(number), value.clone()));
+            for key in keys {
+                let put = PutRequest { value: value.clone(), ..put(key.clone()) };
+                ops.push(RequestOp { request: Some(Request::RequestPut(put)) });
+                changes.push(Change::put(key, value.clone()));
             }
+            world.large.fetch_add(u64::from(large), Ordering::Relaxed);
             let done = kv.txn(TxnRequest { success: ops, ..TxnRequest::default() }).await?.into_inner();
             Ok(Some((revision(done.header), changes)))
         }

@@ -1,6 +1,6 @@
 //! npm's `etcd3` with the suite of its package, and the newest `etcd3`, whose package has none, with cases of the same names.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
@@ -13,28 +13,35 @@ use super::{
 const NO_AUTH: &str = "users and roles are not served yet";
 const OWN_SKIP: &str = "left out by the suite itself";
 
+/// Both have these.
+const ROLES_AND_AUTH: &[suite::Exception] = &[
+    ("roles and auth management create and deletes", NO_AUTH),
+    ("roles and auth management round trips permission grants", NO_AUTH),
+    ("roles and auth management throws on deleting a non-existent role", NO_AUTH),
+    ("roles and auth management throws on existing roles", NO_AUTH),
+    ("roles and auth management throws on granting permission to a non-existent role", NO_AUTH),
+    ("roles and auth password auth allows authentication using the correct credentials", NO_AUTH),
+    ("roles and auth password auth automatically retrieves a new token if the existing one is invalid", NO_AUTH),
+    ("roles and auth password auth rejects modifying a key the client has no access to", NO_AUTH),
+    ("roles and auth password auth throws when using incorrect credentials", NO_AUTH),
+    ("roles and auth users creates users", NO_AUTH),
+    ("roles and auth users round trips roles", NO_AUTH),
+    ("roles and auth users throws on deleting a non-existent user", NO_AUTH),
+    ("roles and auth users throws on existing users", NO_AUTH),
+    ("roles and auth users throws on granting a non-existent role", NO_AUTH),
+    ("roles and auth users throws on regranting the same role multiple times", NO_AUTH),
+];
+
 const SUITE: Suite = Suite {
     name: "npm `etcd3`",
     version: "0.2.13",
     tests: 150,
     exceptions: &[
-        ("roles and auth management create and deletes", NO_AUTH),
-        ("roles and auth management round trips permission grants", NO_AUTH),
-        ("roles and auth management throws on deleting a non-existent role", NO_AUTH),
-        ("roles and auth management throws on existing roles", NO_AUTH),
-        ("roles and auth management throws on granting permission to a non-existent role", NO_AUTH),
-        ("roles and auth password auth allows authentication using the correct credentials", NO_AUTH),
-        ("roles and auth password auth automatically retrieves a new token if the existing one is invalid", NO_AUTH),
-        ("roles and auth password auth rejects modifying a key the client has no access to", NO_AUTH),
-        ("roles and auth password auth throws when using incorrect credentials", NO_AUTH),
-        ("roles and auth users creates users", NO_AUTH),
-        ("roles and auth users round trips roles", NO_AUTH),
-        ("roles and auth users throws on deleting a non-existent user", NO_AUTH),
-        ("roles and auth users throws on existing users", NO_AUTH),
-        ("roles and auth users throws on granting a non-existent role", NO_AUTH),
-        ("roles and auth users throws on regranting the same role multiple times", NO_AUTH),
-        ("watch() network interruptions is resilient to network interruptions", OWN_SKIP),
-        ("watch() network interruptions replays historical updates", OWN_SKIP),
+        ROLES_AND_AUTH,
+        &[
+            ("watch() network interruptions is resilient to network interruptions", OWN_SKIP),
+            ("watch() network interruptions replays historical updates", OWN_SKIP),
+        ],
     ],
 };
 
@@ -44,25 +51,11 @@ const CASES: Suite = Suite {
     version: "1.1.2",
     tests: 142,
     exceptions: &[
-        ("roles and auth management create and deletes", NO_AUTH),
-        ("roles and auth management round trips permission grants", NO_AUTH),
-        ("roles and auth management throws on deleting a non-existent role", NO_AUTH),
-        ("roles and auth management throws on existing roles", NO_AUTH),
-        ("roles and auth management throws on granting permission to a non-existent role", NO_AUTH),
-        ("roles and auth password auth allows authentication using the correct credentials", NO_AUTH),
-        ("roles and auth password auth automatically retrieves a new token if the existing one is invalid", NO_AUTH),
-        ("roles and auth password auth rejects modifying a key the client has no access to", NO_AUTH),
-        ("roles and auth password auth throws when using incorrect credentials", NO_AUTH),
-        ("roles and auth users creates users", NO_AUTH),
-        ("roles and auth users round trips roles", NO_AUTH),
-        ("roles and auth users throws on deleting a non-existent user", NO_AUTH),
-        ("roles and auth users throws on existing users", NO_AUTH),
-        ("roles and auth users throws on granting a non-existent role", NO_AUTH),
-        ("roles and auth users throws on regranting the same role multiple times", NO_AUTH),
-        (
+        ROLES_AND_AUTH,
+        &[(
             "watch() network interruptions emits an error if a watcher is cancelled upon creation (#114) is fixed",
             NO_AUTH,
-        ),
+        )],
     ],
 };
 
@@ -82,31 +75,31 @@ fn the_suite_of_npm_etcd3_passes() -> Result<()> {
         name.ends_with(".test.js") && name != STALE
     });
     files.sort();
-    let mut command = server.command(directory.join("node_modules/.bin/mocha"))?;
-    command.current_dir(&package).args([
-        "--timeout",
-        "20000",
-        "--exit",
-        "--reporter",
-        "json",
-        "--require",
-        "lib/test/_setup.js",
-    ]);
-    command.args(files);
-    let output = suite::output_of(&command)?;
-    SUITE.judge(&outcomes(&output)?, &output)
+    let mut command = mocha(&server, &directory)?;
+    command.current_dir(&package).args(["--require", "lib/test/_setup.js"]).args(files);
+    judge(&SUITE, &command)
 }
 
 #[test]
 fn the_cases_of_the_newest_npm_etcd3_pass() -> Result<()> {
     let directory = suite::installed("npm-etcd3-1.1.2")?;
     let server = Server::start(&["etcd0"], &[], None)?;
-    let mut command = server.command(directory.join("node_modules/.bin/mocha"))?;
+    let mut command = mocha(&server, &directory)?;
     command.current_dir(&directory).env("NODE_PATH", directory.join("node_modules"));
-    command.args(["--timeout", "20000", "--exit", "--reporter", "json"]);
     command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/npm_cases.js"));
-    let output = suite::output_of(&command)?;
-    CASES.judge(&outcomes(&output)?, &output)
+    judge(&CASES, &command)
+}
+
+/// What runs the tests of either.
+fn mocha(server: &Server, directory: &Path) -> Result<Command> {
+    let mut command = server.command(directory.join("node_modules/.bin/mocha"))?;
+    command.args(["--timeout", "20000", "--exit", "--reporter", "json"]);
+    Ok(command)
+}
+
+fn judge(suite: &Suite, command: &Command) -> Result<()> {
+    let output = suite::output_of(command)?;
+    suite.judge(&outcomes(&output)?, &output)
 }
 
 /// Where the suite looks for the server's certificate, key and authority.

@@ -16,7 +16,7 @@ const SUITE: Suite = Suite {
     name: "Python `etcd3`",
     version: "0.12.0",
     tests: 82,
-    exceptions: &[("TestEtcd3::test_snapshot", NO_SNAPSHOT), ("TestClient::test_user_pwd_auth", BROKEN)],
+    exceptions: &[&[("TestEtcd3::test_snapshot", NO_SNAPSHOT), ("TestClient::test_user_pwd_auth", BROKEN)]],
 };
 
 /// The suite mostly waits; three parts side by side, each with servers of its own, wait at the same time. The names of the members are those that the suite

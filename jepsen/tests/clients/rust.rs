@@ -15,7 +15,7 @@ const SUITE: Suite = Suite {
     name: "Rust `etcd-client`",
     version: "0.21.1",
     tests: 33,
-    exceptions: &[
+    exceptions: &[&[
         ("test_cluster", ONE_MEMBER),
         ("test_auth", NO_AUTH),
         ("test_auth_refresh_token", NO_AUTH),
@@ -23,7 +23,7 @@ const SUITE: Suite = Suite {
         ("test_role", NO_AUTH),
         ("test_user", NO_AUTH),
         ("test_snapshot", NO_SNAPSHOT),
-    ],
+    ]],
 };
 
 #[test]

@@ -258,7 +258,7 @@ impl Link {
             timeout(HELLO_TIMEOUT, client.stream(frames)).await.map_err(|_| LinkError::Silent)??.into_inner();
         let first = timeout(HELLO_TIMEOUT, answers.message()).await.map_err(|_| LinkError::Silent)??;
         let first = first.ok_or(LinkError::Closed)?;
-        check_refusal(&local, &first)?;
+        check_refusal(&local, self.member, &first)?;
         let welcome = first.welcome.ok_or_else(|| LinkError::NotWhom("it did not introduce itself".to_owned()))?;
         check_welcome(&hello, &welcome).map_err(LinkError::NotWhom)?;
         if has_lost_everything(&local, &welcome) {
@@ -272,7 +272,7 @@ impl Link {
             tokio::select! {
                 answer = answers.message() => {
                     let answer = answer?.ok_or(LinkError::Closed)?;
-                    check_refusal(&local, &answer)?;
+                    check_refusal(&local, self.member, &answer)?;
                     heard = Instant::now();
                     if answer.probe != 0 {
                         self.queue.alive(answer.probe);
@@ -312,10 +312,10 @@ fn check_welcome(own: &Hello, welcome: &Hello) -> Result<(), String> {
 }
 
 /// A refusal is the end; one because of a removal, or because everything was lost, is the end of this member.
-fn check_refusal(local: &Local, answer: &Answer) -> Result<(), LinkError> {
+fn check_refusal(local: &Local, by: u64, answer: &Answer) -> Result<(), LinkError> {
     let Some(refusal) = &answer.refusal else { return Ok(()) };
     match refusal.reason() {
-        Reason::Removed => local.node.removed(),
+        Reason::Removed => local.node.removed(by),
         Reason::Blank => local.node.fail(NodeError::Blank { member: local.member }),
         Reason::Other => {}
     }

@@ -67,8 +67,9 @@ impl<W, R> Core<W, R> {
                     if !self.piece.is_empty() {
                         break;
                     }
+                    let Some(data) = self.change_conf(index)? else { break };
                     piece.conf_change = true;
-                    self.change_conf(index)?
+                    data
                 }
             };
             self.piece.push(Committed { index, term, data });
@@ -79,19 +80,22 @@ impl<W, R> Core<W, R> {
     }
 
     /// Lets raft switch to the membership in entry `index`, which happens exactly once: the piece is kept if the state
-    /// machine stalls.
-    fn change_conf(&mut self, index: u64) -> Result<CommittedData, NodeError> {
+    /// machine stalls. `None`: not yet.
+    fn change_conf(&mut self, index: u64) -> Result<Option<CommittedData>, NodeError> {
         let bad = |reason| NodeError::BadEntry { index, reason };
         let entry = self.group.cache().get(index).ok_or_else(|| bad("it is committed but not in memory"))?;
         let change = Group::conf_change(entry).map_err(bad)?;
         let context = entry.context.clone().into();
+        if self.stays_for(index, &change) {
+            return Ok(None);
+        }
         match self.group.apply_conf_change(&change) {
-            Ok(conf_state) => Ok(CommittedData::ConfChange(change, conf_state, context)),
+            Ok(conf_state) => Ok(Some(CommittedData::ConfChange(change, conf_state, context))),
             // Whether a change fits depends on the membership before it and on nothing else: every member refuses it
             // alike.
             Err(error) => {
                 tracing::warn!(index, %error, ?change, "membership change does not fit the membership and has no effect");
-                Ok(CommittedData::Empty)
+                Ok(Some(CommittedData::Empty))
             }
         }
     }

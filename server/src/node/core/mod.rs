@@ -41,6 +41,7 @@ mod applying;
 mod disk;
 mod force;
 mod leases;
+mod leaving;
 mod options;
 mod outputs;
 mod packing;
@@ -65,6 +66,7 @@ use self::{
 };
 pub use self::{
     force::{force_new_cluster, has_committed_changes},
+    leaving::Leaving,
     options::CoreOptions,
     outputs::{CoreStatus, Outputs},
     retention::RetentionOptions,
@@ -102,6 +104,12 @@ pub struct Core<W, R> {
     joint: bool,
     /// A voter that is alone campaigns at once, when it has applied what it knows to be committed.
     campaign: bool,
+    /// The term in which this member last handed leadership over to be removed.
+    handed_over_in: u64,
+    /// The highest index that another member said to be committed.
+    heard_commit: u64,
+    /// The next entry to be applied removes this member, which has to hear of it from another one before.
+    stays: bool,
     /// When the leader was last seen to change.
     leader_changed_at: Option<u64>,
     proposals_failed: u64,
@@ -140,6 +148,9 @@ impl<W, R> Core<W, R> {
             applied,
             joint: group.is_joint(),
             campaign: group.is_alone(),
+            handed_over_in: 0,
+            heard_commit: 0,
+            stays: false,
             leader_changed_at: None,
             proposals_failed: 0,
             leader_changes: 0,
@@ -257,11 +268,15 @@ impl<W, R> Core<W, R> {
         {
             return Ok(());
         }
+        let committed = leaving::said_committed(&message);
         let taken = match MessageType::from_i32(message.msg_type) {
             Some(MessageType::MsgSnapshot) => self.offered(message),
             Some(MessageType::MsgReadIndex) if self.standing.role == Role::Leader => self.asked(message),
             _ => self.group.step(message),
         };
+        if taken.is_ok() {
+            self.heard_commit = self.heard_commit.max(committed);
+        }
         self.see_standing();
         taken
     }
@@ -275,11 +290,6 @@ impl<W, R> Core<W, R> {
     /// Hands leadership over to another voter, if this member leads. It gives up after an election time-out.
     pub fn transfer_leader(&mut self, to: u64) {
         self.group.transfer_leader(to);
-    }
-
-    /// Whether a hand-over of leadership is under way.
-    pub fn is_handing_over(&self) -> bool {
-        self.group.is_handing_over()
     }
 
     /// The voter that leadership is best handed over to, if this member leads and there is one that is there.
@@ -310,6 +320,7 @@ impl<W, R> Core<W, R> {
         self.group.tick();
         self.see_standing();
         self.watch_disk();
+        self.give_way();
         self.leases.tick();
         self.tick_snapshots();
         let timeout = self.timeout();

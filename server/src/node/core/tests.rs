@@ -388,6 +388,44 @@ fn reads_ask_the_others_as_soon_as_there_are_other_voters() {
 }
 
 #[test]
+fn one_of_two_is_not_removed_before_the_other_one_says_so() {
+    let mut bench = Bench::leading(options());
+    let one = |id, kind| change(&[(id, kind)], ConfChangeTransition::Auto);
+    bench.core.propose_conf_change(1, one(2, ConfChangeType::AddNode), &Bytes::new(), 1);
+    bench.run();
+    let term = bench.core.status().standing.term;
+    let from_other = |kind: MessageType, term, index| {
+        let mut message = Message { from: 2, to: 1, term, index, ..Message::default() };
+        message.set_msg_type(kind);
+        message
+    };
+    let acknowledge = |bench: &mut Bench| {
+        let last = bench.core.cache().last();
+        bench.core.step(from_other(MessageType::MsgAppendResponse, term, last)).unwrap();
+        bench.run();
+    };
+    acknowledge(&mut bench);
+    bench.core.propose_conf_change(2, one(1, ConfChangeType::RemoveNode), &Bytes::new(), 2);
+    bench.run();
+    acknowledge(&mut bench);
+    let status = bench.core.status();
+    assert_eq!((status.standing.role, status.applied + 1), (Role::Leader, status.committed));
+    bench.core.tick();
+    bench.core.advance().unwrap();
+    let asks = |message: &Message| (message.to, message.get_msg_type()) == (2, MessageType::MsgTimeoutNow);
+    assert!(bench.core.out.messages.iter().any(asks), "the other one is not asked to lead");
+    let mut says = |committed| {
+        let commit = Message { commit: committed, ..from_other(MessageType::MsgHeartbeat, term + 1, 0) };
+        bench.core.step(commit).unwrap();
+        bench.run();
+        bench.core.status().applied
+    };
+    assert_eq!(says(status.applied), status.applied, "it leads no more, but the other one knows nothing yet");
+    assert_eq!(says(status.committed), status.committed);
+    assert_eq!(bench.core.state().conf_state().voters, [2]);
+}
+
+#[test]
 fn a_change_that_does_not_fit_changes_nothing() {
     let mut bench = Bench::leading(options());
     bench.core.propose_conf_change(

@@ -74,8 +74,8 @@ pub(super) enum Input {
     },
     /// Leadership is to be handed over.
     Transfer(u64),
-    /// Another member says that this one was removed from the cluster.
-    Removed,
+    /// Another member, this one, says that this one was removed from the cluster.
+    Removed(u64),
     Synced(u64),
     Purged {
         size_bytes: u64,
@@ -541,10 +541,10 @@ impl NodeHandle {
         self.shared.blank.load(Ordering::Relaxed)
     }
 
-    /// Notes that another member says that this one was removed from the cluster.
-    pub fn removed(&self) {
+    /// Notes that another member, `by`, says that this one was removed from the cluster.
+    pub fn removed(&self, by: u64) {
         // If the task has ended there is nothing left to end.
-        let _ = self.inbox.send(Input::Removed);
+        let _ = self.inbox.send(Input::Removed(by));
     }
 
     /// Changes the membership, as leader: checks that the change is allowed, proposes it and waits until it is applied.

@@ -68,8 +68,6 @@ pub(super) struct Replica {
     pub(super) post: Post,
     /// Revisions that a compaction removes in one step.
     pub(super) compaction_step: usize,
-    /// The term in which this member last handed leadership over to be removed.
-    pub(super) handed_over_in: u64,
     /// A snapshot that was received, until it is installed.
     pub(super) received: Option<Box<Received>>,
     pub(super) seen: Option<CoreStatus>,
@@ -173,7 +171,11 @@ impl Replica {
                 Input::Forwarded(command, _room) => self.core.forwarded(command),
                 Input::Change { counter, change, writer } => self.change(counter, &change, writer),
                 Input::Transfer(to) => self.core.transfer_leader(to),
-                Input::Removed => self.leave(),
+                Input::Removed(by) => {
+                    if self.core.may_leave(by) {
+                        self.leave();
+                    }
+                }
                 Input::Synced(number) => self.core.synced(number),
                 Input::Purged { size_bytes } => drop(self.shared.metrics.wal_size.set(size_bytes as i64)),
                 Input::Fetched { id, entries } => self.core.fetched(id, entries),

@@ -196,7 +196,6 @@ fn run(
         lone: LoneWrites::default(),
         post: Post::default(),
         compaction_step: config.compaction.revisions,
-        handed_over_in: 0,
         received: None,
         seen: None,
         stopping: false,

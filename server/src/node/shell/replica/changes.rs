@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use cairn_proto::ApiError;
+
 use super::Replica;
 use crate::{
-    node::{ProposeError, membership::Judge, shell::handle::Writer},
+    node::{ProposeError, core::Leaving, membership::Judge, shell::handle::Writer},
     raft::Role,
     state::{MemberChange, command::RequestId},
 };
@@ -15,11 +17,19 @@ const LEAVE_TICKS: u32 = 10;
 impl Replica {
     /// Checks a membership change and proposes it.
     pub(super) fn change(&mut self, counter: u64, change: &MemberChange, writer: Writer) {
-        if *change == MemberChange::Remove(self.shared.identity.member) && self.hands_over_first(change) {
-            self.core.out.answers.push((writer, Err(ProposeError::NotLeader)));
-            return;
+        let mut allowed = self.allow(change);
+        if allowed.is_ok() && *change == MemberChange::Remove(self.shared.identity.member) {
+            match self.core.leave() {
+                Leaving::Goes => {}
+                Leaving::HandsOver => {
+                    tracing::info!("handing leadership over before this member is removed");
+                    self.core.out.answers.push((writer, Err(ProposeError::NotLeader)));
+                    return;
+                }
+                Leaving::Stays => allowed = Err(ProposeError::Refused(ApiError::Unhealthy)),
+            }
         }
-        match self.allow(change) {
+        match allowed {
             Ok(conf_change) => {
                 let id = RequestId { member: self.shared.identity.member, nonce: self.shared.nonce, counter };
                 tracing::info!(?change, "proposing a membership change");
@@ -30,26 +40,6 @@ impl Replica {
                 self.core.out.answers.push((writer, Err(error)));
             }
         }
-    }
-
-    /// A leader that is to be removed hands leadership over first, and whoever takes it removes it: who goes on without it then
-    /// knows that it is gone. One attempt a term: if it fails the leader removes itself.
-    fn hands_over_first(&mut self, change: &MemberChange) -> bool {
-        let standing = self.core.status().standing;
-        if standing.role != Role::Leader || self.allow(change).is_err() {
-            return false;
-        }
-        if self.handed_over_in == standing.term {
-            return self.core.is_handing_over();
-        }
-        let Some(successor) = self.core.successor() else { return false };
-        self.handed_over_in = standing.term;
-        tracing::info!(
-            successor = format_args!("{successor:x}"),
-            "handing leadership over before this member is removed"
-        );
-        self.core.transfer_leader(successor);
-        true
     }
 
     fn allow(&self, change: &MemberChange) -> Result<raft::eraftpb::ConfChangeV2, ProposeError> {
