@@ -1,6 +1,6 @@
 //! The harness as a command.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
 use cairn_jepsen::{cluster, cluster::lagging, crash, differential, failover, process, sim, watch};
@@ -140,8 +140,18 @@ enum Run {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<()> {
-    let arguments = Arguments::parse();
+async fn main() -> ExitCode {
+    match run(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        // Returned, it would be shown with the place in this program where it was made.
+        Err(error) => {
+            eprintln!("Error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<()> {
     let cairn = || arguments.cairn.clone().map_or_else(process::cairn_binary, Ok);
     match arguments.run {
         Run::Sim { seeds, first_seed, members, steps, twice_every, plant, trace } => {

@@ -24,22 +24,34 @@ mod run;
 mod watchers;
 mod work;
 
+use std::process::ExitCode;
+
 use anyhow::{Context, Result};
 use clap::Parser;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() -> Result<()> {
-    let options = options::Options::parse();
+fn main() -> ExitCode {
+    match run(&options::Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Returned, it would be shown with the place in this program where it was made.
+        Err(error) => {
+            eprintln!("Error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &options::Options) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
     if let options::Work::Compare(plan) = &options.work {
-        return runtime.block_on(compare::compare(&options, plan));
+        return runtime.block_on(compare::compare(options, plan));
     }
     if let options::Work::Keyspace(settings) = &options.work {
-        return runtime.block_on(keyspace::run(&options, settings));
+        return runtime.block_on(keyspace::run(options, settings));
     }
-    let report = runtime.block_on(run::run(&options))?;
+    let report = runtime.block_on(run::run(options))?;
     if options.json {
         println!("{}", serde_json::to_string(&report)?);
     } else {

@@ -111,7 +111,7 @@ impl fmt::Display for Report {
         writeln!(f, "answered    {:>12}   in {:.2} s", self.answered, self.seconds)?;
         writeln!(f, "failed      {:>12}   {}", self.errors, self.first_error)?;
         writeln!(f, "throughput  {:>12.0}   requests/s", self.per_second)?;
-        writeln!(f, "mean        {:>12.3}   ms", self.mean_us / 1000.0)?;
+        writeln!(f, "mean        {:>12.3}   ms of latency", self.mean_us / 1000.0)?;
         for (percentile, us) in &self.percentiles_us {
             writeln!(f, "p{percentile:<10} {:>12.3}   ms", *us as f64 / 1000.0)?;
         }
@@ -120,10 +120,10 @@ impl fmt::Display for Report {
             write!(f, "\nserver CPU  {cpu:>12.1}   us per request")?;
         }
         for (kind, answered, percentiles) in &self.kinds {
-            write!(f, "\n{kind:<11} {answered:>12}  {}", in_ms(percentiles))?;
+            write!(f, "\n{kind:<11} {answered:>12}   answered,{}", in_ms(percentiles))?;
         }
         if let Some(events) = &self.events {
-            write!(f, "\nevents      {:>12}   {:.0} a second", events.delivered, events.per_second)?;
+            write!(f, "\nevents      {:>12}   {:.0} events/s", events.delivered, events.per_second)?;
             write!(
                 f,
                 "\nput to event              {} max {:.3} ms",

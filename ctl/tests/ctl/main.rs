@@ -13,4 +13,5 @@ mod referee;
 mod running;
 mod tls;
 mod tour;
+mod users;
 mod watches;

@@ -84,6 +84,8 @@ pub(crate) fn markdown() -> String {
          where the TLS flags stand under `client-transport-security` as `cert-file`, `key-file`, `client-cert-auth`,\n\
          `trusted-ca-file`, `auto-tls`, `allowed-hostname` and `crl-file`. With a config file, nothing else counts.\n\
          A flag given together with its variable is an error, as in etcd.\n\n\
+         URLs begin with `http://` or `https://` and name a host and a port. Sockets in the file system (`unix://`, `unixs://`), on which an etcd\n\
+         can listen, are refused.\n\n\
          Every flag of etcd 3.5, 3.6 and 3.7 is in one of these classes; any other is an error that names the nearest flag.\n\n\
          | class | meaning |\n|---|---|\n\
          | yes | takes effect |\n\

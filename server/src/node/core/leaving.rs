@@ -29,8 +29,11 @@ pub enum Leaving {
 
 /// What a leader says to be committed.
 pub(super) fn said_committed(message: &Message) -> u64 {
-    let says = matches!(message.get_msg_type(), MessageType::MsgAppend | MessageType::MsgHeartbeat);
-    if says { message.commit } else { 0 }
+    // It may be of any kind: nothing was checked yet.
+    match MessageType::from_i32(message.msg_type) {
+        Some(MessageType::MsgAppend | MessageType::MsgHeartbeat) => message.commit,
+        _ => 0,
+    }
 }
 
 impl<W, R> Core<W, R> {

@@ -1,0 +1,61 @@
+//! Users: asked for their names and passwords, let in and refused.
+
+use crate::compared::{all_same, measured, stdin};
+use crate::referee::{Etcdctl, Given, On, Pair, output, run};
+
+/// On genuine servers alone, as long as ours know no users: see below.
+#[test]
+fn users_are_asked_for_and_refused_alike() {
+    let pair = Pair::start(On::Etcd, &[]);
+    // This program cannot set users up yet, so the genuine one does it on both servers.
+    for side in [&pair.genuine, &pair.ours] {
+        for line in ["user add root:pw", "user add nobody:pw", "user grant-role root root", "put a 1", "auth enable"] {
+            let done = run(&pair.genuine.program, &side.words(line), Given::default());
+            assert_eq!(done.code, 0, "`{line}`: {}", done.stderr);
+        }
+    }
+    all_same(
+        &pair,
+        &[
+            "get a",
+            "get a --user root:pw",
+            "get a --user root --password pw",
+            "get a --user root:wrong",
+            "get a --user root:pw --password pw",
+            "get a --user nobody:pw",
+            "put a 2 --user nobody:pw",
+            "member list",
+            "alarm list --user root:pw",
+            "endpoint hashkv -w json",
+            "endpoint hashkv -w json --user root:pw",
+            "defrag",
+            "--endpoints @,127.0.0.1:1 get a --user root:pw",
+        ],
+    );
+    pair.same_masked("endpoint health --user nobody:pw", measured);
+    pair.same_masked("endpoint health --cluster --user root:pw", measured);
+    let (genuine, ours) = pair.outputs("endpoint health --user root:wrong -w json", Given::default());
+    assert_eq!((ours.code, &ours.stdout, &ours.stderr), (5, &genuine.stdout, &genuine.stderr));
+    let given = stdin("pw\n");
+    let asked = output(0, "a\n1\n", "Password: ");
+    pair.differs("Passwords", "get a --user root", given, &asked);
+}
+
+#[test]
+fn our_server_tells_a_genuine_program_that_it_knows_no_users_yet() {
+    let pair = Pair::start(On::Both(Etcdctl::V3_5), &[]);
+    for (line, code) in [
+        ("user list", 1),
+        ("user add root:pw", 1),
+        ("user grant-role root root", 1),
+        ("role list", 1),
+        ("role add root", 1),
+        ("auth status", 1),
+        ("auth enable", 1),
+        ("get a --user root:pw", 2),
+    ] {
+        let refused = pair.ours.output(line, Given::default());
+        let text = "Error: rpc error: code = Unimplemented desc = authentication is not implemented by this server yet";
+        assert_eq!(refused, output(code, "", text), "`{line}`");
+    }
+}
