@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 
 use crate::referee::{
-    Given, On, Pair, Side, by_etcdctl_on_both_servers, mask_after, on_either_server, output, prepared, run,
+    Given, On, Output, Pair, Side, by_etcdctl_on_both_servers, mask_after, on_either_server, output, prepared, run,
     without_newer_fields,
 };
 
