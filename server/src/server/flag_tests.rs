@@ -67,9 +67,22 @@ fn the_flags_of_compaction_reach_the_node() {
 }
 
 #[test]
+fn the_flags_of_connections_between_members_reach_them() {
+    let options = peer_options(&config(&["--raft-read-timeout=7s", "--snapshot-send-bytes-per-second=3"]));
+    assert_eq!((options.read_timeout, options.snapshot_bytes_per_second), (ms(7000), 3));
+}
+
+#[test]
 fn the_flags_of_memory_and_threads_reach_their_parts() {
-    let flags = ["--memtable-bytes=1048576", "--block-cache-bytes=2097152", "--entry-cache-bytes=3", "--api-threads=5"];
+    let flags = [
+        "--memtable-bytes=1048576",
+        "--block-cache-bytes=2097152",
+        "--entry-cache-bytes=3",
+        "--api-threads=5",
+        "--watch-window-bytes=7",
+    ];
     let node = node(&flags);
+    assert_eq!(node.watch_window_bytes, 7);
     assert_eq!(
         (node.store.memtable_bytes, node.store.block_cache_bytes, node.entry_cache_bytes),
         (1 << 20, 2 << 20, 3)

@@ -1,6 +1,6 @@
 //! Flags whose effect shows from outside, on the server's binary. What the others come to is tested beside the code.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use cairn_proto::{
     ApiError,
@@ -21,6 +21,7 @@ use tokio_rustls::TlsConnector;
 use tonic::transport::Endpoint;
 
 use super::{
+    cluster::free_port,
     process::{Process, command, refused},
     support::{Certs, DEADLINE, certs, eventually, http},
 };
@@ -163,12 +164,6 @@ async fn metrics_have_a_port_of_their_own() {
     assert!(answer.body.contains("grpc_server_handling_seconds_bucket"), "{}", answer.body);
 }
 
-/// The loopback port of a listener that is closed again.
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("it has an address").port()
-}
-
 #[tokio::test]
 async fn other_members_are_served_where_the_flag_says() {
     let (dir, other) = (temporary(), temporary());
@@ -184,6 +179,80 @@ async fn other_members_are_served_where_the_flag_says() {
     }
     let taken = format!("--listen-peer-urls=http://127.0.0.1:{first}");
     refused(other.path(), &[&taken]).says(&[&format!("127.0.0.1:{first}"), "in use"]);
+}
+
+#[tokio::test]
+async fn http_has_a_port_of_its_own_and_leaves_the_clients() {
+    let dir = temporary();
+    let server = Process::start(dir.path(), &["--listen-client-http-urls=http://127.0.0.1:0"]);
+    server.put("a", "1").await;
+    let request = "GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    assert_eq!(http(server.addrs[0], request).await.status, 404, "HTTP is taken away from where clients are");
+    assert_eq!(http(server.addrs[1], request).await.status, 200);
+    let channel = Endpoint::from_shared(format!("http://{}", server.addrs[1])).expect("a valid URL").connect().await;
+    let range = pb::RangeRequest { key: "a".into(), ..Default::default() };
+    KvClient::new(channel.expect("it accepts")).range(range).await.expect_err("no gRPC is served there");
+}
+
+#[tokio::test]
+async fn servers_share_a_port_only_if_all_of_them_are_told_to() {
+    let (one, two) = (temporary(), temporary());
+    let at = format!("--listen-client-urls=http://127.0.0.1:{}", free_port());
+    let flags = [at.as_str(), "--advertise-client-urls=http://127.0.0.1:2379", "--socket-reuse-port"];
+    let _first = Process::start(one.path(), &flags);
+    refused(two.path(), &flags[..2]).says(&["in use"]);
+    let second = Process::start(two.path(), &flags);
+    assert!(second.stop().success());
+}
+
+#[tokio::test]
+async fn a_request_that_takes_longer_than_allowed_is_logged() {
+    for (flag, is_logged) in [("1ns", true), ("1h", false)] {
+        let dir = temporary();
+        let server = Process::start(dir.path(), &[&format!("--warning-unary-request-duration={flag}")]);
+        server.put("a", "1").await;
+        let logged =
+            || server.log().lines().any(|line| line.contains("a request took too long") && line.contains("Put"));
+        if is_logged {
+            eventually("the line", async || logged().then_some(())).await;
+        } else {
+            assert!(!logged(), "{}", server.log());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_silent_connection_between_members_counts_as_dead_after_the_time_that_is_set() {
+    let dir = temporary();
+    let port = free_port();
+    let at = format!("--listen-peer-urls=http://127.0.0.1:{port}");
+    let _server = Process::start(dir.path(), &[&at, "--raft-read-timeout=100ms"]);
+    // With what is the default, nobody would even be asked by then.
+    let default = Duration::from_secs(5);
+    let ended = async {
+        let mut stream = greeted(([127, 0, 0, 1], port).into()).await;
+        frame(&mut stream, 6, 1).await;
+        // A reset is a way of closing.
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    };
+    tokio::time::timeout(default, ended).await.expect("who says nothing is left");
+}
+
+#[tokio::test]
+async fn recent_events_are_kept_in_memory_up_to_the_size_that_is_set() {
+    const VALUES: u64 = 160;
+    const VALUE_BYTES: u64 = 1 << 20;
+    let after_writes = async |flag: &str| {
+        let dir = temporary();
+        let server = Process::start(dir.path(), &[flag]);
+        for number in 0..VALUES {
+            server.put("a", vec![number as u8; VALUE_BYTES as usize]).await;
+        }
+        server.resident_bytes()
+    };
+    let (small, large) =
+        (after_writes("--watch-window-bytes=1048576").await, after_writes("--watch-window-bytes=1073741824").await);
+    assert!(large > small + VALUES * VALUE_BYTES / 2, "{small} bytes with a small window, {large} with a large one");
 }
 
 /// The flags of a member of a cluster whose clients nobody cares for.
@@ -284,7 +353,12 @@ async fn frame(stream: &mut TcpStream, kind: u8, not_flag: u8) -> Vec<u8> {
 }
 
 async fn http2(server: &Process) -> TcpStream {
-    let mut stream = TcpStream::connect(server.addrs[0]).await.expect("the server accepts");
+    greeted(server.addrs[0]).await
+}
+
+/// A connection on which a client has said that it speaks HTTP/2, and no more.
+async fn greeted(addr: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(addr).await.expect("the server accepts");
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.expect("the preface is sent");
     stream
 }
@@ -393,8 +467,12 @@ async fn clients_need_a_certificate_of_the_authority_that_is_named() {
 #[tokio::test]
 async fn a_certificate_is_made_when_none_is_given() {
     let dir = temporary();
-    let flags =
-        ["--auto-tls", "--listen-client-urls=https://127.0.0.1:0", "--advertise-client-urls=https://localhost:1"];
+    let flags = [
+        "--auto-tls",
+        "--self-signed-cert-validity=3",
+        "--listen-client-urls=https://127.0.0.1:0",
+        "--advertise-client-urls=https://localhost:1",
+    ];
     let server = Process::start(dir.path(), &flags);
     let made = fs::read_dir(dir.path().join("data/fixtures/client")).expect("where the certificate is kept");
     let certificate = made
@@ -402,4 +480,8 @@ async fn a_certificate_is_made_when_none_is_given() {
         .find(|path| fs::read_to_string(path).is_ok_and(|text| text.contains("BEGIN CERTIFICATE")));
     let certificate = certificate.expect("a certificate");
     assert!(agreed(&server, &[&TLS12, &TLS13], &certificate).await.is_some());
+    let made = CertificateDer::from_pem_file(certificate).expect("a certificate");
+    let (_, made) = x509_parser::parse_x509_certificate(&made).expect("a certificate");
+    let seconds = made.validity().not_after.timestamp() - made.validity().not_before.timestamp();
+    assert_eq!(seconds, 3 * 365 * 24 * 3600);
 }
