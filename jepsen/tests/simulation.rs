@@ -63,11 +63,12 @@ fn every_planted_bug_is_caught() {
 
 #[test]
 fn a_failure_names_the_command_that_repeats_it() {
-    let plan = Plan { seed: 1, members: 3, steps: STEPS, plant: Some(Plant::SyncSkipped) };
-    let failure = simulate(&plan, false).expect_err("the bug is planted");
-    let shown = failure.to_string();
-    let command = "cairn-jepsen sim --members 3 --first-seed 1 --seeds 1 --plant sync-skipped --trace";
-    assert!(shown.ends_with(command) && failure.lines.len() > 10, "{shown}");
+    let plan = |seed| Plan { seed, members: 3, steps: STEPS, plant: Some(Plant::SyncSkipped) };
+    let failure = (1..=SEEDS_TO_CATCH).find_map(|seed| simulate(&plan(seed), false).err()).expect("the bug is planted");
+    let (shown, plan) = (failure.to_string(), plan(failure.plan.seed));
+    let command =
+        format!("cairn-jepsen sim --members 3 --first-seed {} --seeds 1 --plant sync-skipped --trace", plan.seed);
+    assert!(shown.ends_with(&command) && failure.lines.len() > 10, "{shown}");
     let again = simulate(&plan, false).expect_err("the bug is planted");
     assert_eq!((failure.what, failure.lines), (again.what, again.lines));
 }

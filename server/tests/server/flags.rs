@@ -223,19 +223,23 @@ async fn a_request_that_takes_longer_than_allowed_is_logged() {
 
 #[tokio::test]
 async fn a_silent_connection_between_members_counts_as_dead_after_the_time_that_is_set() {
-    let dir = temporary();
-    let port = free_port();
-    let at = format!("--listen-peer-urls=http://127.0.0.1:{port}");
-    let _server = Process::start(dir.path(), &[&at, "--raft-read-timeout=100ms"]);
-    // With what is the default, nobody would even be asked by then.
-    let default = Duration::from_secs(5);
-    let ended = async {
+    let silent = async |read_timeout: &str| {
+        let (dir, port) = (temporary(), free_port());
+        let at = format!("--listen-peer-urls=http://127.0.0.1:{port}");
+        let _server = Process::start(dir.path(), &[&at, &format!("--raft-read-timeout={read_timeout}")]);
         let mut stream = greeted(([127, 0, 0, 1], port).into()).await;
         frame(&mut stream, 6, 1).await;
         // A reset is a way of closing.
         let _ = stream.read_to_end(&mut Vec::new()).await;
     };
-    tokio::time::timeout(default, ended).await.expect("who says nothing is left");
+    let mut patient = std::pin::pin!(silent("1m"));
+    tokio::select! {
+        () = silent("3s") => {}
+        () = &mut patient => panic!("the one that may be silent for a minute is left first"),
+        () = tokio::time::sleep(Duration::from_secs(30)) => panic!("who says nothing is not left"),
+    }
+    let soon = tokio::time::timeout(Duration::from_secs(6), patient).await;
+    assert!(soon.is_err(), "one that may be silent for a minute is left after seconds");
 }
 
 #[tokio::test]
