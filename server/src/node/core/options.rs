@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::RetentionOptions;
 use crate::{lease::CHECKPOINT_INTERVAL, raft::RaftOptions};
 
-/// Options of a [`Core`].
+/// Options of a [`Core`](super::Core).
 #[derive(Debug, Clone)]
 pub struct CoreOptions {
     /// Consensus.

@@ -10,37 +10,37 @@ use crate::{
     state::{Answer, LeaseChange},
 };
 
-/// What is to be done. The caller takes it after each call of [`Core::advance`] and [`Core::apply`].
+/// What is to be done. The caller takes it after each call of [`Core::advance`](super::Core::advance) and [`Core::apply`](super::Core::apply).
 #[derive(Debug)]
 pub struct Outputs<W, R> {
-    /// To be written to the log in this order and synced; then [`Core::synced`].
+    /// To be written to the log in this order and synced; then [`Core::synced`](super::Core::synced).
     pub writes: Vec<InFlight>,
     /// To be sent to their members. They may get lost.
     pub messages: Vec<Message>,
     /// Commands for the leader to propose: the leader and the encoded command. They may get lost.
     pub forwards: Vec<(u64, Bytes)>,
-    /// Entries to be read from the log; then [`Core::fetched`].
+    /// Entries to be read from the log; then [`Core::fetched`](super::Core::fetched).
     pub fetches: Vec<Fetch>,
     /// Results of proposals.
     pub answers: Vec<(W, Result<Answer, ProposeError>)>,
     /// Reads that may go ahead, or may not.
     pub reads: Vec<(R, Result<(), ReadIndexError>)>,
-    /// The store is to be flushed; then [`Core::flushed`].
+    /// The store is to be flushed; then [`Core::flushed`](super::Core::flushed).
     pub flush: bool,
     /// The log may be cut up to and with this index.
     pub purge: Option<u64>,
     /// What happened to leases.
     pub lease_changes: Vec<LeaseChange>,
-    /// A snapshot of the store is to be made; then [`Core::checkpointed`].
+    /// A snapshot of the store is to be made; then [`Core::checkpointed`](super::Core::checkpointed).
     pub checkpoint: bool,
     /// Snapshots whose files nobody needs any more.
     pub discard: Vec<u64>,
-    /// A snapshot is to be fetched from another member; then [`Core::received`].
+    /// A snapshot is to be fetched from another member; then [`Core::received`](super::Core::received).
     pub receive: Option<Offer>,
     /// The member that is to hear that the snapshot of this number, which it had offered, did not come: it then offers one
     /// again. This may get lost.
     pub snapshot_failed: Option<(u64, u64)>,
-    /// The received snapshot of this number is to take the state's place; then [`Core::installed`].
+    /// The received snapshot of this number is to take the state's place; then [`Core::installed`](super::Core::installed).
     pub install: Option<u64>,
     /// The received snapshot of this number is of no use.
     pub abandon: Option<u64>,
