@@ -337,6 +337,7 @@ impl<W, R> Core<W, R> {
     /// Notes that all writes up to `number` are synced.
     pub fn synced(&mut self, number: u64) {
         let mut messages = self.group.synced(number);
+        self.see_sent(&messages);
         self.out.messages.append(&mut messages);
         self.snapshots_synced(number);
     }

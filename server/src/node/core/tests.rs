@@ -410,6 +410,7 @@ fn one_of_two_is_not_removed_before_the_other_one_says_so() {
     acknowledge(&mut bench);
     let status = bench.core.status();
     assert_eq!((status.standing.role, status.applied + 1), (Role::Leader, status.committed));
+    assert!(bench.core.may_leave(2) && !bench.core.may_leave(3), "only a voter's word counts");
     bench.core.tick();
     bench.core.advance().unwrap();
     let asks = |message: &Message| (message.to, message.get_msg_type()) == (2, MessageType::MsgTimeoutNow);
