@@ -100,7 +100,7 @@ impl fmt::Display for Summary {
 
 /// Runs the plan.
 pub async fn run(plan: &Plan) -> Result<Summary> {
-    let mut members = Members::with_arguments(&plan.server, 3, &["--log-level", "error"])?;
+    let mut members = Members::bare(&plan.server, 3, &["--log-level", "error"])?;
     members.start_all().await?;
     let load = Load::start(&members.urls(), plan.rate)?;
     let mut summary = Summary::default();

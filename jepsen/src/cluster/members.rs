@@ -59,13 +59,16 @@ impl Members {
 
     /// The same with more arguments.
     pub fn with_arguments(cairn: &Path, count: usize, arguments: &[&str]) -> Result<Self> {
+        Self::bare(cairn, count, &[&COMPARED, arguments].concat())
+    }
+
+    /// The same with these arguments only, which a genuine etcd knows, too: what it holds is not compared.
+    pub fn bare(server: &Path, count: usize, arguments: &[&str]) -> Result<Self> {
         let mut directories = Vec::new();
         let mut members = Vec::new();
         for number in 1..=count {
             let directory = TempDir::new().context("make a directory for a member")?;
-            let mut member = Member::named(&format!("n{number}"), cairn, directory.path(), arguments)?;
-            member.add_arguments(&COMPARED);
-            members.push(member);
+            members.push(Member::named(&format!("n{number}"), server, directory.path(), arguments)?);
             directories.push(directory);
         }
         let mut members = Self { all: members, network: None, namespaces: None, directories };
