@@ -4,6 +4,16 @@ use std::path::PathBuf;
 
 use super::{support::eventually, trio::Trio};
 
+/// Writes until nobody that runs has what a member lacks that has the log up to `last`.
+async fn others_cut_their_logs(trio: &Trio, leader: usize, last: u64) {
+    eventually("the others cut their logs", async || {
+        trio.put(leader, "key", "again").await;
+        let cut = |at: usize| trio.of(at).node().history().first_index > last + 1;
+        trio.running().all(cut).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_snapshot_is_counted_by_the_member_that_sends_it_and_the_one_that_receives_it() {
     let mut trio = Trio::start(|config| {
@@ -15,12 +25,7 @@ async fn a_snapshot_is_counted_by_the_member_that_sends_it_and_the_one_that_rece
     let last = trio.of(lags).node().status().raft_index;
     trio.down(lags).await;
     let leader = trio.leader().await;
-    eventually("the others cut their logs", async || {
-        trio.put(leader, "key", "again").await;
-        let cut = |at: usize| trio.of(at).node().history().first_index > last + 1;
-        trio.running().all(cut).then_some(())
-    })
-    .await;
+    others_cut_their_logs(&trio, leader, last).await;
     trio.up(lags).await;
     let revision = trio.of(leader).node().reader().revision();
     eventually("it catches up", async || (trio.of(lags).node().reader().revision() >= revision).then_some(())).await;
@@ -70,12 +75,7 @@ async fn a_member_that_cannot_take_a_snapshot_says_so_and_gets_another_one() {
     // Takes two seconds to be sent.
     let noise: String = (0..512 << 10).map(|_| char::from(rand::random_range(b' '..b'~'))).collect();
     trio.put(leader, "noise", &noise).await;
-    eventually("the others cut their logs", async || {
-        trio.put(leader, "key", "again").await;
-        let cut = |at: usize| trio.of(at).node().history().first_index > last + 1;
-        trio.running().all(cut).then_some(())
-    })
-    .await;
+    others_cut_their_logs(&trio, leader, last).await;
     trio.up(lags).await;
     let directory = trio.dirs[leader].path().join("data/member");
     let is_outgoing =
