@@ -212,7 +212,7 @@ impl Default for Config {
             warning_unary_request_duration: Duration::from_millis(300),
             watch_progress_notify_interval: Duration::from_mins(10),
             lease_checkpoint_interval: Duration::from_mins(5),
-            snapshot_send_bytes_per_second: 64 << 20,
+            snapshot_send_bytes_per_second: 256 << 20,
             memtable_bytes: 16 * MIB,
             block_cache_bytes: 32 * MIB,
             entry_cache_bytes: 32 * MIB,

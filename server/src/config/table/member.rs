@@ -73,7 +73,7 @@ pub(super) static MEMORY: &[Flag] = rows! { Memory:
     "block-cache-bytes" Uint "33554432", "Size of the store's cache of data blocks.", Effect(set!(block_cache_bytes));
     "entry-cache-bytes" Uint "33554432", "Size of the cache of recent raft entries.", Effect(set!(entry_cache_bytes));
     "watch-window-bytes" Uint "16777216", "Size of the window of recent events for watchers.", Effect(set!(watch_window_bytes));
-    "snapshot-send-bytes-per-second" Uint "67108864", "Bytes of snapshots sent to other members in a second.", Effect(set!(snapshot_send_bytes_per_second));
+    "snapshot-send-bytes-per-second" Uint "268435456", "Bytes of snapshots sent to other members in a second.", Effect(set!(snapshot_send_bytes_per_second));
     "api-threads" Uint "0", "Threads that serve clients (0: one for each core).", Effect(set!(api_threads));
 };
 

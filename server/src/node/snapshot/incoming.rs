@@ -12,6 +12,8 @@ use crate::raft::Offer;
 const PREFIX: &str = "incoming-";
 /// What the name of a file ends with that is not whole, or whose checksum is not known to be right.
 pub(super) const PART: &str = ".part";
+/// How many bytes of a file may wait to be synced. A whole file at once would hold up every other sync of the disk, such as the log's.
+const UNSYNCED_BYTES_MAX: u64 = 4 << 20;
 
 /// Receives a snapshot piece by piece.
 #[derive(Debug)]
@@ -106,6 +108,9 @@ impl Incoming {
         open.file.write_all(&piece.data).map_err(failed(&path, "writing"))?;
         open.passed(&piece.data);
         let Some(crc) = piece.crc else {
+            if piece.offset / UNSYNCED_BYTES_MAX != end / UNSYNCED_BYTES_MAX {
+                open.file.sync_data().map_err(failed(&path, "syncing"))?;
+            }
             self.open = Some(open);
             return Ok(());
         };
