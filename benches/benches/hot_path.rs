@@ -4,7 +4,7 @@ use std::{hint::black_box, ops::ControlFlow, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use cairn_proto::etcdserverpb::{
-    Compare, Member, PutRequest, RangeRequest, RequestOp, TxnRequest,
+    CompactionRequest, Compare, Member, PutRequest, RangeRequest, RequestOp, TxnRequest,
     compare::{CompareResult, CompareTarget, TargetUnion},
     request_op,
 };
@@ -172,7 +172,7 @@ fn apply(c: &mut Criterion) {
                 Request::Txn(TxnRequest { compare: vec![compare], success, failure })
             },
             |request| {
-                let entry = replica.entry([std::mem::replace(request, Request::ClusterVersion(String::new()))]);
+                let entry = replica.entry([std::mem::replace(request, Request::Compact(CompactionRequest::default()))]);
                 replica.state.apply(&[entry])
             },
             BatchSize::SmallInput,

@@ -40,7 +40,7 @@ impl Cluster {
 
     /// The replicated version of the cluster's API, `not_decided` while a new cluster has none.
     pub fn version(&self) -> String {
-        (*self.context.node.cluster_version()).clone().unwrap_or_else(|| "not_decided".to_owned())
+        self.context.node.cluster_version().map_or_else(|| "not_decided".to_owned(), |version| version.to_string())
     }
 
     /// The members, by id. The header has no revision.

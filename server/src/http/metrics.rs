@@ -8,11 +8,6 @@ use prometheus_client::encoding::text;
 use super::{Http, exposition, process};
 use crate::{api::grpc::body::Body, config::API_VERSION};
 
-/// A version without its patch level.
-fn minor(version: &str) -> &str {
-    version.rsplit_once('.').map_or(version, |(minor, _)| minor)
-}
-
 /// Metrics text under construction: one family after the other, each declared once.
 #[derive(Debug, Default)]
 pub(super) struct Page(String);
@@ -60,7 +55,11 @@ impl Http {
         let server = format!("{running} 'server_version' label with current version");
         page.info("etcd_server_version", &server, "server_version", API_VERSION);
         let cluster = format!("{running} 'cluster_version' label with current cluster version");
-        page.info("etcd_cluster_version", &cluster, "cluster_version", minor(&self.services.cluster.version()));
+        // As etcd, without the patch level.
+        let cluster_minor = node
+            .cluster_version()
+            .map_or_else(|| self.services.cluster.version(), |version| format!("{}.{}", version.major, version.minor));
+        page.info("etcd_cluster_version", &cluster, "cluster_version", &cluster_minor);
         let id = "Server or member ID in hexadecimal format. 1 for 'server_id' label with current ID";
         page.info("etcd_server_id", id, "server_id", &format!("{:x}", status.member_id));
         let quota = self.config.quota_bytes().map_or(0.0, |bytes| bytes as f64);
@@ -77,11 +76,6 @@ impl Http {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_cluster_version_has_no_patch_level() {
-        assert_eq!(minor("3.7.0"), "3.7");
-    }
 
     #[test]
     fn values_are_declared_and_written_plainly() {

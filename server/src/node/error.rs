@@ -4,6 +4,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use cairn_proto::ApiError;
+use semver::Version;
 
 use crate::{
     log::LogError,
@@ -129,6 +130,17 @@ pub enum NodeError {
     Removed {
         /// This member.
         member: u64,
+    },
+    /// The cluster is at a version that this program does not serve.
+    #[error(
+        "the cluster is at version {cluster}, this program serves {own} and may not understand what the others say: start a \
+         newer one"
+    )]
+    TooOld {
+        /// What the program serves.
+        own: Version,
+        /// The cluster's.
+        cluster: Version,
     },
     /// The other members know that this one had begun, and its data directory is empty.
     #[error(

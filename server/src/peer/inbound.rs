@@ -4,9 +4,13 @@ use bytes::Bytes;
 use cairn_proto::peer::Frame;
 use prost_raft::Message as _;
 use raft::eraftpb::Message;
+use semver::Version;
 
 use super::{metrics::InboundMetrics, registry::Local};
-use crate::state::command;
+use crate::{
+    config::{API, understands},
+    state::command::{self, Request},
+};
 
 /// Why a frame is not taken; the stream ends with it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -17,6 +21,8 @@ pub(super) enum BadFrame {
     Sender { named: u64, from: u64 },
     #[error("a forwarded command does not decode: {0}")]
     Command(String),
+    #[error("a forwarded command raises the cluster's version to {version}, above the {own} that this member serves")]
+    Version { version: Version, own: Version },
     #[error("a second introduction")]
     Hello,
 }
@@ -86,8 +92,13 @@ impl Inbound {
         };
         let command = |bytes: Bytes| {
             // Once in the log, a command that does not decode would end every member.
-            command::decode(bytes.clone()).map_err(|error| BadFrame::Command(error.to_string()))?;
-            Ok(bytes)
+            let command = command::decode(bytes.clone()).map_err(|error| BadFrame::Command(error.to_string()))?;
+            match command.request {
+                Request::ClusterVersion(version) if !understands(&API, &version) => {
+                    Err(BadFrame::Version { version, own: API })
+                }
+                _ => Ok(bytes),
+            }
         };
         let messages = frame.messages.into_iter().map(message).collect::<Result<_, _>>()?;
         let commands = frame.commands.into_iter().map(command).collect::<Result<_, _>>()?;

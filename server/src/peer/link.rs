@@ -21,6 +21,7 @@ use super::{
     registry::{Local, Peers},
     seldom::Seldom,
     service::{has_lost_everything, lost_everything},
+    versions,
 };
 use crate::node::NodeError;
 
@@ -261,6 +262,7 @@ impl Link {
         check_refusal(&local, self.member, &first)?;
         let welcome = first.welcome.ok_or_else(|| LinkError::NotWhom("it did not introduce itself".to_owned()))?;
         check_welcome(&hello, &welcome).map_err(LinkError::NotWhom)?;
+        versions::check(&welcome.version, local.node.cluster_version().as_deref()).map_err(LinkError::NotWhom)?;
         if has_lost_everything(&local, &welcome) {
             return Err(LinkError::NotWhom(lost_everything(welcome.from)));
         }

@@ -9,7 +9,7 @@
 //!
 //! What lives here: [`Peers`], which has a link to each other member and is the replica's
 //! [`Transport`](crate::node::Transport); `link` (connects, and connects again), `queue` (what waits to be sent),
-//! `inbound` (what arrives), `speakers` (who is heard, and what it is told), `leases` (what clients of a follower want to know of the leader), `hashes` (of another
+//! `inbound` (what arrives), `versions` (whose program is new enough), `speakers` (who is heard, and what it is told), `leases` (what clients of a follower want to know of the leader), `hashes` (of another
 //! member's keys), `snapshot` (files of snapshots), `service` (the RPCs of `cairn.peer.Peer`), `gate` and `plain` (the
 //! peer port), `dial` (TCP and TLS towards other members), [`join`] (what a new member has to learn before it starts). What
 //! may call it: the server, and `api/` where a request is the leader's business. It knows `node/`, `security/` and
@@ -70,6 +70,7 @@ mod seldom;
 mod service;
 mod snapshot;
 mod speakers;
+mod versions;
 
 use std::time::Duration;
 

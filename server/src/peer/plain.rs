@@ -27,7 +27,7 @@ pub(super) fn answer<B>(peers: &Peers, request: &Request<B>) -> Response<Body> {
 }
 
 fn version(node: &NodeHandle) -> String {
-    let cluster = (*node.cluster_version()).clone().unwrap_or_else(|| "not_decided".to_owned());
+    let cluster = node.cluster_version().map_or_else(|| "not_decided".to_owned(), |version| version.to_string());
     format!("{{\"etcdserver\":\"{API_VERSION}\",\"etcdcluster\":\"{cluster}\",\"storage\":\"{STORAGE_VERSION}\"}}")
 }
 

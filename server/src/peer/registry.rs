@@ -10,6 +10,7 @@ use cairn_proto::{
 use parking_lot::{Mutex, RwLock};
 use prost_raft::Message as _;
 use raft::eraftpb::Message;
+use semver::Version;
 use tokio::runtime;
 use tonic::transport::Channel;
 
@@ -25,7 +26,7 @@ use super::{
     speakers::Speakers,
 };
 use crate::{
-    config::API_VERSION,
+    config::{API, API_VERSION},
     lease::{Renewal, TimeLeft},
     node::{NodeHandle, Transport},
     raft::{Offer, Refused},
@@ -129,18 +130,14 @@ impl Peers {
 
     /// The highest API version that every member of the cluster serves, as far as it is known: `None` while one was not
     /// heard of yet.
-    pub fn common_version(&self) -> Option<String> {
+    pub fn common_version(&self) -> Option<Version> {
         let local = self.local()?;
         let links = self.links.read();
-        let parse = |version: &str| {
-            let mut parts = version.split('.').map(|part| part.parse::<u32>().ok());
-            Some((parts.next()??, parts.next()??))
-        };
-        let mut lowest = parse(API_VERSION)?;
+        let mut lowest = API;
         for &member in local.node.members().members.keys().filter(|&&member| member != local.member) {
-            lowest = lowest.min(parse(&links.get(&member)?.version()?)?);
+            lowest = lowest.min(Version::parse(&links.get(&member)?.version()?).ok()?);
         }
-        Some(format!("{}.{}.0", lowest.0, lowest.1))
+        Some(Version::new(lowest.major, lowest.minor, 0))
     }
 
     /// Has member `leader` change the membership.

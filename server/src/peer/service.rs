@@ -23,6 +23,7 @@ use super::{
     registry::{Local, Peers},
     snapshot,
     speakers::Speaking,
+    versions,
 };
 use crate::{
     node::snapshot::FILES_MAX,
@@ -166,6 +167,9 @@ fn judge(local: &Local, hello: &Hello) -> Result<(), Refusal> {
     let refuse = |text| Err(other_reason(text));
     if hello.protocol != PROTOCOL {
         return refuse(format!("it speaks protocol {}, this member {PROTOCOL}", hello.protocol));
+    }
+    if let Err(text) = versions::check(&hello.version, local.node.cluster_version().as_deref()) {
+        return refuse(text);
     }
     if hello.cluster_id != local.cluster {
         return refuse(other_cluster(hello.cluster_id, local.cluster));

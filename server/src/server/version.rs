@@ -20,9 +20,9 @@ pub(super) async fn keep(node: NodeHandle, peers: Arc<Peers>, stopping: Cancella
     loop {
         if node.status().leader == node.status().member_id
             && let Some(version) = peers.common_version()
-            && is_higher(&version, node.cluster_version().as_deref())
+            && node.cluster_version().is_none_or(|present| *present < version)
         {
-            tracing::info!(version, "proposing the cluster's version");
+            tracing::info!(%version, "proposing the cluster's version");
             let proposed = tokio::select! {
                 () = stopping.cancelled() => return,
                 proposed = node.propose(Request::ClusterVersion(version), Bytes::new(), 0) => proposed,
@@ -36,22 +36,5 @@ pub(super) async fn keep(node: NodeHandle, peers: Arc<Peers>, stopping: Cancella
             () = stopping.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
         }
-    }
-}
-
-/// Whether `version` is higher than `present`, or there is none at present.
-fn is_higher(version: &str, present: Option<&str>) -> bool {
-    let numbers = |version: &str| -> Vec<u64> { version.split('.').filter_map(|part| part.parse().ok()).collect() };
-    present.is_none_or(|present| numbers(version) > numbers(present))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_are_compared_by_number_and_only_rise() {
-        assert!(is_higher("3.7.0", None) && is_higher("3.10.0", Some("3.7.0")));
-        assert!(!is_higher("3.7.0", Some("3.7.0")) && !is_higher("3.6.0", Some("3.7.0")));
     }
 }

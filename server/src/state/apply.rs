@@ -14,6 +14,7 @@ use cairn_proto::{
     },
 };
 use raft::eraftpb::{ConfChangeV2, ConfState};
+use semver::Version;
 
 use super::{
     State, StateError,
@@ -331,9 +332,11 @@ impl State {
         Ok((Reply::Done, None))
     }
 
-    fn raise_version(&mut self, version: &str) -> (Reply, Option<i64>) {
-        self.open.batch.put(Table::Meta, record::version::KEY, record::version::encode(version));
-        self.version.store(Arc::new(Some(version.to_owned())));
+    fn raise_version(&mut self, version: &Version) -> (Reply, Option<i64>) {
+        if self.version.load().as_ref().is_none_or(|present| **present < *version) {
+            self.open.batch.put(Table::Meta, record::version::KEY, record::version::encode(version));
+            self.version.store(Some(Arc::new(version.clone())));
+        }
         (Reply::Done, None)
     }
 

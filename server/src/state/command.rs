@@ -5,7 +5,8 @@
 //! entry.
 
 use bytes::Bytes;
-use cairn_proto::etcdserverpb as pb;
+use cairn_proto::{ApiError, etcdserverpb as pb};
+use semver::Version;
 
 use super::mvcc::revision::Revision;
 
@@ -75,12 +76,39 @@ pub enum Request {
         /// Where clients reach it.
         client_urls: Vec<String>,
     },
-    /// Raises the replicated cluster version, e.g. `3.7.0`.
-    ClusterVersion(String),
+    /// Raises the replicated cluster version, e.g. `3.7.0`. One that is not higher changes nothing.
+    ClusterVersion(Version),
+}
+
+impl Request {
+    /// The cluster version from which on this kind may be proposed; below it there may be a member that does not know it,
+    /// and that ends when it meets it. `None` for what all versions know.
+    pub const fn since(&self) -> Option<Version> {
+        match self {
+            Self::Put(_)
+            | Self::DeleteRange(_)
+            | Self::Txn(_)
+            | Self::Compact(_)
+            | Self::LeaseGrant(_)
+            | Self::LeaseRevoke { .. }
+            | Self::LeaseCheckpoint(_)
+            | Self::Alarm(_)
+            | Self::PublishMember { .. }
+            | Self::ClusterVersion(_) => None,
+        }
+    }
+}
+
+/// Whether a kind that there is `since` a version may be proposed in a cluster of version `cluster`, if it has one yet.
+///
+/// # Errors
+/// [`ApiError::NotCapable`].
+pub fn may_be_proposed(since: &Version, cluster: Option<&Version>) -> Result<(), ApiError> {
+    if cluster.is_some_and(|cluster| since <= cluster) { Ok(()) } else { Err(ApiError::NotCapable) }
 }
 
 /// What applying a command answers: the deterministic result, the same on every member.
-pub type Outcome = Result<Reply, cairn_proto::ApiError>;
+pub type Outcome = Result<Reply, ApiError>;
 
 /// The result of a command, as revisions to read rather than bytes: rows are built off the apply path by the member
 /// that owes the answer.
@@ -150,4 +178,19 @@ pub enum OpReply {
         /// Its operations' answers.
         ops: Vec<OpReply>,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_kind_waits_for_the_cluster_to_be_at_its_version() {
+        let since = Version::new(3, 8, 0);
+        for (cluster, may) in [(None, false), (Some((3, 7)), false), (Some((3, 8)), true), (Some((3, 10)), true)] {
+            let cluster = cluster.map(|(major, minor)| Version::new(major, minor, 0));
+            let refused = may_be_proposed(&since, cluster.as_ref());
+            assert_eq!(refused, if may { Ok(()) } else { Err(ApiError::NotCapable) }, "at {cluster:?}");
+        }
+    }
 }

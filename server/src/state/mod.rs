@@ -19,10 +19,11 @@
 
 use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use cairn_proto::etcdserverpb::AlarmType;
 use parking_lot::RwLock;
 use raft::eraftpb::ConfState;
+use semver::Version;
 
 use crate::store::{Batch, Store, Table};
 
@@ -97,7 +98,7 @@ pub struct State {
     lease_changes: Vec<LeaseChange>,
     members: Arc<ArcSwap<Members>>,
     alarms: Arc<ArcSwap<Alarms>>,
-    version: Arc<ArcSwap<Option<String>>>,
+    version: Arc<ArcSwapOption<Version>>,
     raft_members: ConfState,
     /// The newest entry evaluated, and the newest one whose effects are written.
     applied: Applied,
@@ -138,7 +139,7 @@ pub struct Views {
     pub leases: LeaseView,
     members: Arc<ArcSwap<Members>>,
     alarms: Arc<ArcSwap<Alarms>>,
-    version: Arc<ArcSwap<Option<String>>>,
+    version: Arc<ArcSwapOption<Version>>,
 }
 
 impl Views {
@@ -158,7 +159,7 @@ impl Views {
     }
 
     /// The replicated cluster version, e.g. `3.7.0`, once it was set.
-    pub fn cluster_version(&self) -> Arc<Option<String>> {
+    pub fn cluster_version(&self) -> Option<Arc<Version>> {
         self.version.load_full()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{ops::ControlFlow, sync::Arc};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use parking_lot::RwLock;
 
@@ -76,7 +76,7 @@ impl State {
             lease_changes: Vec::new(),
             members: Arc::new(ArcSwap::from_pointee(members)),
             alarms: Arc::new(ArcSwap::from_pointee(alarms)),
-            version: Arc::new(ArcSwap::from_pointee(version)),
+            version: Arc::new(ArcSwapOption::from_pointee(version)),
             raft_members: conf_state,
             applied,
             written: applied,

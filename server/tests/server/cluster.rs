@@ -10,8 +10,10 @@ use cairn_proto::{
 use cairn_server::{
     config::{Config, Url},
     server::Server,
+    state::command::{Command, Request, RequestId, encode},
 };
 use futures::{FutureExt, future::join_all};
+use semver::Version;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -180,7 +182,11 @@ async fn garbage_on_the_peer_port_hurts_nobody() {
 async fn whoever_is_somebody_else_is_told_why_it_is_refused() {
     let (server, port) = with_peer_port().await;
     let own = server.server.node().status().member_id;
+    eventually("the cluster has a version", async || server.server.node().cluster_version().map(drop)).await;
+    let served = |version: &str| Hello { version: version.to_owned(), ..hello(&server, 7) };
     let cases = [
+        (served("3.6.9"), "it serves version 3.6.9, the cluster is at 3.7.0"),
+        (served("new"), "its version, \"new\", makes no sense"),
         (Hello { cluster_id: 5, ..hello(&server, 7) }, "it is of cluster 5"),
         (Hello { to: 9, ..hello(&server, 7) }, "it wants member 9"),
         (Hello { protocol: 99, ..hello(&server, 7) }, "it speaks protocol 99"),
@@ -259,7 +265,15 @@ async fn messages_that_decode_but_make_no_sense_are_refused_and_their_sender_is_
 #[tokio::test]
 async fn well_formed_nonsense_ends_the_stream_and_nothing_else() {
     let (server, port) = with_peer_port().await;
+    let raised = |version| {
+        let id = RequestId { member: 7, nonce: 1, counter: 1 };
+        encode(&Command { id, user: Bytes::new(), auth_revision: 0, request: Request::ClusterVersion(version) })
+    };
     let nonsense = [
+        (
+            Frame { commands: vec![raised(Version::new(3, 99, 0))], ..Frame::default() },
+            "raises the cluster's version to 3.99.0",
+        ),
         (Frame { messages: vec![vec![0xff; 20].into()], ..Frame::default() }, "a message of raft does not decode"),
         // A message of somebody else.
         (Frame { messages: vec![vec![0x18, 8].into()], ..Frame::default() }, "names member 8 as its sender"),

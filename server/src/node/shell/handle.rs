@@ -13,6 +13,7 @@ use bytes::Bytes;
 use cairn_proto::etcdserverpb::AlarmType;
 use parking_lot::Mutex;
 use raft::eraftpb::{Entry, Message};
+use semver::Version;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use super::{
@@ -31,7 +32,7 @@ use crate::{
     raft::{Offer, SnapshotMeta},
     state::{
         Alarms, Answer, MemberChange, Members, Reader, Views,
-        command::{self, Command, Request, RequestId},
+        command::{self, Command, Request, RequestId, may_be_proposed},
     },
     store::StoreSize,
     watch::Hub,
@@ -317,6 +318,9 @@ impl NodeHandle {
     /// Puts a request through the log and gives its result, which was validated and authorised before. `user` and
     /// `auth_revision` say on whose behalf and as of which permissions. Ends at the latest after the request time-out.
     pub async fn propose(&self, request: Request, user: Bytes, auth_revision: u64) -> Result<Answer, ProposeError> {
+        if let Some(since) = request.since() {
+            may_be_proposed(&since, self.cluster_version().as_deref()).map_err(ProposeError::Refused)?;
+        }
         let shared = &*self.shared;
         let counter = shared.counter.fetch_add(1, Ordering::Relaxed) + 1;
         let id = RequestId { member: shared.identity.member, nonce: shared.nonce, counter };
@@ -434,7 +438,7 @@ impl NodeHandle {
     }
 
     /// The replicated cluster version, once it was set.
-    pub fn cluster_version(&self) -> Arc<Option<String>> {
+    pub fn cluster_version(&self) -> Option<Arc<Version>> {
         self.views.cluster_version()
     }
 

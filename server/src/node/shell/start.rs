@@ -17,7 +17,7 @@ use super::{
     transport::{Alone, Transport},
 };
 use crate::{
-    config::{cluster_id, initial_member_id},
+    config::{API, cluster_id, initial_member_id, understands},
     log::{
         DataDirLock, Disk, Identity as LogIdentity, Log, LogEvent, LogOptions, LogStore, LogThread, LogThreadOptions,
         Recovered, SyncReport,
@@ -101,6 +101,7 @@ pub fn start_member(
         begin_cluster(config, identity, &mut log, &recovered, &mut state)?
     } else {
         check_cluster(identity, &state)?;
+        check_version(&state)?;
         check_owner(config, identity, &state)?;
         let installing = state::is_installing(store.as_ref())?;
         let mut log_start =
@@ -306,6 +307,15 @@ fn check_cluster(identity: Identity, state: &State) -> Result<(), NodeError> {
         return Ok(());
     }
     Err(Unfit::Clusters { log: identity.cluster, state: stored }.into())
+}
+
+fn check_version(state: &State) -> Result<(), NodeError> {
+    match state.views().cluster_version() {
+        Some(cluster) if !understands(&API, &cluster) => {
+            Err(NodeError::TooOld { own: API, cluster: (*cluster).clone() })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whoever is reached at another member's URLs has got hold of the wrong directory. With that it would vote twice, once as

@@ -9,6 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use cairn_proto::etcdserverpb as pb;
+use semver::Version;
 use tokio::runtime::{Builder, Runtime};
 
 use super::*;
@@ -241,6 +242,24 @@ fn flags_that_do_not_name_this_member_are_refused() {
     let config = NodeConfig { name: "nobody".into(), ..config(dir.path()) };
     let refused = start(&config, runtime().handle()).unwrap_err().to_string();
     assert!(refused.contains("nobody") && refused.contains("--initial-cluster"), "{refused}");
+}
+
+#[test]
+fn a_program_below_the_clusters_version_does_not_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let (config, runtime) = (config(dir.path()), runtime());
+    runtime.block_on(async {
+        let node = start(&config, runtime.handle()).unwrap();
+        for version in [Version::new(3, 7, 9), Version::new(99, 0, 0)] {
+            let proposed = node.propose(Request::ClusterVersion(version), Bytes::new(), 0).await.unwrap();
+            assert_eq!(proposed.outcome, Ok(Reply::Done));
+        }
+        node.shutdown().await;
+    });
+    match start(&config, runtime.handle()) {
+        Err(error @ NodeError::TooOld { .. }) => assert!(error.to_string().contains("99.0.0"), "{error}"),
+        other => panic!("it started, or says {other:?}"),
+    }
 }
 
 #[test]

@@ -33,6 +33,7 @@ use prost::{
 };
 
 use super::{Command, Request, RequestId, decode_txn};
+use crate::state::record;
 
 /// The format written today.
 pub const COMMAND_FORMAT: u8 = 1;
@@ -164,7 +165,7 @@ fn payload_len(request: &Request) -> usize {
         Request::PublishMember { name, client_urls, .. } => {
             32 + name.len() + client_urls.iter().map(|url| url.len() + 8).sum::<usize>()
         }
-        Request::ClusterVersion(version) => version.len(),
+        Request::ClusterVersion(version) => version.to_string().len(),
     }
 }
 
@@ -189,7 +190,7 @@ fn put_payload(out: &mut BytesMut, request: &Request) {
                 &pb::Member { id: *member, name: name.clone(), client_urls: client_urls.clone(), ..Default::default() },
             );
         }
-        Request::ClusterVersion(version) => out.put_slice(version.as_bytes()),
+        Request::ClusterVersion(version) => out.put_slice(version.to_string().as_bytes()),
     }
 }
 
@@ -224,7 +225,7 @@ fn get_payload(kind: u8, mut payload: Bytes) -> Result<Request, CommandError> {
             let member: pb::Member = get_message(kind, payload)?;
             Request::PublishMember { member: member.id, name: member.name, client_urls: member.client_urls }
         }
-        CLUSTER_VERSION => match String::from_utf8(payload.into()) {
+        CLUSTER_VERSION => match record::version::decode(&payload) {
             Ok(version) => Request::ClusterVersion(version),
             Err(error) => return Err(CommandError::Payload { kind, reason: error.to_string() }),
         },
@@ -243,6 +244,8 @@ pub(super) fn get_varint(bytes: &mut Bytes) -> Result<u64, CommandError> {
 #[cfg(test)]
 pub(super) mod tests {
     use proptest::{collection::vec, option, prelude::*};
+
+    use semver::Version;
 
     use super::*;
     use crate::state::command::TXN_DEPTH_MAX;
@@ -320,7 +323,8 @@ pub(super) mod tests {
             })),
             (any::<u64>(), ".{0,8}", vec(".{0,12}", 0..3))
                 .prop_map(|(member, name, client_urls)| Request::PublishMember { member, name, client_urls }),
-            ".{0,8}".prop_map(Request::ClusterVersion),
+            any::<[u64; 3]>()
+                .prop_map(|[major, minor, patch]| Request::ClusterVersion(Version::new(major, minor, patch))),
         ]
     }
 

@@ -7,6 +7,8 @@ use std::{
     task::{Context, Poll, Wake, Waker},
 };
 
+use semver::Version;
+
 use super::*;
 use crate::{
     state::{command::CommandError, mvcc::Inline, record},
@@ -443,6 +445,20 @@ fn the_whole_hash_covers_what_is_not_a_key() {
     assert_eq!(revision, 2);
     member.outcome(Request::LeaseGrant(pb::LeaseGrantRequest { id: 5, ttl: 60 })).unwrap();
     assert_ne!(member.reader().hash().unwrap().0, before);
+}
+
+#[test]
+fn the_cluster_version_only_rises_and_is_kept() {
+    let store = Arc::new(MemStore::new());
+    let mut member = Member::on(store.clone());
+    assert_eq!(member.state.views().cluster_version(), None);
+    for (proposed, then) in [((3, 7), (3, 7)), ((3, 6), (3, 7)), ((3, 10), (3, 10)), ((3, 7), (3, 10))] {
+        let version = |(major, minor)| Version::new(major, minor, 0);
+        assert_eq!(member.outcome(Request::ClusterVersion(version(proposed))), Ok(Reply::Done));
+        assert_eq!(member.state.views().cluster_version().as_deref(), Some(&version(then)), "after {proposed:?}");
+    }
+    drop(member);
+    assert_eq!(Member::on(store).state.views().cluster_version().as_deref(), Some(&Version::new(3, 10, 0)));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The same log gives the same answers and the same stores, however it is cut into entries and batches.
 
 use proptest::{collection::vec, prelude::*};
+use semver::Version;
 
 use super::*;
 use crate::state::command::RequestId;
@@ -29,7 +30,7 @@ fn lease_request() -> impl Strategy<Value = Request> {
             name: "a".into(),
             client_urls: vec!["http://a".into()]
         }),
-        Just(Request::ClusterVersion("3.7.0".into())),
+        Just(Request::ClusterVersion(Version::new(3, 7, 0))),
         (-1..30i64).prop_map(|revision| Request::Compact(pb::CompactionRequest { revision, physical: false })),
     ]
 }
