@@ -78,6 +78,9 @@ enum Run {
         /// Events before everything is healed
         #[arg(long, default_value_t = sim::STEPS)]
         steps: u64,
+        /// What runs are like: "usual", or a climate that brings more of something
+        #[arg(long, default_value_t = sim::Zone::Usual, value_parser = zone_named)]
+        climate: sim::Zone,
         /// Run every so-manieth seed twice and compare
         #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..))]
         twice_every: u64,
@@ -154,8 +157,8 @@ async fn main() -> ExitCode {
 async fn run(arguments: Arguments) -> Result<()> {
     let cairn = || arguments.cairn.clone().map_or_else(process::cairn_binary, Ok);
     match arguments.run {
-        Run::Sim { seeds, first_seed, members, steps, twice_every, plant, trace } => {
-            let plan = sim::Plan { seed: first_seed, members, steps, plant: None };
+        Run::Sim { seeds, first_seed, members, steps, climate, twice_every, plant, trace } => {
+            let plan = sim::Plan { seed: first_seed, members, steps, zone: climate, plant: None };
             match plant.as_deref() {
                 plant if trace => print_history(&sim::Plan { plant: plant.map(plant_named).transpose()?, ..plan }),
                 None => simulate(&plan, seeds, twice_every),
@@ -220,8 +223,8 @@ fn simulate(plan: &sim::Plan, seeds: u64, twice_every: u64) {
     }
     let rate = summary.runs as f64 / summary.seconds;
     println!(
-        "{seeds} seeds from {} of {} members over {} events: nothing broken, {rate:.1} seeds a second",
-        plan.seed, plan.members, plan.steps
+        "{seeds} seeds from {} of {} members, climate {}, over {} events: nothing broken, {rate:.1} seeds a second",
+        plan.seed, plan.members, plan.zone, plan.steps
     );
 }
 
@@ -237,6 +240,11 @@ fn print_history(plan: &sim::Plan) {
 fn plant_named(name: &str) -> Result<sim::Plant> {
     let names = || sim::Plant::ALL.map(sim::Plant::name).join(", ");
     sim::Plant::named(name).with_context(|| format!("there is no planted bug {name:?}; there are: {}, all", names()))
+}
+
+fn zone_named(name: &str) -> Result<sim::Zone> {
+    let names = || sim::Zone::ALL.map(sim::Zone::name).join(", ");
+    sim::Zone::named(name).with_context(|| format!("there is no climate {name:?}; there are: {}", names()))
 }
 
 /// Looks for the first seed that catches a planted bug.

@@ -1,6 +1,6 @@
 //! Whole clusters in one thread: every fault that can be drawn, and the bugs that must not pass unseen.
 
-use cairn_jepsen::sim::{Plan, Plant, STEPS, Summary, regression, simulate, simulate_many};
+use cairn_jepsen::sim::{Plan, Plant, STEPS, Summary, Zone, regression, simulate, simulate_many};
 
 /// Seeds within which every planted bug has to be caught.
 const SEEDS_TO_CATCH: u64 = 400;
@@ -8,9 +8,13 @@ const SEEDS_TO_CATCH: u64 = 400;
 const SELDOM: [(Plant, u64); 2] = [(Plant::VoteForgotten, 12), (Plant::ReadContextReused, 36)];
 
 fn clean(members: u64, seeds: u64, steps: u64) -> Summary {
-    let summary = simulate_many(&Plan { seed: 1, members, steps, plant: None }, seeds, 8);
+    clean_in(Zone::Usual, members, seeds, steps)
+}
+
+fn clean_in(zone: Zone, members: u64, seeds: u64, steps: u64) -> Summary {
+    let summary = simulate_many(&Plan { seed: 1, members, steps, zone, plant: None }, seeds, 8);
     println!("{}", summary.coverage);
-    println!("{} runs of {members} members in {:.1} s", summary.runs, summary.seconds);
+    println!("{} runs of {members} members, climate {zone}, in {:.1} s", summary.runs, summary.seconds);
     assert!(summary.failure.is_none(), "{}", summary.failure.expect("there is one"));
     assert_eq!(summary.runs, seeds);
     summary
@@ -43,6 +47,19 @@ fn a_single_member_keeps_every_promise() {
 }
 
 #[test]
+fn every_promise_is_kept_in_every_climate() {
+    let of = |zone, members| clean_in(zone, members, 20, STEPS).coverage;
+    let covered = of(Zone::LoneVoter, 1);
+    assert!(covered.members > 4 && covered.disk_faults > 20 && covered.promoted == 0, "{covered}");
+    let covered = of(Zone::CatchingUp, 3);
+    assert!(covered.snapshots > 20 && covered.installed > 10 && covered.partitions > 100, "{covered}");
+    let covered = of(Zone::Restless, 3);
+    assert!(covered.transfers > 200 && covered.elections > 100, "{covered}");
+    let covered = of(Zone::Pairs, 2);
+    assert!(covered.parted > 10 && covered.members > 20 && covered.promoted > 5, "{covered}");
+}
+
+#[test]
 fn seeds_that_found_something_are_clean_now() {
     for found in regression::FOUND {
         let outcome = simulate(&found.plan(), false);
@@ -53,7 +70,7 @@ fn seeds_that_found_something_are_clean_now() {
 #[test]
 fn every_planted_bug_is_caught() {
     for plant in Plant::ALL {
-        let plan = |seed| Plan { seed, members: 3, steps: STEPS, plant: Some(plant) };
+        let plan = |seed| Plan { seed, members: 3, steps: STEPS, zone: Zone::Usual, plant: Some(plant) };
         let known = SELDOM.iter().filter(|(seldom, _)| *seldom == plant).map(|(_, seed)| *seed);
         let caught = known.chain(1..=SEEDS_TO_CATCH).find_map(|seed| simulate(&plan(seed), false).err());
         let caught = caught.unwrap_or_else(|| panic!("{plant} passes {SEEDS_TO_CATCH} seeds unseen"));
@@ -63,11 +80,12 @@ fn every_planted_bug_is_caught() {
 
 #[test]
 fn a_failure_names_the_command_that_repeats_it() {
-    let plan = |seed| Plan { seed, members: 3, steps: STEPS, plant: Some(Plant::SyncSkipped) };
+    let (zone, plant) = (Zone::Restless, Some(Plant::SyncSkipped));
+    let plan = |seed| Plan { seed, members: 3, steps: STEPS, zone, plant };
     let failure = (1..=SEEDS_TO_CATCH).find_map(|seed| simulate(&plan(seed), false).err()).expect("the bug is planted");
     let (shown, plan) = (failure.to_string(), plan(failure.plan.seed));
-    let command =
-        format!("cairn-jepsen sim --members 3 --first-seed {} --seeds 1 --plant sync-skipped --trace", plan.seed);
+    let which = format!("--members 3 --first-seed {} --seeds 1 --climate restless --plant sync-skipped", plan.seed);
+    let command = format!("cairn-jepsen sim {which} --trace");
     assert!(shown.ends_with(&command) && failure.lines.len() > 10, "{shown}");
     let again = simulate(&plan, false).expect_err("the bug is planted");
     assert_eq!((failure.what, failure.lines), (again.what, again.lines));

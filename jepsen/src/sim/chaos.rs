@@ -166,7 +166,7 @@ impl World {
         // Down to two, and to the one of them that is left.
         let shrinks = self.setting.climate.shrinks && voters > 1;
         let change = match (learner, self.random.random_range(0..4)) {
-            (Some(id), 0..2) => MemberChange::Promote(id),
+            (Some(id), 0..2) if voters < self.setting.climate.voters_max => MemberChange::Promote(id),
             (_, 0..3) if !many && !shrinks => {
                 let id = self.members.len() as u64 + 1;
                 let (disk, store) = (self.random.random(), self.random.random());
@@ -176,7 +176,7 @@ impl World {
                 MemberChange::Add(pb::Member {
                     id,
                     peer_urls: vec![format!("http://m{id}:2380")],
-                    is_learner: self.random.random_bool(0.6),
+                    is_learner: self.random.random_bool(self.setting.climate.learners),
                     ..pb::Member::default()
                 })
             }

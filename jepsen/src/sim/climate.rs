@@ -7,6 +7,7 @@ use super::{
     chaos::Chaos,
     clock::{MS, SECOND},
     network::Weather,
+    zone::Zone,
 };
 
 /// See the module's text.
@@ -41,6 +42,8 @@ pub(super) struct Climate {
     pub(super) snapshot_idle_ticks: u64,
     /// Microseconds between two pieces of a snapshot, at most.
     pub(super) piece_max: u64,
+    /// Microseconds until a state that was installed forgets that it was being installed, at most.
+    pub(super) settle_max: u64,
     /// How often a member crashes at each step of receiving and installing a snapshot, to come back at once.
     pub(super) crash_installing: f64,
     pub(super) segment_bytes: u64,
@@ -57,6 +60,10 @@ pub(super) struct Climate {
     pub(super) crash_after_vote: f64,
     /// Whether members are removed until one is left, before others are added.
     pub(super) shrinks: bool,
+    /// Learners are promoted while fewer members than this vote.
+    pub(super) voters_max: usize,
+    /// How often a member that is added is to learn first.
+    pub(super) learners: f64,
     /// Whether clients raise an alarm now and then.
     pub(super) alarms: bool,
     /// Whether the index is written to files often.
@@ -68,8 +75,14 @@ fn one_of<T: Copy>(random: &mut StdRng, of: &[T]) -> T {
 }
 
 impl Climate {
-    /// What a run is like.
-    pub(super) fn draw(random: &mut StdRng) -> Self {
+    /// What a run in a zone is like.
+    pub(super) fn draw(random: &mut StdRng, zone: Zone) -> Self {
+        let mut climate = Self::draw_usual(random);
+        zone.bend(&mut climate);
+        climate
+    }
+
+    fn draw_usual(random: &mut StdRng) -> Self {
         let weather = Weather {
             loss: one_of(random, &[0.0, 0.0, 0.01, 0.05, 0.15]),
             duplicates: one_of(random, &[0.0, 0.01, 0.1]),
@@ -101,6 +114,7 @@ impl Climate {
             snapshot_silence_ticks: one_of(random, &[5, 20, 50]),
             snapshot_idle_ticks: one_of(random, &[10, 40, 600]),
             piece_max: one_of(random, &[5 * MS, 100 * MS, SECOND]),
+            settle_max: 20 * MS,
             crash_installing: one_of(random, &[0.0, 0.05, 0.3]),
             segment_bytes: one_of(random, &[8 << 10, 16 << 10, 64 << 10]),
             window_bytes: one_of(random, &[0, 1_500, 1 << 20]),
@@ -110,6 +124,8 @@ impl Climate {
             pre_vote: !random.random_bool(0.2),
             crash_after_vote: one_of(random, &[0.0, 0.2, 0.7]),
             shrinks: random.random_bool(0.3),
+            voters_max: usize::MAX,
+            learners: 0.6,
             alarms: random.random_bool(0.3),
             images: random.random_bool(0.3),
         }

@@ -9,7 +9,8 @@
 //!
 //!   world    what happens next        shell    around the core: what threads, disks and sockets do otherwise
 //!   clock    when                     member   a member and its disks          network   what becomes of messages
-//!   climate  what a run is like       chaos    crashes, pauses, cuts, moves of leadership, membership changes
+//!   climate  what a run is like       zone     where it goes for that
+//!   chaos    crashes, pauses, cuts, moves of leadership, membership changes
 //!   snapshots         made, fetched in pieces, installed, with crashes at every step
 //!   client, request   what is asked   watcher  streams and what they are told
 //!   judge    linearizability          history  the one history of the keys     consensus terms, logs, states
@@ -87,11 +88,13 @@ mod snapshots;
 mod trace;
 mod watcher;
 mod world;
+mod zone;
 
 pub use plant::Plant;
 pub use report::{Coverage, Failure};
 pub use trace::Keep;
 use world::World;
+pub use zone::Zone;
 
 /// Events of a run, unless told otherwise.
 pub const STEPS: u64 = 8_000;
@@ -109,6 +112,8 @@ pub struct Plan {
     pub members: u64,
     /// Events before everything is healed.
     pub steps: u64,
+    /// Where it goes.
+    pub zone: Zone,
     /// A bug to plant.
     pub plant: Option<Plant>,
 }

@@ -2,7 +2,7 @@
 
 use std::{any::Any, cell::Cell, fmt, panic};
 
-use super::{Plan, STEPS};
+use super::{Plan, STEPS, Zone};
 
 macro_rules! coverage {
     ($($field:ident: $name:literal,)*) => {
@@ -95,6 +95,9 @@ impl fmt::Display for Plan {
         write!(f, "cairn-jepsen sim --members {} --first-seed {} --seeds 1", self.members, self.seed)?;
         if self.steps != STEPS {
             write!(f, " --steps {}", self.steps)?;
+        }
+        if self.zone != Zone::Usual {
+            write!(f, " --climate {}", self.zone)?;
         }
         self.plant.map_or(Ok(()), |plant| write!(f, " --plant {plant}"))
     }

@@ -143,7 +143,7 @@ impl World {
         }
         if out.settled.is_some() {
             run.snapshots.settle = out.settled;
-            self.snapshot_step(at, 20 * MS, Step::Settle)?;
+            self.snapshot_step(at, self.setting.climate.settle_max, Step::Settle)?;
         }
         Ok(())
     }

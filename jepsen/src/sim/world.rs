@@ -187,7 +187,7 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(plan: &Plan, keep: Keep) -> Result<Self> {
         let mut random = StdRng::seed_from_u64(plan.seed);
-        let climate = Climate::draw(&mut random);
+        let climate = Climate::draw(&mut random, plan.zone);
         let member = |id| pb::Member {
             id,
             name: format!("m{id}"),
