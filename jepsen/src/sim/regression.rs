@@ -121,4 +121,12 @@ pub const FOUND: &[Found] = &[
         what: "one of two voters went because a learner said that it was removed, which had it from that voter",
         mend: "only a voter's word counts then, `Core::may_leave`",
     },
+    Found {
+        seed: 20_725,
+        members: 1,
+        steps: 8_000,
+        zone: Zone::LoneVoter,
+        what: "a snapshot was gone before its offer could be sent, and nobody listened when its member said so",
+        mend: "whatever was offered is noted, there or not, `Core::see_sent`",
+    },
 ];

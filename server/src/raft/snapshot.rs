@@ -47,6 +47,14 @@ fn snapshot(meta: &SnapshotMeta) -> Snapshot {
     Snapshot { data: meta.id.to_be_bytes().to_vec(), metadata: Some(metadata) }
 }
 
+impl Offer {
+    /// What a message offers, if that is a snapshot.
+    pub fn of(message: &Message) -> Option<Self> {
+        let offers = message.msg_type == MessageType::MsgSnapshot as i32;
+        offers.then(|| understand(message).ok())?
+    }
+}
+
 /// What a message with a snapshot says, if it can be understood.
 pub(super) fn understand(message: &Message) -> Result<Offer, &'static str> {
     let snapshot = message.snapshot.as_ref().ok_or("a snapshot is announced, and there is none")?;

@@ -25,7 +25,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use raft::eraftpb::{Message, MessageType};
+use raft::eraftpb::Message;
 
 use super::{Core, ProposeError, retention::Retention};
 use crate::{
@@ -41,7 +41,6 @@ const FAILURES_MAX: u32 = 3;
 #[derive(Debug)]
 struct Made {
     id: u64,
-    index: u64,
     used_at: u64,
 }
 
@@ -114,7 +113,7 @@ impl<W, R> Core<W, R> {
         self.snapshots.making = false;
         let Some(meta) = made else { return };
         self.group.offer_snapshot(Some(meta));
-        let new = Made { id: meta.id, index: meta.last.index, used_at: self.now };
+        let new = Made { id: meta.id, used_at: self.now };
         if let Some(old) = self.snapshots.made.replace(new) {
             self.discard_unless_sent(old.id);
         }
@@ -200,13 +199,16 @@ impl<W, R> Core<W, R> {
         Ok(())
     }
 
-    /// Sees who was sent a snapshot.
+    /// Sees who was sent a snapshot. It may be one that is gone: its offer waited for a write. Then the member will say so, and
+    /// has to be listened to, or raft would count on its coming for ever.
     pub(super) fn see_sent(&mut self, messages: &[Message]) {
-        for message in messages.iter().filter(|message| message.msg_type == MessageType::MsgSnapshot as i32) {
-            let Some(made) = &mut self.snapshots.made else { continue };
-            made.used_at = self.now;
-            let sending = Sending { id: made.id, index: made.index, heard_at: self.now, give_up_at: None };
-            tracing::info!(to = format_args!("{:x}", message.to), index = made.index, "offering a snapshot");
+        for message in messages {
+            let Some(Offer { id, last, .. }) = Offer::of(message) else { continue };
+            if let Some(made) = self.snapshots.made.as_mut().filter(|made| made.id == id) {
+                made.used_at = self.now;
+            }
+            let sending = Sending { id, index: last.index, heard_at: self.now, give_up_at: None };
+            tracing::info!(to = format_args!("{:x}", message.to), index = last.index, "offering a snapshot");
             self.snapshots.sending.insert(message.to, sending);
         }
     }

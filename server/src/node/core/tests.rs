@@ -25,7 +25,7 @@ const NONCE: u64 = 9;
 pub(super) struct Bench {
     pub(super) store: Arc<MemStore>,
     pub(super) core: Core<u64, u64>,
-    unsynced: Vec<InFlight>,
+    pub(super) unsynced: Vec<InFlight>,
     /// What was sent to the others, whom nobody plays here.
     pub(super) messages: Vec<Message>,
     answers: Vec<(u64, Result<Answer, ProposeError>)>,
@@ -93,7 +93,7 @@ impl Bench {
     }
 
     /// Advances and applies until nothing is left but to wait for a sync.
-    fn turn(&mut self) {
+    pub(super) fn turn(&mut self) {
         loop {
             self.core.advance().unwrap();
             let more = self.core.apply().unwrap();
@@ -115,7 +115,7 @@ impl Bench {
     }
 
     /// Syncs the oldest write.
-    fn sync(&mut self) {
+    pub(super) fn sync(&mut self) {
         let write = self.unsynced.remove(0);
         self.core.synced(write.number);
         self.turn();
@@ -341,7 +341,7 @@ fn the_store_is_flushed_and_the_log_cut_behind_it() {
     bench.run();
 }
 
-fn change(changes: &[(u64, ConfChangeType)], transition: ConfChangeTransition) -> ConfChangeV2 {
+pub(super) fn change(changes: &[(u64, ConfChangeType)], transition: ConfChangeTransition) -> ConfChangeV2 {
     let single = |&(node_id, kind): &(u64, ConfChangeType)| ConfChangeSingle { node_id, change_type: kind as i32 };
     ConfChangeV2 {
         transition: transition as i32,

@@ -2,13 +2,20 @@
 
 use std::mem;
 
-use raft::eraftpb::{ConfState, Message, MessageType, Snapshot, SnapshotMetadata};
+use bytes::Bytes;
+use raft::eraftpb::{
+    ConfChangeTransition, ConfChangeType, ConfState, Message, MessageType, Snapshot, SnapshotMetadata,
+};
 
 use super::super::{
     CoreOptions, RetentionOptions, Role,
-    tests::{Bench, options},
+    tests::{Bench, change, options},
 };
-use crate::{log::EntryId, raft::SnapshotMeta, store::Store};
+use crate::{
+    log::EntryId,
+    raft::{Offer, SnapshotMeta},
+    store::Store,
+};
 
 /// What member 2 answers, which takes everything.
 fn answer(message: &Message) -> Option<Message> {
@@ -47,18 +54,18 @@ impl Bench {
         }
     }
 
-    /// Member 3 says that it is there. Gives the numbers of the snapshots that it is offered.
-    fn third_is_there(&mut self) -> Vec<u64> {
+    /// Member 3 says that it is there.
+    fn third_speaks(&mut self) {
         let term = self.core.status().standing.term;
         let mut heartbeat = Message { from: 3, to: 1, term, ..Message::default() };
         heartbeat.set_msg_type(MessageType::MsgHeartbeatResponse);
         self.core.step(heartbeat).unwrap();
-        let sent = self.run_with_second();
-        let number = |message: &Message| {
-            let snapshot = message.snapshot.as_ref().filter(|_| message.msg_type == MessageType::MsgSnapshot as i32);
-            snapshot.map(|snapshot| u64::from_be_bytes(snapshot.data[..].try_into().unwrap()))
-        };
-        sent.iter().filter_map(number).collect()
+    }
+
+    /// The same. Gives the numbers of the snapshots that it is offered.
+    fn third_is_there(&mut self) -> Vec<u64> {
+        self.third_speaks();
+        numbers_offered(&self.run_with_second())
     }
 
     /// Ticks after which member 3 is offered a snapshot, and its number.
@@ -81,11 +88,15 @@ impl Bench {
     }
 }
 
+fn numbers_offered(sent: &[Message]) -> Vec<u64> {
+    sent.iter().filter_map(|message| Some(Offer::of(message)?.id)).collect()
+}
+
 /// A leader of three whose log was cut while member 3 was away.
-fn leader_with_cut_log() -> Bench {
+fn leader_with_cut_log(options: CoreOptions) -> Bench {
     let retention =
         RetentionOptions { snapshot_count: 5, catchup_commands: 1, flush_ticks_min: 0, ..RetentionOptions::default() };
-    let mut bench = Bench::new(&[1, 2, 3], CoreOptions { retention, ..options() });
+    let mut bench = Bench::new(&[1, 2, 3], CoreOptions { retention, ..options });
     for _ in 0..100 {
         if bench.core.status().standing.role == Role::Leader {
             break;
@@ -106,7 +117,7 @@ fn leader_with_cut_log() -> Bench {
 
 #[test]
 fn a_snapshot_that_a_member_says_did_not_come_is_offered_again_at_once_then_later_and_then_made_anew() {
-    let mut bench = leader_with_cut_log();
+    let mut bench = leader_with_cut_log(options());
     assert_eq!(bench.third_is_there(), [0; 0]);
     bench.make_snapshot(77);
     assert_eq!(bench.third_is_there(), [77]);
@@ -144,6 +155,39 @@ fn a_snapshot_that_a_member_says_did_not_come_is_offered_again_at_once_then_late
     }
     bench.make_snapshot(79);
     assert_eq!(bench.ticks_until_offered(), (0, 79));
+}
+
+#[test]
+fn a_snapshot_that_is_gone_before_its_offer_can_be_sent_is_made_anew_once_the_member_says_so() {
+    const IDLE_TICKS: u64 = 2;
+    let mut bench = leader_with_cut_log(CoreOptions { snapshot_idle_ticks: IDLE_TICKS, ..options() });
+    assert_eq!(bench.third_is_there(), [0; 0]);
+    // Member 2 is removed: nobody is told anything until that is synced.
+    let removal = change(&[(2, ConfChangeType::RemoveNode)], ConfChangeTransition::Auto);
+    bench.core.propose_conf_change(900, removal, &Bytes::new(), 900);
+    bench.turn();
+    bench.sync();
+    for message in mem::take(&mut bench.messages).iter().filter(|message| message.to == 2) {
+        bench.core.step(answer(message).unwrap()).unwrap();
+    }
+    bench.turn();
+    assert_eq!(bench.unsynced.len(), 1, "the removal is to be known for good");
+    bench.make_snapshot(77);
+    bench.third_speaks();
+    bench.turn();
+    for _ in 0..=IDLE_TICKS {
+        bench.core.tick();
+        bench.turn();
+    }
+    assert_eq!(numbers_offered(&mem::take(&mut bench.messages)), [0; 0], "the offer waits");
+    assert_eq!(mem::take(&mut bench.core.out.discard), [77], "nobody seems to need it");
+    bench.sync();
+    assert_eq!(numbers_offered(&mem::take(&mut bench.messages)), [77]);
+
+    bench.core.snapshot_unfetched(3, 77);
+    assert_eq!(bench.third_is_there(), [0; 0]);
+    bench.make_snapshot(78);
+    assert_eq!(bench.third_is_there(), [78]);
 }
 
 #[test]
