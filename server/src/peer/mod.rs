@@ -47,8 +47,8 @@
 //! # Nonsense
 //!
 //! A frame that does not decode, or says that it is of somebody else, ends its stream, and the caller comes again only after
-//! a while. A message that decodes and that raft must not see is dropped alone: see `speakers`, which has the sender told. It
-//! tells two processes with one identity apart, too.
+//! a while. A message that decodes and that raft must not see, or whose entries could not be applied, is dropped alone by the
+//! replica: see `speakers`, which has the sender told. It tells two processes with one identity apart, too.
 //!
 //! # Snapshots
 //!

@@ -53,6 +53,16 @@ pub enum Refused {
         /// The last entry stored here.
         last: u64,
     },
+    /// An entry in it could not be applied once it is committed.
+    #[error("message of member {from:x}: its entry {index} cannot be applied here: {reason}")]
+    Entry {
+        /// The sender.
+        from: u64,
+        /// The entry.
+        index: u64,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// raft-rs did not want it, for instance because the sender is no member.
     #[error("message of member {from:x}: {reason}")]
     NotTaken {
@@ -71,6 +81,7 @@ impl Refused {
             | Self::Misdirected { from, .. }
             | Self::Unexpected { from, .. }
             | Self::LostEntries { from, .. }
+            | Self::Entry { from, .. }
             | Self::NotTaken { from, .. } => *from,
         }
     }
@@ -184,7 +195,7 @@ fn check_append(message: &Message, view: View) -> Result<(), Refused> {
     Ok(())
 }
 
-/// Whether an entry can be handed to raft-rs and, once committed, be applied.
+/// Whether an entry can be handed to raft-rs. What is in it besides is the caller's business.
 pub(super) fn check_entry(entry: &Entry) -> Result<(), &'static str> {
     match EntryType::from_i32(entry.entry_type) {
         Some(EntryType::EntryNormal) => Ok(()),

@@ -14,8 +14,10 @@ mod codec;
 mod entry;
 mod txn_codec;
 
+#[cfg(test)]
+pub(in crate::state) use codec::tests::command as any_command;
 pub use codec::{COMMAND_FORMAT, CommandError, decode, encode, granted_lease};
-pub use entry::{ENTRY_BYTES_MAX, ENTRY_COMMANDS_MAX, EntryBuilder, EntryCommands, decode_entry};
+pub use entry::{ENTRY_BYTES_MAX, ENTRY_COMMANDS_MAX, EntryBuilder, EntryCommands, check_entry, decode_entry};
 pub use txn_codec::{TXN_DEPTH_MAX, TxnUnreadable, decode_txn};
 
 /// Names one request of one run of one member, for good.

@@ -220,6 +220,8 @@ async fn messages_that_decode_but_make_no_sense_are_refused_and_their_sender_is_
     let own = server.server.node().status().member_id;
     // An entry that is not the one after entry 0.
     let gap = [0x3a, 2, 0x18, 9];
+    // A leader's entry 1 whose data are a command of three bytes.
+    let unreadable = [0x3a, 10, 0x10, 1, 0x18, 1, 0x22, 4, 3, 1, 1, 1];
     let nonsense = [
         (raft_message(99, own, 1, &[]), "unknown kind of message"),
         // To campaign is up to each member.
@@ -228,6 +230,7 @@ async fn messages_that_decode_but_make_no_sense_are_refused_and_their_sender_is_
         (raft_message(5, own, 0, &[]), "the term is missing"),
         (raft_message(5, own, u64::MAX, &[]), "a term or index is too large"),
         (raft_message(3, own, 1, &gap), "its entries have a gap"),
+        (raft_message(3, own, 9, &unreadable), "its entry 1 cannot be applied here: a command's bytes are damaged"),
         (raft_message(5, own, 1, &gap), "entries where none belong"),
         (raft_message(15, own, 0, &[]), "a read request has exactly one context"),
         (raft_message(7, own, 1, &[]), "a snapshot is announced, and there is none"),

@@ -40,6 +40,7 @@
 mod applying;
 mod disk;
 mod force;
+mod foreign;
 mod leases;
 mod leaving;
 mod options;
@@ -262,12 +263,13 @@ impl<W, R> Core<W, R> {
     }
 
     /// Takes a peer's message. A refused one is worth a line in the log and nothing else.
-    pub fn step(&mut self, message: Message) -> Result<(), Refused> {
+    pub fn step(&mut self, mut message: Message) -> Result<(), Refused> {
         // The leader tries again with the next heartbeat: until then there may be room.
         if !message.entries.is_empty() && self.group.cache().bytes_not_applied() > 2 * self.options.unapplied_bytes_max
         {
             return Ok(());
         }
+        foreign::check_entries(&mut message)?;
         let committed = leaving::said_committed(&message);
         let taken = match MessageType::from_i32(message.msg_type) {
             Some(MessageType::MsgSnapshot) => self.offered(message),

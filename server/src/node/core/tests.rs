@@ -47,7 +47,7 @@ pub(super) fn options() -> CoreOptions {
     CoreOptions::new(RaftOptions::new(1, 3), NONCE)
 }
 
-fn command_of(counter: u64, value: &[u8]) -> Bytes {
+pub(super) fn command_of(counter: u64, value: &[u8]) -> Bytes {
     let put = pb::PutRequest {
         key: format!("key{counter}").into(),
         value: value.to_vec().into(),

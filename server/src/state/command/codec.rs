@@ -22,7 +22,7 @@
 //! | 11 | ClusterVersion | the version, UTF-8 |
 //!
 //! An unknown format or kind is an error, and fatal to a replica that meets one in its log: skipping it would part its
-//! state from the others'. A new kind is proposed only once the replicated cluster version says that every member knows
+//! state from the others'. From another member it is not taken into the log. A new kind is proposed only once the replicated cluster version says that every member knows
 //! it.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -328,7 +328,7 @@ pub(super) mod tests {
         ]
     }
 
-    pub(in super::super) fn command() -> impl Strategy<Value = Command> {
+    pub(in crate::state) fn command() -> impl Strategy<Value = Command> {
         (any::<[u64; 3]>(), bytes(), any::<u64>(), request()).prop_map(
             |([member, nonce, counter], user, auth_revision, request)| Command {
                 id: RequestId { member, nonce, counter },

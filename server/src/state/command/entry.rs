@@ -79,6 +79,14 @@ pub fn decode_entry(data: Bytes) -> EntryCommands {
     EntryCommands { rest: data }
 }
 
+/// Whether this version can apply all commands of a raft entry.
+///
+/// # Errors
+/// What is wrong with the first that it cannot apply.
+pub fn check_entry(data: Bytes) -> Result<(), CommandError> {
+    decode_entry(data).try_for_each(|command| command.map(drop))
+}
+
 /// See [`decode_entry`].
 #[derive(Debug, Clone)]
 pub struct EntryCommands {

@@ -4,7 +4,7 @@ use proptest::{collection::vec, prelude::*};
 use semver::Version;
 
 use super::*;
-use crate::state::command::RequestId;
+use crate::state::command::{RequestId, any_command};
 
 /// What a member that was fed a log has to show for it.
 #[derive(Debug, PartialEq)]
@@ -97,5 +97,12 @@ proptest! {
         let one_by_one = feed(&requests, &[1], &[1]);
         prop_assert_eq!(&feed(&requests, &entries, &batches), &one_by_one);
         prop_assert_eq!(&feed(&requests, &[requests.len()], &[1]), &one_by_one);
+    }
+
+    #[test]
+    fn whatever_command_can_be_read_has_an_answer(commands in vec(any_command(), 1..20)) {
+        let mut member = Member::new();
+        let entry = member.entry(commands.into_iter().map(|command| command.request));
+        member.state.apply(&[entry]).unwrap();
     }
 }
