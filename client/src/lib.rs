@@ -77,7 +77,6 @@ mod rpc;
 mod seen;
 mod tls;
 mod transport;
-mod trust;
 mod verdict;
 mod watch;
 

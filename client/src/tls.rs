@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use cairn_tls::Trust;
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::ring,
@@ -14,8 +15,6 @@ use rustls::{
         pem::{self, PemObject},
     },
 };
-
-use crate::trust::Trust;
 
 /// Where systems keep the certificates of public authorities.
 const SYSTEM_ROOTS: [&str; 4] = [
@@ -136,7 +135,7 @@ impl TlsOptions {
             Trust::anybody(provider)
         } else {
             let (roots, members) = self.roots()?;
-            let bundle = Trust::bundle(roots, members, provider);
+            let bundle = Trust::bundle(Arc::new(roots), members, provider);
             bundle.map_err(|error| rustls::Error::General(error.to_string()))?
         };
         let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(trust));

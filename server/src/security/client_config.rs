@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use cairn_tls::Trust;
+use rustls::ClientConfig;
+use rustls::crypto::{CryptoProvider, ring};
 
 use super::error::TlsError;
 use super::material::Material;
-use super::server_config::{pair_error, suites, versions};
+use super::server_config::{pair_error, suites, unusable, versions};
 use crate::config::TlsConfig;
 
 /// Reads all files of `tls` and builds the configuration of connections to other members: this member's certificate is
-/// shown, the other one's has to come from a trusted authority. Certificates that members made themselves
+/// shown, the other one's has to come from a trusted authority, or to be in the bundle of
+/// authorities itself. Certificates that members made themselves
 /// (`--peer-auto-tls`) are taken as they come.
 pub(super) fn build_client(tls: &TlsConfig) -> Result<Arc<ClientConfig>, TlsError> {
     let material = Material::read(tls)?;
@@ -21,51 +21,13 @@ pub(super) fn build_client(tls: &TlsConfig) -> Result<Arc<ClientConfig>, TlsErro
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&versions(tls.min_version, tls.max_version))
         .map_err(TlsError::Settings)?;
-    let builder = match material.roots {
-        Some(roots) => builder.with_root_certificates(roots),
-        None => builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate(provider))),
+    let trust = match material.roots {
+        Some(roots) => Trust::bundle(roots, material.authorities, provider).map_err(|error| unusable(tls, &error))?,
+        None => Trust::anybody(provider),
     };
+    let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(trust));
     let mut config =
         builder.with_client_auth_cert(material.chain, material.key).map_err(|error| pair_error(tls, error))?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(Arc::new(config))
-}
-
-/// Takes every certificate, of whomever: the connection is encrypted, and nothing is proven.
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

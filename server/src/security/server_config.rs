@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion, version};
 
 use super::error::TlsError;
@@ -82,13 +82,7 @@ fn client_verifier(
         .with_crls(crls.clone())
         .allow_unknown_revocation_status()
         .build()
-        .map_err(|error| {
-            let (flag, file) = match error {
-                rustls::server::VerifierBuilderError::InvalidCrl(_) => (tls.flags().crl, &tls.client_crl_file),
-                _ => (tls.flags().ca, &tls.trusted_ca_file),
-            };
-            TlsError::Unusable { flag, path: file.clone().unwrap_or_default(), reason: format!("is unusable: {error}") }
-        })?;
+        .map_err(|error| unusable(tls, &error))?;
     let mut names = Vec::new();
     if !tls.client_cert_allowed_hostnames.is_empty() {
         names.push(AllowedNames::hosts(&tls.client_cert_allowed_hostnames, tls.flags().hostname)?);
@@ -97,6 +91,15 @@ fn client_verifier(
         names.push(AllowedNames::Common(tls.allowed_common_names.clone()));
     }
     Ok(Arc::new(Verifier { signed, bundle, crls, names }))
+}
+
+/// What is wrong with the authorities or the lists of what they have revoked.
+pub(super) fn unusable(tls: &TlsConfig, error: &VerifierBuilderError) -> TlsError {
+    let (flag, file) = match error {
+        VerifierBuilderError::InvalidCrl(_) => (tls.flags().crl, &tls.client_crl_file),
+        _ => (tls.flags().ca, &tls.trusted_ca_file),
+    };
+    TlsError::Unusable { flag, path: file.clone().unwrap_or_default(), reason: format!("is unusable: {error}") }
 }
 
 /// What is wrong with certificate and key together.

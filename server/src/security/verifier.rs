@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use cairn_tls::Role;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::client::verify_server_name;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
@@ -13,7 +14,6 @@ use rustls::server::ParsedCertificate;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use x509_parser::revocation_list::RevokedCertificate;
-use x509_parser::time::ASN1Time;
 
 use super::error::TlsError;
 use super::identity::PeerIdentity;
@@ -74,22 +74,10 @@ pub(super) struct Verifier {
 }
 
 impl Verifier {
-    /// Nobody has to sign a certificate of the bundle, but it has to be for clients and for this time, and not revoked.
+    /// Whether a certificate of the bundle, which nobody has to sign, is good for a client now, and not revoked.
     fn check_member(&self, member: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
-        let unreadable = |_| CertificateError::BadEncoding;
-        let (_, member) = x509_parser::parse_x509_certificate(member).map_err(unreadable)?;
-        let now = i64::try_from(now.as_secs()).ok().and_then(|seconds| ASN1Time::from_timestamp(seconds).ok());
-        let now = now.ok_or(CertificateError::BadEncoding)?;
-        if now < member.validity().not_before {
-            return Err(CertificateError::NotValidYet.into());
-        }
-        if now > member.validity().not_after {
-            return Err(CertificateError::Expired.into());
-        }
-        let uses = member.extended_key_usage().map_err(|_| CertificateError::BadEncoding)?;
-        if uses.is_some_and(|uses| !uses.value.client_auth && !uses.value.any) {
-            return Err(CertificateError::InvalidPurpose.into());
-        }
+        cairn_tls::check_member(member, Role::Client, now)?;
+        let (_, member) = x509_parser::parse_x509_certificate(member).map_err(|_| CertificateError::BadEncoding)?;
         for list in &self.crls {
             let (_, list) = x509_parser::parse_x509_crl(list).map_err(|_| CertificateError::BadEncoding)?;
             let mut revoked = list.iter_revoked_certificates().map(RevokedCertificate::raw_serial);

@@ -68,28 +68,41 @@ async fn a_member_with_another_token_is_refused_and_both_sides_say_why() {
     says(&stranger, &["no connection to a member", "it refuses this member", "--initial-cluster-token"]).await;
 }
 
-fn tls_flags(certs: &Certs) -> Vec<String> {
-    vec![
+/// Starts member `at`, which shows the certificate for servers of `certs` and trusts their authority.
+fn spawn_with(places: &Places, at: usize, certs: &Certs) -> Process {
+    let flags = [
         format!("--peer-cert-file={}", certs.path("server.crt").display()),
         format!("--peer-key-file={}", certs.path("server.key").display()),
         format!("--peer-trusted-ca-file={}", certs.path("ca.crt").display()),
         "--peer-client-cert-auth".to_owned(),
-    ]
+    ];
+    places.spawn(at, &flags.each_ref().map(String::as_str))
 }
 
 #[tokio::test]
 async fn a_member_of_another_authority_is_refused_and_both_sides_say_why() {
     let places = Places::new("https");
-    let with = |at: usize, certs: &Certs| {
-        let flags = tls_flags(certs);
-        places.spawn(at, &flags.iter().map(String::as_str).collect::<Vec<_>>())
-    };
-    let mut members = [with(0, certs()), with(1, certs())];
+    let mut members = [spawn_with(&places, 0, certs()), spawn_with(&places, 1, certs())];
     let others = Certs::new();
-    let stranger = with(2, &others);
+    let stranger = spawn_with(&places, 2, &others);
     serves(&mut members[0]).await;
     for process in members.iter().chain([&stranger]) {
         says(process, &["rejected connection on peer endpoint", "TLS handshake failed"]).await;
+        says(process, &["no connection to a member", "cannot be reached", "certificate"]).await;
+    }
+}
+
+#[tokio::test]
+async fn members_that_share_a_certificate_that_signs_itself_let_each_other_in_and_nobody_else() {
+    let places = Places::new("https");
+    let shared = Certs::of_itself();
+    let mut members = [spawn_with(&places, 0, &shared), spawn_with(&places, 1, &shared)];
+    let others = Certs::of_itself();
+    let stranger = spawn_with(&places, 2, &others);
+    for member in &mut members {
+        serves(member).await;
+    }
+    for process in members.iter().chain([&stranger]) {
         says(process, &["no connection to a member", "cannot be reached", "certificate"]).await;
     }
 }

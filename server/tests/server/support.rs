@@ -154,6 +154,20 @@ impl Certs {
         certs
     }
 
+    /// One certificate that signs itself, as authority and as server.
+    pub fn of_itself() -> Self {
+        let certs = Self { dir: TempDir::new().expect("a temporary directory") };
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("valid names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let certificate = params.self_signed(&key).expect("a certificate").pem();
+        for name in ["ca.crt", "server.crt"] {
+            certs.write(name, &certificate);
+        }
+        certs.write("server.key", &key.serialize_pem());
+        certs
+    }
+
     fn issue(&self, issuer: &Issuer<'_, KeyPair>, name: &str, hosts: Vec<String>) {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(hosts).expect("valid names");

@@ -1,7 +1,7 @@
 //! Who gets in, who does not, and what setting up refuses.
 
 use futures::FutureExt as _;
-use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, SerialNumber, date_time_ymd};
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, SanType, SerialNumber, date_time_ymd};
 use rustls::version::{TLS12, TLS13};
 
 use super::*;
@@ -104,6 +104,38 @@ async fn a_certificate_that_signs_itself_is_good_when_it_is_in_the_bundle() {
         let unfit = Ca::with("unfit", change);
         let files = Files::new(&server_ca.server(1)).trusting(&format!("{}{}", server_ca.pem(), unfit.pem()));
         assert!(!lets_in(&files, &unfit.itself()).await, "{why}");
+    }
+}
+
+#[tokio::test]
+async fn a_member_takes_another_one_whose_certificate_is_in_the_bundle_itself() {
+    let own = |change: &dyn Fn(&mut CertificateParams)| {
+        Ca::with("own", |params| {
+            params.subject_alt_names = vec![SanType::DnsName("localhost".try_into().unwrap())];
+            change(params);
+        })
+    };
+    // Who shows `server` is dialed by somebody who trusts `bundle`.
+    let takes = async |server: &Ca, bundle: &Ca| {
+        let (server, _) = Server::of(&Files::new(&server.itself())).await;
+        let files = Files::new(&bundle.itself()).trusting(&bundle.pem());
+        let dialing = Arc::new(TlsReloader::for_dialing(files.tls.clone(), Duration::ZERO).unwrap());
+        Client { config: dialing.current().await }.connect(&server).await.is_ok()
+    };
+    let member = own(&|_| ());
+    assert!(takes(&member, &member).await);
+    assert!(!takes(&own(&|_| ()), &member).await, "one of the same name is not in it");
+    for (change, why) in [
+        (&(|params: &mut CertificateParams| params.subject_alt_names.clear()) as &dyn Fn(&mut _), "for another name"),
+        (&|params: &mut CertificateParams| params.not_after = date_time_ymd(2020, 1, 1), "expired"),
+        (&|params: &mut CertificateParams| params.not_before = date_time_ymd(2120, 1, 1), "not valid yet"),
+        (
+            &|params: &mut CertificateParams| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth],
+            "for clients",
+        ),
+    ] {
+        let unfit = own(change);
+        assert!(!takes(&unfit, &unfit).await, "{why}");
     }
 }
 

@@ -2,7 +2,10 @@
 //! who is in it.
 //!
 //! The last is the certificate that signs itself, which is the first one everybody makes (`openssl req -x509`). It says
-//! that it is an authority, and rustls takes no authority for a server; the clients people come from do.
+//! that it is an authority, and rustls takes no authority for a server or a client; the programs people come from do.
+//!
+//! The client and the members use [`Trust`] where they connect; who connects to a member is judged by the server, which
+//! uses [`check_member`].
 
 use std::sync::Arc;
 
@@ -17,11 +20,11 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
     server::ParsedCertificate,
 };
-use x509_parser::time::ASN1Time;
+use x509_parser::{extensions::ExtendedKeyUsage, time::ASN1Time};
 
 /// Decides about servers' certificates.
 #[derive(Debug)]
-pub(crate) struct Trust {
+pub struct Trust {
     whom: Whom,
     provider: Arc<CryptoProvider>,
 }
@@ -35,31 +38,57 @@ enum Whom {
 }
 
 impl Trust {
-    pub(crate) fn anybody(provider: Arc<CryptoProvider>) -> Self {
+    /// Trusts every server: the connection is encrypted, and nothing is proven.
+    pub fn anybody(provider: Arc<CryptoProvider>) -> Self {
         Self { whom: Whom::Anybody, provider }
     }
 
-    pub(crate) fn bundle(
-        roots: RootCertStore,
+    /// Trusts whoever an authority in `roots` has signed, and `members` for themselves.
+    ///
+    /// # Errors
+    /// There is no authority.
+    pub fn bundle(
+        roots: Arc<RootCertStore>,
         members: Vec<CertificateDer<'static>>,
         provider: Arc<CryptoProvider>,
     ) -> Result<Self, VerifierBuilderError> {
-        let signed = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build()?;
+        let signed = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider)).build()?;
         Ok(Self { whom: Whom::Bundle { signed, members }, provider })
     }
 }
 
-/// Nobody has to sign a member of the bundle, but it has to be for this server and for this time.
-fn verify_member(member: &CertificateDer<'_>, name: &ServerName<'_>, now: UnixTime) -> Result<(), rustls::Error> {
-    verify_server_name(&ParsedCertificate::try_from(member)?, name)?;
-    let (_, parsed) = x509_parser::parse_x509_certificate(member).map_err(|_| CertificateError::BadEncoding)?;
+/// What a certificate is shown for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// To be a server.
+    Server,
+    /// To be a client.
+    Client,
+}
+
+/// Whether a certificate of a bundle is good for `role` at this time. Nobody has to sign it. Its names, and whether it is
+/// revoked, are the caller's business.
+///
+/// # Errors
+/// It is not.
+pub fn check_member(member: &CertificateDer<'_>, role: Role, now: UnixTime) -> Result<(), rustls::Error> {
+    let unreadable = || rustls::Error::from(CertificateError::BadEncoding);
+    let (_, member) = x509_parser::parse_x509_certificate(member).map_err(|_| unreadable())?;
     let now = i64::try_from(now.as_secs()).ok().and_then(|seconds| ASN1Time::from_timestamp(seconds).ok());
-    let now = now.ok_or(CertificateError::BadEncoding)?;
-    if now < parsed.validity().not_before {
+    let now = now.ok_or_else(unreadable)?;
+    if now < member.validity().not_before {
         return Err(CertificateError::NotValidYet.into());
     }
-    if now > parsed.validity().not_after {
+    if now > member.validity().not_after {
         return Err(CertificateError::Expired.into());
+    }
+    let uses = member.extended_key_usage().map_err(|_| unreadable())?;
+    let is_for = |uses: &ExtendedKeyUsage<'_>| match role {
+        Role::Server => uses.server_auth,
+        Role::Client => uses.client_auth,
+    };
+    if uses.is_some_and(|uses| !is_for(uses.value) && !uses.value.any) {
+        return Err(CertificateError::InvalidPurpose.into());
     }
     Ok(())
 }
@@ -76,7 +105,8 @@ impl ServerCertVerifier for Trust {
         let Whom::Bundle { signed, members } = &self.whom else { return Ok(ServerCertVerified::assertion()) };
         let verified = signed.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         if verified.is_err() && members.iter().any(|member| member == end_entity) {
-            verify_member(end_entity, server_name, now)?;
+            verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+            check_member(end_entity, Role::Server, now)?;
             return Ok(ServerCertVerified::assertion());
         }
         verified
