@@ -259,15 +259,13 @@ impl Builder {
         let urls = advertised(&config, &listeners);
         threads.first().spawn(publish(node.clone(), config.name.clone(), urls, addrs.clone(), stopping.clone()));
         threads.first().spawn(version::keep(node.clone(), peers.clone(), stopping.clone()));
-        if let Some(begun) = begun {
-            threads.last().spawn(guard.clone().finish(begun, stopping.clone()));
-        }
         if !config.corrupt_check_time.is_zero() {
             let check = guard.clone().run(corruption::Kind::Periodic, config.corrupt_check_time, stopping.clone());
             threads.last().spawn(check);
         }
         if config.compact_hash_check {
-            let check = guard.run(corruption::Kind::Compaction, config.compact_hash_check_time, stopping.clone());
+            let check =
+                guard.clone().run(corruption::Kind::Compaction, config.compact_hash_check_time, stopping.clone());
             threads.last().spawn(check);
         }
         threads.last().spawn(compactor::run(
@@ -276,12 +274,20 @@ impl Builder {
             services.kv.clone(),
             stopping.clone(),
         ));
+        let server =
+            Server { config, addrs, services, node, peers, gate, threads, stopping, peers_stopping, ending: false };
+        let Server { gate, threads, .. } = &server;
+        if let Some(begun) = begun {
+            // If this member is wrong, the server that was started so far ends.
+            let settled = threads.last().block_on(guard.settle(begun))?;
+            threads.last().spawn(guard.finish(settled, server.stopping.clone()));
+        }
         for listener in listeners {
             let acceptor =
                 Acceptor::for_listener(&listener.listen, tls.as_ref(), Callers::Clients, AcceptLimits::default());
             threads.last().spawn(listener::accept(listener, acceptor, gate.clone(), threads.clone()));
         }
-        Ok(Server { config, addrs, services, node, peers, gate, threads, stopping, peers_stopping, ending: false })
+        Ok(server)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{
     ops::ControlFlow,
     path::Path,
+    pin::pin,
     time::{Duration, Instant},
 };
 
@@ -13,13 +14,17 @@ use cairn_proto::{
         maintenance_client::MaintenanceClient, watch_request::RequestUnion,
     },
     mvccpb::KeyValue,
-    peer::{HashRequest, peer_client::PeerClient},
+    peer::{HashRequest, MembersRequest, peer_client::PeerClient},
 };
 use cairn_server::{
     config::{ClusterState, Config},
+    server::{Server, StartError},
     store::{Batch, RocksOptions, StateDir, Store, Table},
 };
-use futures::future::join_all;
+use futures::{
+    FutureExt,
+    future::{Either, join, join_all, select},
+};
 use prost::Message;
 use tempfile::TempDir;
 use tonic::{Code, transport::Endpoint};
@@ -265,9 +270,8 @@ async fn a_member_that_differs_does_not_start_and_one_that_does_not_differ_does(
         trio.down(good).await;
         trio.up(good).await;
     }
-    let leader = trio.leader().await;
-    trio.put(leader, "other", "value").await;
-    assert_eq!(trio.alarms(leader).await, []);
+    // Now that they serve they name it.
+    trio.accused(id).await;
     trio.shutdown().await;
 }
 
@@ -304,6 +308,54 @@ async fn a_member_that_starts_first_finds_out_who_differs_when_the_others_are_th
     trio.up(2).await;
     trio.accused(id).await;
     eventually("it is counted", async || (trio.checks("Initial", "Differ").await == 1).then_some(())).await;
+    trio.shutdown().await;
+}
+
+/// Alters member `bad`. Starts member 0, which does not look at the others, then member 1, which has to wait, and then member
+/// 2, which is set up by `third`.
+async fn with_a_third(
+    trio: &mut Trio,
+    bad: usize,
+    third: impl FnOnce(&mut Config),
+) -> (Result<Server, StartError>, Result<Server, StartError>) {
+    for at in 0..3 {
+        trio.down(at).await;
+    }
+    alter(&trio.dirs[bad].path().join("data"), "key");
+    trio.up(0).await;
+    let mut first = Box::pin(trio.try_up(1, |config| config.initial_corrupt_check = true));
+    let peer_url = trio.urls[1].to_string();
+    let talks = pin!(eventually("it talks with the members", async || {
+        let mut peer = PeerClient::connect(peer_url.clone()).await.ok()?;
+        peer.members(MembersRequest {}).await.ok()
+    }));
+    if let Either::Left((ended, _)) = select(&mut first, talks).await {
+        panic!("it has to wait: {:?}", ended.map(drop));
+    }
+    assert!(first.as_mut().now_or_never().is_none(), "it must not serve clients");
+    join(first, trio.try_up(2, third)).await
+}
+
+#[tokio::test]
+async fn a_right_member_that_finds_only_the_wrong_one_waits_for_another_one() {
+    let mut trio = Trio::start(|_| ()).await;
+    let bad = trio.id(0);
+    let (first, second) = with_a_third(&mut trio, 0, |config| config.initial_corrupt_check = true).await;
+    trio.servers[1] = Some(first.expect("it starts"));
+    trio.servers[2] = Some(second.expect("it starts"));
+    trio.accused(bad).await;
+    trio.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_member_that_waited_does_not_start_if_the_third_one_shows_that_it_is_wrong() {
+    let mut trio = Trio::start(|_| ()).await;
+    let (first, second) = with_a_third(&mut trio, 1, |_| ()).await;
+    let text = first.map(drop).expect_err("it is wrong").to_string();
+    assert!(text.contains("found data inconsistency with peers"), "{text}");
+    trio.servers[2] = Some(second.expect("it starts"));
+    trio.put(0, "other", "value").await;
+    assert_eq!(trio.alarms(0).await, []);
     trio.shutdown().await;
 }
 
