@@ -64,6 +64,21 @@ impl Caller {
         unlocked.header.expect("a header").revision
     }
 
+    /// A server, and a caller who was granted these leases, of ten minutes.
+    async fn with_leases(leases: impl IntoIterator<Item = i64>) -> (TestServer, Self) {
+        let server = TestServer::start().await;
+        let mut caller = Self::of(&server).await;
+        for lease in leases {
+            caller.grant(lease, 600).await;
+        }
+        (server, caller)
+    }
+
+    /// Takes a lock that nobody has, and returns its key.
+    async fn take(&mut self, name: &'static str, lease: i64) -> Bytes {
+        self.lock(name, lease).await.expect("it is free").key
+    }
+
     /// The keys of a queue with their create revisions, oldest first.
     pub async fn queue(&mut self, name: &str) -> Vec<(Bytes, i64)> {
         let (key, range_end) = (format!("{name}/").into(), format!("{name}0").into());
@@ -78,14 +93,23 @@ impl Caller {
     }
 }
 
+/// How a wait for a lock ended.
+async fn end_of(waiter: JoinHandle<Result<LockResponse, Status>>) -> Result<LockResponse, Status> {
+    waiter.await.expect("it goes on")
+}
+
+/// What is told to who waited and has the lock.
+async fn locked(waiter: JoinHandle<Result<LockResponse, Status>>) -> LockResponse {
+    end_of(waiter).await.expect("it has the lock")
+}
+
 pub fn is_unknown(status: &Status, text: &str) -> bool {
     (status.code(), status.message()) == (Code::Unknown, text)
 }
 
 #[tokio::test]
 async fn a_lock_goes_from_one_to_the_next_in_the_order_in_which_they_asked() {
-    let server = TestServer::start().await;
-    let mut caller = Caller::of(&server).await;
+    let (server, mut caller) = Caller::with_leases([]).await;
     for lease in [30, 10, 40, 20] {
         caller.grant(lease, 600).await;
     }
@@ -100,7 +124,7 @@ async fn a_lock_goes_from_one_to_the_next_in_the_order_in_which_they_asked() {
     for (waiter, key) in waiting.into_iter().zip(["a/lock/a", "a/lock/28", "a/lock/14"]) {
         assert!(!waiter.is_finished(), "{key} has the lock too early");
         let released = caller.unlock(&held).await;
-        let answer = waiter.await.expect("it goes on").expect("it has the lock");
+        let answer = locked(waiter).await;
         assert_eq!(answer.key, key);
         assert_eq!(answer.header.expect("a header").revision, released, "as of when it became free");
         held = answer.key;
@@ -111,10 +135,7 @@ async fn a_lock_goes_from_one_to_the_next_in_the_order_in_which_they_asked() {
 
 #[tokio::test]
 async fn the_key_and_its_create_revision_fence_off_those_who_held_the_lock_before() {
-    let server = TestServer::start().await;
-    let mut caller = Caller::of(&server).await;
-    caller.grant(1, 600).await;
-    caller.grant(2, 600).await;
+    let (_server, mut caller) = Caller::with_leases([1, 2]).await;
     let write = async |caller: &mut Caller, (key, created): &(Bytes, i64), value: &'static str| {
         let held = Compare {
             target: CompareTarget::Create.into(),
@@ -127,13 +148,13 @@ async fn the_key_and_its_create_revision_fence_off_those_who_held_the_lock_befor
         let txn = pb::TxnRequest { compare: vec![held], success, failure: vec![] };
         caller.kv.txn(txn).await.expect("an answer").into_inner().succeeded
     };
-    caller.lock("l", 1).await.expect("it is free");
+    caller.take("l", 1).await;
     let first = caller.queue("l").await.remove(0);
     let waiter = caller.begin("l", 2, 2).await;
     assert!(write(&mut caller, &first, "by the first").await);
     // The first one's lease ends, of which it knows nothing.
     caller.lease.lease_revoke(pb::LeaseRevokeRequest { id: 1 }).await.expect("revoked");
-    waiter.await.expect("it goes on").expect("it has the lock");
+    locked(waiter).await;
     let second = caller.queue("l").await.remove(0);
     assert!(second.1 > first.1, "tokens rise");
     assert!(write(&mut caller, &second, "by the second").await);
@@ -141,7 +162,7 @@ async fn the_key_and_its_create_revision_fence_off_those_who_held_the_lock_befor
     // The same lease may come back: its key is the old one, its token is not.
     caller.unlock(&second.0).await;
     caller.grant(1, 600).await;
-    caller.lock("l", 1).await.expect("it is free");
+    caller.take("l", 1).await;
     let third = caller.queue("l").await.remove(0);
     assert_eq!(third.0, first.0);
     assert!(third.1 > second.1);
@@ -151,12 +172,8 @@ async fn the_key_and_its_create_revision_fence_off_those_who_held_the_lock_befor
 
 #[tokio::test]
 async fn who_goes_away_while_waiting_gives_the_place_up() {
-    let server = TestServer::start().await;
-    let mut caller = Caller::of(&server).await;
-    for lease in 1..=5 {
-        caller.grant(lease, 600).await;
-    }
-    let held = caller.lock("l", 1).await.expect("it is free").key;
+    let (server, mut caller) = Caller::with_leases(1..=5).await;
+    let held = caller.take("l", 1).await;
     // The call is cancelled.
     let cancelled = caller.begin("l", 2, 2).await;
     // Its connection is lost.
@@ -176,7 +193,7 @@ async fn who_goes_away_while_waiting_gives_the_place_up() {
     caller.queue_has("l", 2).await;
     assert!(!patient.is_finished());
     caller.unlock(&held).await;
-    let answer = patient.await.expect("it goes on").expect("it has the lock");
+    let answer = locked(patient).await;
     assert_eq!(answer.key, "l/5");
     // Leases are not touched by any of this.
     let leases = caller.lease.lease_leases(pb::LeaseLeasesRequest {}).await.expect("listed").into_inner().leases;
@@ -185,12 +202,8 @@ async fn who_goes_away_while_waiting_gives_the_place_up() {
 
 #[tokio::test]
 async fn a_place_in_the_middle_of_the_queue_that_is_given_up_wakes_nobody_too_early() {
-    let server = TestServer::start().await;
-    let mut caller = Caller::of(&server).await;
-    for lease in 1..=3 {
-        caller.grant(lease, 600).await;
-    }
-    let held = caller.lock("l", 1).await.expect("it is free").key;
+    let (_server, mut caller) = Caller::with_leases(1..=3).await;
+    let held = caller.take("l", 1).await;
     let middle = caller.begin("l", 2, 2).await;
     let last = caller.begin("l", 3, 3).await;
     middle.abort();
@@ -199,19 +212,16 @@ async fn a_place_in_the_middle_of_the_queue_that_is_given_up_wakes_nobody_too_ea
     caller.kv.put(pb::PutRequest { key: "x".into(), ..Default::default() }).await.expect("a put");
     assert!(!last.is_finished());
     caller.unlock(&held).await;
-    assert_eq!(last.await.expect("it goes on").expect("it has the lock").key, "l/3");
+    assert_eq!(locked(last).await.key, "l/3");
 }
 
 #[tokio::test]
 async fn a_wait_ends_with_the_lease_of_who_waits() {
-    let server = TestServer::start().await;
-    let mut caller = Caller::of(&server).await;
-    caller.grant(1, 600).await;
-    caller.grant(2, 600).await;
-    caller.lock("l", 1).await.expect("it is free");
+    let (_server, mut caller) = Caller::with_leases([1, 2]).await;
+    caller.take("l", 1).await;
     let waiter = caller.begin("l", 2, 2).await;
     caller.lease.lease_revoke(pb::LeaseRevokeRequest { id: 2 }).await.expect("revoked");
-    let ended = waiter.await.expect("it goes on").expect_err("it has no place any more");
+    let ended = end_of(waiter).await.expect_err("it has no place any more");
     assert!(is_unknown(&ended, "mutex: session is expired"), "{ended:?}");
     assert_eq!(caller.queue("l").await.len(), 1, "the holder still holds it");
 }
@@ -225,25 +235,22 @@ async fn a_lease_that_runs_out_hands_the_lock_on_and_ends_a_wait() {
     .await;
     let mut caller = Caller::of(&server).await;
     caller.grant(3, 600).await;
-    caller.lock("held", 3).await.expect("it is free");
+    caller.take("held", 3).await;
     // Leases that outlive a slow machine's way into the queue.
     caller.grant(2, 4).await;
     let short = caller.begin("held", 2, 2).await;
     caller.grant(1, 4).await;
-    caller.lock("l", 1).await.expect("it is free");
+    caller.take("l", 1).await;
     let long = caller.begin("l", 3, 2).await;
-    let ended = short.await.expect("it goes on").expect_err("its lease ran out first");
+    let ended = end_of(short).await.expect_err("its lease ran out first");
     assert!(is_unknown(&ended, "mutex: session is expired"), "{ended:?}");
     assert_eq!(caller.queue("held").await.len(), 1, "the holder still holds it");
-    assert_eq!(long.await.expect("it goes on").expect("the holder's lease ran out").key, "l/3");
+    assert_eq!(end_of(long).await.expect("the holder's lease ran out").key, "l/3");
 }
 
 #[tokio::test]
 async fn a_lease_has_one_place_however_often_it_asks() {
-    let server = TestServer::start().await;
-    let mut caller = Caller::of(&server).await;
-    caller.grant(1, 600).await;
-    caller.grant(2, 600).await;
+    let (_server, mut caller) = Caller::with_leases([1, 2]).await;
     let first = caller.lock("l", 1).await.expect("it is free");
     let again = caller.lock("l", 1).await.expect("it is held already");
     assert_eq!(again.key, first.key);
@@ -253,16 +260,13 @@ async fn a_lease_has_one_place_however_often_it_asks() {
     let twice = tokio::spawn(async move { twice.lock("l", 2).await });
     caller.unlock(&first.key).await;
     for waiter in [waiter, twice] {
-        assert_eq!(waiter.await.expect("it goes on").expect("it has the lock").key, "l/2");
+        assert_eq!(locked(waiter).await.key, "l/2");
     }
 }
 
 #[tokio::test]
 async fn who_asks_again_does_not_lose_the_place_when_the_earlier_call_is_over() {
-    let server = TestServer::start().await;
-    let mut caller = Caller::of(&server).await;
-    caller.grant(1, 600).await;
-    caller.grant(2, 600).await;
+    let (server, mut caller) = Caller::with_leases([1, 2]).await;
     let over = async |calls: usize| {
         eventually("calls are over", async || {
             let metrics = server.http("GET", "/metrics").await.body;
@@ -273,7 +277,7 @@ async fn who_asks_again_does_not_lose_the_place_when_the_earlier_call_is_over() 
         })
         .await;
     };
-    let held = caller.lock("l", 1).await.expect("it is free").key;
+    let held = caller.take("l", 1).await;
     let earlier = caller.begin("l", 2, 2).await;
     let mut again = Caller::of(&server).await;
     let again = again.begin("l", 2, 2).await;
@@ -281,12 +285,12 @@ async fn who_asks_again_does_not_lose_the_place_when_the_earlier_call_is_over() 
     over(1).await;
     caller.queue_has("l", 2).await;
     caller.unlock(&held).await;
-    let key = again.await.expect("it goes on").expect("it has the lock").key;
+    let key = locked(again).await.key;
     assert_eq!(caller.queue("l").await.len(), 1, "and keeps it");
     caller.unlock(&key).await;
 
     // When all are over, it is given up.
-    caller.lock("l", 1).await.expect("it is free");
+    caller.take("l", 1).await;
     let both = [caller.begin("l", 2, 2).await, Caller::of(&server).await.begin("l", 2, 2).await];
     both[0].abort();
     over(2).await;
@@ -296,9 +300,8 @@ async fn who_asks_again_does_not_lose_the_place_when_the_earlier_call_is_over() 
 
 #[tokio::test]
 async fn without_a_lease_the_lock_lives_on_one_of_a_minute() {
-    let server = TestServer::start().await;
-    let mut caller = Caller::of(&server).await;
-    let key = caller.lock("l", 0).await.expect("it is free").key;
+    let (_server, mut caller) = Caller::with_leases([]).await;
+    let key = caller.take("l", 0).await;
     let leases = caller.lease.lease_leases(pb::LeaseLeasesRequest {}).await.expect("listed").into_inner().leases;
     let [pb::LeaseStatus { id }] = leases[..] else { panic!("one lease is granted: {leases:?}") };
     assert_eq!(key, format!("l/{id:x}"));
@@ -309,8 +312,7 @@ async fn without_a_lease_the_lock_lives_on_one_of_a_minute() {
 
 #[tokio::test]
 async fn what_makes_no_sense_is_told_without_a_code() {
-    let server = TestServer::start().await;
-    let mut caller = Caller::of(&server).await;
+    let (_server, mut caller) = Caller::with_leases([]).await;
     for unknown in [7, -7] {
         let refused = caller.lock("l", unknown).await.expect_err("no such lease");
         assert!(is_unknown(&refused, ApiError::LeaseNotFound.text()), "{refused:?}");
@@ -324,16 +326,13 @@ async fn what_makes_no_sense_is_told_without_a_code() {
     caller.kv.put(pb::PutRequest { key: "l/squatter".into(), ..Default::default() }).await.expect("a put");
     let waiter = caller.begin("l", -7, 2).await;
     caller.unlock(&"l/squatter".into()).await;
-    assert_eq!(waiter.await.expect("it goes on").expect("it has the lock").key, "l/-7");
+    assert_eq!(locked(waiter).await.key, "l/-7");
 }
 
 #[tokio::test]
 async fn a_full_store_takes_no_locks_but_gives_them_up() {
-    let server = TestServer::start().await;
-    let mut caller = Caller::of(&server).await;
-    caller.grant(1, 600).await;
-    caller.grant(2, 600).await;
-    let held = caller.lock("l", 1).await.expect("it is free").key;
+    let (server, mut caller) = Caller::with_leases([1, 2]).await;
+    let held = caller.take("l", 1).await;
     let raise = pb::AlarmRequest { action: 1, member_id: 1, alarm: pb::AlarmType::Nospace.into() };
     server.maintenance().await.alarm(raise).await.expect("raised");
     let full = caller.lock("l", 2).await.expect_err("there is no space");
@@ -344,11 +343,8 @@ async fn a_full_store_takes_no_locks_but_gives_them_up() {
 
 #[tokio::test]
 async fn history_may_be_compacted_while_somebody_waits() {
-    let server = TestServer::start().await;
-    let mut caller = Caller::of(&server).await;
-    caller.grant(1, 600).await;
-    caller.grant(2, 600).await;
-    let held = caller.lock("l", 1).await.expect("it is free").key;
+    let (_server, mut caller) = Caller::with_leases([1, 2]).await;
+    let held = caller.take("l", 1).await;
     let waiter = caller.begin("l", 2, 2).await;
     for _ in 0..20 {
         let put = caller.kv.put(pb::PutRequest { key: "x".into(), ..Default::default() }).await.expect("a put");
@@ -357,19 +353,16 @@ async fn history_may_be_compacted_while_somebody_waits() {
     }
     assert!(!waiter.is_finished());
     caller.unlock(&held).await;
-    assert_eq!(waiter.await.expect("it goes on").expect("it has the lock").key, "l/2");
+    assert_eq!(locked(waiter).await.key, "l/2");
 }
 
 #[tokio::test]
 async fn a_stop_of_the_server_ends_waits() {
-    let server = TestServer::start().await;
-    let mut caller = Caller::of(&server).await;
-    caller.grant(1, 600).await;
-    caller.grant(2, 600).await;
-    caller.lock("l", 1).await.expect("it is free");
+    let (server, mut caller) = Caller::with_leases([1, 2]).await;
+    caller.take("l", 1).await;
     let waiter = caller.begin("l", 2, 2).await;
     server.server.shutdown().await;
-    let ended = waiter.await.expect("it goes on").expect_err("the server stops");
+    let ended = end_of(waiter).await.expect_err("the server stops");
     assert_eq!(ended.code(), Code::Unavailable, "{ended:?}");
 }
 
