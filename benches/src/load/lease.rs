@@ -118,6 +118,15 @@ impl Leases {
         }
     }
 
+    /// Revokes the lease of what is being churned, if there is one.
+    pub async fn end_churn(&mut self) -> Result<(), Status> {
+        let (lease, _) = std::mem::replace(&mut self.churned, (0, Step::Grant));
+        if lease != 0 {
+            self.client.lease_revoke(LeaseRevokeRequest { id: lease }).await?;
+        }
+        Ok(())
+    }
+
     /// Puts an event with the lease that events share.
     pub async fn put_event(&mut self, key: Bytes, value: Bytes) -> Result<(), Status> {
         if self.shared.1.is_multiple_of(EVENTS_A_LEASE) {

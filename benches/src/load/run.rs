@@ -58,14 +58,23 @@ pub async fn run(options: &Options) -> Result<Report> {
         clients.push(Client::new(options, connection, number as u64, audience.clone())?);
     }
     if matches!(options.work, Work::Range { fill: true, .. }) {
-        clients = fill(options, clients).await?;
+        let space = options.key_space;
+        let fill = |mut client: Client, number, count| async move {
+            client.fill(number, count, space).await?;
+            Ok(client)
+        };
+        clients = each(clients, "fill the key space", fill).await?;
     }
     if options.warmup > 0 {
         clients = closed_loop(options, clients, options.warmup).await?.0;
     }
     let granting = Instant::now();
-    if let Work::LeaseChurn { expire: count @ 1.., .. } = options.work {
-        clients = grant(clients, count).await?;
+    if let Work::LeaseChurn { expire: leases @ 1.., .. } = options.work {
+        let grant = |mut client: Client, number, count| async move {
+            client.grant(number, count, leases).await?;
+            Ok(client)
+        };
+        clients = each(clients, "grant the leases", grant).await?;
     }
     let is_catch_up = matches!(options.work, Work::Watch { catch_up: true, .. });
     if let Some(audience) = &audience {
@@ -85,13 +94,21 @@ pub async fn run(options: &Options) -> Result<Report> {
         }
         _ => None,
     };
-    let (_, measured) = match options.rate {
+    let (clients, measured) = match options.rate {
         None => closed_loop(options, clients, options.total).await?,
         Some(rate) => open_loop(options, clients, rate).await?,
     };
     let seconds = began.elapsed().as_secs_f64();
     let server_cpu = CpuTime::of(&options.server_pid)?.since(&cpu);
     let mut report = sum(measured, seconds, server_cpu)?;
+    if matches!(options.work, Work::LeaseChurn { expire: 0, .. }) {
+        // Where the requests are no multiple of three.
+        let end = |mut client: Client, _, _| async move {
+            client.end_churn().await?;
+            Ok(client)
+        };
+        each(clients, "revoke the last leases", end).await?;
+    }
 
     if let Some(audience) = &audience {
         let (cpu, began) = if is_catch_up {
@@ -133,33 +150,16 @@ fn sum(measured: Vec<Measured>, seconds: f64, server_cpu: Option<f64>) -> Result
     Ok(Report::new(&all, &kinds, seconds, errors, first_error, server_cpu))
 }
 
-async fn fill(options: &Options, clients: Vec<Client>) -> Result<Vec<Client>> {
-    let (count, space) = (clients.len() as u64, options.key_space);
-    let tasks: Vec<_> = (0..)
-        .zip(clients)
-        .map(|(number, mut client)| {
-            tokio::spawn(async move { client.fill(number, count, space).await.map(|()| client) })
-        })
-        .collect();
-    let mut clients = Vec::new();
-    for task in tasks {
-        clients.push(task.await?.context("fill the key space")?);
-    }
-    Ok(clients)
-}
-
-/// Has every client grant its share of the leases.
-async fn grant(clients: Vec<Client>, leases: u64) -> Result<Vec<Client>> {
+/// Has every client do something: `what` gets it, its number and how many there are.
+async fn each<F>(clients: Vec<Client>, doing: &'static str, what: impl Fn(Client, u64, u64) -> F) -> Result<Vec<Client>>
+where
+    F: Future<Output = Result<Client>> + Send + 'static,
+{
     let count = clients.len() as u64;
-    let tasks: Vec<_> = (0..)
-        .zip(clients)
-        .map(|(number, mut client)| {
-            tokio::spawn(async move { client.grant(number, count, leases).await.map(|()| client) })
-        })
-        .collect();
+    let tasks: Vec<_> = (0..).zip(clients).map(|(number, client)| tokio::spawn(what(client, number, count))).collect();
     let mut clients = Vec::new();
     for task in tasks {
-        clients.push(task.await?.context("grant the leases")?);
+        clients.push(task.await?.context(doing)?);
     }
     Ok(clients)
 }

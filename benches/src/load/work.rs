@@ -173,6 +173,11 @@ impl Client {
         Ok(())
     }
 
+    /// Revokes the lease that this client has begun with and not come to the end of.
+    pub async fn end_churn(&mut self) -> Result<()> {
+        Ok(self.leases.end_churn().await?)
+    }
+
     /// Sends one request, which was due at that moment, and waits for its answer. Returns what kind it was.
     pub async fn send(&mut self, due: Instant) -> Result<&'static str, tonic::Status> {
         match tokio::time::timeout(self.timeout, self.send_now(due)).await {
