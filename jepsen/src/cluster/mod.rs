@@ -86,12 +86,13 @@ pub enum Between {
 
 impl Between {
     /// What can be done to it.
-    pub fn troubles(self) -> &'static [Trouble] {
-        match self {
-            Self::Nothing => &[],
-            Self::Proxies => &Trouble::ALL,
-            Self::Namespaces => &Trouble::OF_LINKS,
-        }
+    pub fn troubles(self) -> Vec<Trouble> {
+        let is_possible = |trouble: &Trouble| match self {
+            Self::Nothing => false,
+            Self::Proxies => true,
+            Self::Namespaces => trouble.is_of_links(),
+        };
+        Trouble::ALL.into_iter().filter(is_possible).collect()
     }
 }
 

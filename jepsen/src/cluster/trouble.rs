@@ -66,18 +66,10 @@ impl Trouble {
         Self::Reordered,
     ];
 
-    /// The kinds that links of namespaces can be brought into: those that no packet has to be delayed for.
-    pub const OF_LINKS: [Self; 9] = [
-        Self::LeaderCutOff,
-        Self::LeaderInBlackHole,
-        Self::FollowerCutOff,
-        Self::Split,
-        Self::LeaderMute,
-        Self::LeaderDeaf,
-        Self::FollowerDeaf,
-        Self::Bridge,
-        Self::Resets,
-    ];
+    /// Whether links of namespaces can be brought into it: those that no packet has to be delayed for.
+    pub fn is_of_links(self) -> bool {
+        !matches!(self, Self::Slow | Self::Reordered)
+    }
 
     /// Does it, and undoes it. How long it took until a write was acknowledged again.
     pub(super) async fn inflict(
