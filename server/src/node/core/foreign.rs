@@ -3,6 +3,8 @@
 //! An entry that cannot be applied ends every member that finds it in its log, and a member that starts again finds it again. So
 //! its commands are read once before raft sees it. That an older version than the one that wrote it refuses it here, too, and
 //! does not acknowledge what it could not apply, leaves the others going on; what is in the own log stays fatal.
+//!
+//! The cluster version that was applied here has no say: whoever leads may have raised it by an entry before these.
 
 use std::mem;
 
