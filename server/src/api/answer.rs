@@ -54,6 +54,8 @@ pub struct Parts {
     pub len: usize,
     /// Fields before the rows.
     pub head: Bytes,
+    /// The first rows if they are joined already, as fields.
+    pub joined: Bytes,
     /// Field number of the rows.
     pub field: u8,
     /// The rows.
@@ -128,13 +130,13 @@ fn put_rows(out: &mut BytesMut, field: u8, rows: &[Bytes]) {
 }
 
 /// Bytes of `count` and `more`, which follow the rows of a range.
-fn range_tail_len(rows: &Rows) -> usize {
-    wire::integer_len(u64::from(rows.more)) + wire::integer_len(rows.count as u64)
+fn range_tail_len(count: i64, more: bool) -> usize {
+    wire::integer_len(u64::from(more)) + wire::integer_len(count as u64)
 }
 
-fn put_range_tail(out: &mut BytesMut, rows: &Rows) {
-    wire::put_integer(out, 3, u64::from(rows.more));
-    wire::put_integer(out, 4, rows.count as u64);
+fn put_range_tail(out: &mut BytesMut, count: i64, more: bool) {
+    wire::put_integer(out, 3, u64::from(more));
+    wire::put_integer(out, 4, count as u64);
 }
 
 /// `RangeResponse`.
@@ -148,7 +150,9 @@ pub struct RangeAnswer {
 
 impl Answer for RangeAnswer {
     fn wire_len(&self) -> usize {
-        self.header.map_or(0, |header| header.field_len()) + rows_len(&self.rows.kvs) + range_tail_len(&self.rows)
+        self.header.map_or(0, |header| header.field_len())
+            + rows_len(&self.rows.kvs)
+            + range_tail_len(self.rows.count, self.rows.more)
     }
 
     fn write(&self, out: &mut BytesMut) {
@@ -156,7 +160,7 @@ impl Answer for RangeAnswer {
             header.put_field(out);
         }
         put_rows(out, 2, &self.rows.kvs);
-        put_range_tail(out, &self.rows);
+        put_range_tail(out, self.rows.count, self.rows.more);
     }
 
     fn into_parts(self) -> Result<Parts, Self> {
@@ -168,23 +172,60 @@ impl Answer for RangeAnswer {
         if let Some(header) = self.header {
             header.put_field(&mut head);
         }
-        put_range_tail(&mut tail, &self.rows);
-        Ok(Parts { len, head: head.freeze(), field: 2, rows: self.rows.kvs.into_iter(), tail: tail.freeze() })
+        put_range_tail(&mut tail, self.rows.count, self.rows.more);
+        let (head, tail) = (head.freeze(), tail.freeze());
+        Ok(Parts { len, head, joined: Bytes::new(), field: 2, rows: self.rows.kvs.into_iter(), tail })
     }
 }
 
 /// `RangeStreamResponse`: one piece of a streamed range.
 #[derive(Debug, Clone, PartialEq)]
-pub struct RangePiece(pub RangeAnswer);
+pub struct RangePiece {
+    /// Who answered; in the last piece only.
+    pub header: Option<Header>,
+    /// Rows, as the fields of `RangeResponse` that they are.
+    pub rows: Bytes,
+    /// Keys in the whole range; in the last piece only.
+    pub count: i64,
+    /// The limit cut keys off; in the last piece only.
+    pub more: bool,
+}
+
+impl RangePiece {
+    /// Bytes of the `RangeResponse`.
+    fn range_len(&self) -> usize {
+        self.header.map_or(0, |header| header.field_len()) + self.rows.len() + range_tail_len(self.count, self.more)
+    }
+
+    fn put_head(&self, out: &mut BytesMut) {
+        wire::put_delimiter(out, 1, self.range_len());
+        if let Some(header) = self.header {
+            header.put_field(out);
+        }
+    }
+}
 
 impl Answer for RangePiece {
     fn wire_len(&self) -> usize {
-        wire::delimited_len(self.0.wire_len())
+        wire::delimited_len(self.range_len())
     }
 
     fn write(&self, out: &mut BytesMut) {
-        wire::put_delimiter(out, 1, self.0.wire_len());
-        self.0.write(out);
+        self.put_head(out);
+        out.put_slice(&self.rows);
+        put_range_tail(out, self.count, self.more);
+    }
+
+    fn into_parts(self) -> Result<Parts, Self> {
+        let len = self.wire_len();
+        if len <= WHOLE_BYTES_MAX {
+            return Err(self);
+        }
+        let (mut head, mut tail) = (BytesMut::new(), BytesMut::new());
+        self.put_head(&mut head);
+        put_range_tail(&mut tail, self.count, self.more);
+        let (head, tail) = (head.freeze(), tail.freeze());
+        Ok(Parts { len, head, joined: self.rows, field: 2, rows: Vec::new().into_iter(), tail })
     }
 }
 
@@ -274,7 +315,7 @@ const NESTED_HEADER: Header = Header::of_op(0);
 fn op_len(op: &OpRows) -> usize {
     match op {
         OpRows::Range { revision, rows } => {
-            Header::of_op(*revision).field_len() + rows_len(&rows.kvs) + range_tail_len(rows)
+            Header::of_op(*revision).field_len() + rows_len(&rows.kvs) + range_tail_len(rows.count, rows.more)
         }
         OpRows::Put { revision, previous } => Header::of_op(*revision).field_len() + rows_len(previous.as_slice()),
         OpRows::DeleteRange { revision, deleted, previous } => {
@@ -291,7 +332,7 @@ fn put_op(out: &mut BytesMut, op: &OpRows, len: usize) {
             wire::put_delimiter(out, 1, len);
             Header::of_op(*revision).put_field(out);
             put_rows(out, 2, &rows.kvs);
-            put_range_tail(out, rows);
+            put_range_tail(out, rows.count, rows.more);
         }
         OpRows::Put { revision, previous } => {
             wire::put_delimiter(out, 2, len);
@@ -406,8 +447,11 @@ mod tests {
     fn the_pieces_of_a_streamed_range_merge_into_the_unary_answer() {
         let kvs = [kv(1), kv(2), kv(3)];
         let whole = RangeAnswer { header: Some(HEADER), rows: rows(&kvs, true, 40) };
-        let first = RangePiece(RangeAnswer { header: None, rows: rows(&kvs[..2], false, 0) });
-        let last = RangePiece(RangeAnswer { header: Some(HEADER), rows: rows(&kvs[2..], true, 40) });
+        let joined = |kvs: &[mvccpb::KeyValue]| {
+            pb::RangeResponse { kvs: kvs.to_vec(), ..Default::default() }.encode_to_vec().into()
+        };
+        let first = RangePiece { header: None, rows: joined(&kvs[..2]), count: 0, more: false };
+        let last = RangePiece { header: Some(HEADER), rows: joined(&kvs[2..]), count: 40, more: true };
         let mut merged = pb::RangeStreamResponse::default();
         for piece in [&first, &last] {
             merged.merge(&written(piece)[..]).expect("a piece is a message");

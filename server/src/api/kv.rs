@@ -29,7 +29,7 @@ use super::{
 };
 use crate::state::{
     command::{Reply, Request},
-    mvcc::{Counts, Inline, OpRows, Pin, RangePieces, ReadError, Rows},
+    mvcc::{Counts, Inline, OpRows, Pin, RangePieces, ReadError},
 };
 
 /// Bytes that a request grows by on its way into etcd's log, which counts them against `--max-request-bytes`.
@@ -227,19 +227,18 @@ async fn next_piece(
     mut pieces: RangePieces,
     pin: Pin,
 ) -> Result<Option<(RangePiece, Option<(RangePieces, Pin)>)>, Refusal> {
-    let reader = context.node.reader().clone();
+    let (reader, ready) = (context.node.reader().clone(), pieces.is_ready());
     let read = move || -> Result<_, ReadError> {
         let piece = reader.next_piece(&pin, &mut pieces, PIECE_BYTES)?;
         Ok((piece, pieces, pin))
     };
-    let (piece, pieces, pin) = context.blocking(read).await?;
+    // What was read ahead is only copied, on the thread that sends it.
+    let (piece, pieces, pin) = if ready { context.read(read())? } else { context.blocking(read).await? };
     let Some(piece) = piece else { return Ok(None) };
     let (count, more) = piece.last.unwrap_or_default();
-    let rows = Rows { count, more, kvs: piece.kvs };
-    Ok(Some(match piece.last {
-        Some(_) => (RangePiece(RangeAnswer { header: Some(header), rows }), None),
-        None => (RangePiece(RangeAnswer { header: None, rows }), Some((pieces, pin))),
-    }))
+    let is_last = piece.last.is_some();
+    let piece = RangePiece { header: is_last.then_some(header), rows: piece.rows, count, more };
+    Ok(Some((piece, (!is_last).then_some((pieces, pin)))))
 }
 
 fn ops(request: &pb::TxnRequest) -> impl Iterator<Item = Option<&Op>> {

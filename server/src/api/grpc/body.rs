@@ -30,8 +30,8 @@ pub enum Body {
     Plain(Bytes),
     /// One framed message and an OK status.
     Unary(Framed),
-    /// Framed messages and the status that ends them.
-    Stream(MessageStream),
+    /// Framed messages, what is left of the last one, and the status that ends them.
+    Stream(MessageStream, Option<Framed>),
     /// The body of one of tonic's own services.
     Tonic(tonic::body::Body),
     /// The trailers were sent.
@@ -73,20 +73,6 @@ impl Framed {
         }
     }
 
-    /// All bytes to send. Pieces of a stream are small enough for that.
-    fn whole(self) -> Bytes {
-        match self {
-            Self::Whole(bytes) => bytes,
-            Self::Parts(mut splice) => {
-                let mut out = BytesMut::with_capacity(PREFIX_BYTES + splice.message_bytes);
-                while let Some(bytes) = splice.next() {
-                    out.put_slice(&bytes);
-                }
-                out.freeze()
-            }
-        }
-    }
-
     /// The next bytes to send.
     fn next(&mut self) -> Option<Bytes> {
         match self {
@@ -107,6 +93,8 @@ pub struct Splice {
     message_bytes: usize,
     /// Put together, but not sent.
     ready: BytesMut,
+    /// Follows `ready` before all other rows.
+    joined: Bytes,
     /// Follows `ready` as it is.
     row: Option<Bytes>,
     field: u8,
@@ -116,11 +104,14 @@ pub struct Splice {
 
 impl Splice {
     fn new(parts: Parts) -> Self {
-        let Parts { len, head, field, rows, tail } = parts;
-        let mut ready = BytesMut::with_capacity(CHUNK_BYTES + SPLICE_BYTES_MIN);
+        let Parts { len, head, joined, field, rows, tail } = parts;
+        let mut ready = BytesMut::new();
+        if rows.len() > 0 {
+            ready.reserve(CHUNK_BYTES + SPLICE_BYTES_MIN);
+        }
         put_prefix(&mut ready, len);
         ready.put_slice(&head);
-        Self { message_bytes: len, ready, row: None, field, rows, tail }
+        Self { message_bytes: len, ready, joined, row: None, field, rows, tail }
     }
 
     fn next(&mut self) -> Option<Bytes> {
@@ -128,6 +119,10 @@ impl Splice {
             return Some(row);
         }
         while self.ready.len() < CHUNK_BYTES {
+            if !self.joined.is_empty() {
+                self.row = Some(std::mem::take(&mut self.joined));
+                break;
+            }
             let Some(row) = self.rows.next() else {
                 self.ready.put_slice(&std::mem::take(&mut self.tail));
                 break;
@@ -178,10 +173,15 @@ impl http_body::Body for Body {
                 Some(bytes) => Frame::data(bytes),
                 None => self.end(ok_trailers()),
             },
-            Self::Stream(stream) => match ready!(stream.as_mut().poll_next(cx)) {
-                Some(Ok(framed)) => Frame::data(framed.whole()),
-                Some(Err(status)) => self.end(trailers(&status)),
-                None => self.end(ok_trailers()),
+            Self::Stream(stream, sending) => loop {
+                if let Some(bytes) = sending.as_mut().and_then(Framed::next) {
+                    break Frame::data(bytes);
+                }
+                match ready!(stream.as_mut().poll_next(cx)) {
+                    Some(Ok(framed)) => *sending = Some(framed),
+                    Some(Err(status)) => break self.end(trailers(&status)),
+                    None => break self.end(ok_trailers()),
+                }
             },
         };
         Poll::Ready(Some(Ok(frame)))
@@ -191,7 +191,7 @@ impl http_body::Body for Body {
         match self {
             Self::Empty | Self::Done => true,
             Self::Tonic(body) => body.is_end_stream(),
-            Self::Plain(_) | Self::Unary(_) | Self::Stream(_) => false,
+            Self::Plain(_) | Self::Unary(_) | Self::Stream(..) => false,
         }
     }
 
@@ -199,7 +199,7 @@ impl http_body::Body for Body {
         match self {
             Self::Empty | Self::Done => SizeHint::with_exact(0),
             Self::Plain(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Unary(_) | Self::Stream(_) | Self::Tonic(_) => SizeHint::default(),
+            Self::Unary(_) | Self::Stream(..) | Self::Tonic(_) => SizeHint::default(),
         }
     }
 }
@@ -298,7 +298,7 @@ mod tests {
     fn a_stream_ends_with_its_status() {
         let messages =
             vec![Ok(Framed::new(pb::DefragmentResponse::default())), Err(cairn_proto::ApiError::Compacted.into())];
-        let (data, end) = collect(Body::Stream(Box::pin(futures::stream::iter(messages))));
+        let (data, end) = collect(Body::Stream(Box::pin(futures::stream::iter(messages)), None));
         assert_eq!(data.len(), 1);
         assert_eq!(end.get("grpc-status"), Some(&HeaderValue::from_static("11")));
         let message = end.get("grpc-message").and_then(|m| m.to_str().ok());

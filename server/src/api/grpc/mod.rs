@@ -113,7 +113,7 @@ impl Grpc {
                 call.end(Code::Ok);
                 answered(Body::Unary(framed))
             }
-            Ok(Served::Stream(stream)) => answered(Body::Stream(call.follow(self.ends.guard(limits, stream)))),
+            Ok(Served::Stream(stream)) => answered(Body::Stream(call.follow(self.ends.guard(limits, stream)), None)),
             Ok(Served::Tonic(response)) => {
                 call.end(Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code()));
                 response.map(Body::Tonic)

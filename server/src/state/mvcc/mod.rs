@@ -5,7 +5,7 @@
 //! view       one look at a point of history              range, pieces   every option of a range, in pages; in pieces
 //! reader     what the API reads through                  answer          rows for what apply planned
 //! order      of rows that sort equal                     horizon         pins, and what may be removed
-//! many       values at once, in the order of history
+//! many       values at once, in the order of history     ahead          rows of the next pieces
 //! compaction removes it, in small steps                  imaging        when the index is written to a file
 //! change     what watchers are told
 //! hash       HashKV and Hash                             index, value, revision    where everything stands
@@ -25,6 +25,7 @@ use parking_lot::{Mutex, RwLock};
 use super::record::{finished::Finished, scheduled::Scheduled};
 use crate::store::{Store, StoreError};
 
+mod ahead;
 mod answer;
 mod change;
 mod compaction;

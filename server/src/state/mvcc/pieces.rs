@@ -6,7 +6,6 @@
 //! that came out last. So a row may come twice or not at all.
 
 use std::{
-    collections::VecDeque,
     ops::ControlFlow,
     sync::{
         Arc,
@@ -18,22 +17,27 @@ use bytes::{Bytes, BytesMut};
 use cairn_proto::etcdserverpb::RangeRequest;
 
 use super::{
-    index::RangeEnd,
-    range::{BareRows, Filters, Order, Scan, Sort, limit, range_end, sorted},
+    ReadError,
+    ahead::{Ahead, SLOT_BYTES, joined},
+    index::{KeyMeta, RangeEnd},
+    many::{WANTED_BYTES, Wanted},
+    range::{Filters, Order, Scan, Sort, limit, range_end, sorted},
     revision::Revision,
     value,
     view::{Unread, View},
 };
 
-/// Bytes of rows read ahead of the pieces, about: the more, the better can the store be read in its own order. Whoever reads at the same time shares them.
-const AHEAD_BYTES: usize = 52 << 20;
+/// Bytes of rows read ahead of the pieces, with what is kept beside them: the more, the better can the store be read in its own order. Whoever reads at the
+/// same time shares them.
+const AHEAD_BYTES: usize = 54 << 20;
 /// A share is not smaller.
 const AHEAD_BYTES_MIN: usize = 2 << 20;
-/// Rows read ahead at first, when nothing is known of their size; and how many times as many next time, at most.
+/// Rows read ahead at first, when nothing is known of their size, and their bytes at most; and how many times as many rows next time, at most.
 const AHEAD_ROWS_FIRST: usize = 16;
-const AHEAD_GROWTH: usize = 8;
-/// Bytes that a row takes beside its own while it is read: its place in history and in the answer, twice.
-const ROW_BYTES: usize = 64;
+const AHEAD_BYTES_FIRST: usize = 256 << 10;
+const AHEAD_GROWTH: usize = 256;
+/// Bytes that a row takes beside its own while it is read: its place in history and in the buffer.
+const ROW_BYTES: usize = WANTED_BYTES + SLOT_BYTES;
 /// Rows of the first chunk of a stream that is sorted chunk by chunk.
 const FIRST_CHUNK: usize = 10;
 
@@ -46,10 +50,8 @@ pub struct RangePieces {
     from: Bytes,
     /// Rows that may still be looked for.
     left: usize,
-    /// Rows found that were in no piece yet.
-    ahead: VecDeque<Bytes>,
-    /// Rows to look for at once next time.
-    ahead_rows: usize,
+    /// Rows found, in pieces or not yet.
+    ahead: Ahead,
     taken: u64,
     /// Keys in the whole range.
     count: u64,
@@ -84,8 +86,8 @@ impl Drop for Share {
 /// A piece of a range.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Piece {
-    /// Encoded `mvccpb.KeyValue`s that follow those of the piece before.
-    pub kvs: Vec<Bytes>,
+    /// Rows that follow those of the piece before, as they stand in a `RangeResponse`: fields `kvs`.
+    pub rows: Bytes,
     /// Count and more; set in the last piece only.
     pub last: Option<(i64, bool)>,
 }
@@ -105,8 +107,7 @@ impl RangePieces {
             at,
             from: request.key.clone(),
             left,
-            ahead: VecDeque::new(),
-            ahead_rows: AHEAD_ROWS_FIRST,
+            ahead: Ahead::default(),
             taken: 0,
             count,
             chunks,
@@ -145,65 +146,82 @@ impl RangePieces {
         Scan { view, request, end: self.end.clone(), filters: Filters::of(request), from: self.from.clone() }
     }
 
+    /// Whether the next piece is made of what is in memory.
+    pub fn is_ready(&self) -> bool {
+        !self.ahead.is_empty()
+    }
+
     fn natural(&mut self, view: &View<'_>, bytes_max: usize, piece: &mut Piece) -> Result<(), Unread> {
-        let mut bytes = 0;
-        while bytes < bytes_max {
-            match self.ahead.pop_front() {
-                Some(row) => {
-                    bytes += row.len();
-                    self.taken += 1;
-                    piece.kvs.push(row);
-                }
-                None if self.left == 0 => break,
-                None => self.look_ahead(view)?,
-            }
+        if self.ahead.is_empty() && self.left > 0 {
+            self.look_ahead(view)?;
         }
+        let (rows, taken) = self.ahead.take(bytes_max);
+        self.taken += taken as u64;
+        piece.rows = rows;
         Ok(())
+    }
+
+    /// How many rows to find next, and their bytes at most.
+    fn next_ahead(&self) -> (usize, usize) {
+        let left = self.left.min(usize::try_from(self.count.saturating_sub(self.taken)).unwrap_or(usize::MAX)).max(1);
+        let before = self.ahead.rows();
+        if before == 0 {
+            return (left.min(AHEAD_ROWS_FIRST), AHEAD_BYTES_FIRST);
+        }
+        let (each, share) = (self.ahead.bytes() / before + 1, self.share.bytes());
+        let rows_max = (share / (each + ROW_BYTES)).clamp(1, AHEAD_GROWTH * before);
+        // Equal parts are the smallest for the same number of passes over history.
+        let rows = left.div_ceil(left.div_ceil(rows_max));
+        // Virtual memory until it is used: the rows may be larger than those before.
+        (rows, (2 * rows * each + AHEAD_BYTES_FIRST).min(share.saturating_sub(rows * ROW_BYTES)))
     }
 
     /// Finds the next rows.
     fn look_ahead(&mut self, view: &View<'_>) -> Result<(), Unread> {
-        let (wanted, bytes_max) = (self.left.min(self.ahead_rows), self.share.bytes());
-        let mut scan = self.scan(view);
+        let (rows, bytes_max) = self.next_ahead();
         let keys_only = self.request.keys_only;
-        let expected = if keys_only { 0 } else { wanted.min((self.count.saturating_sub(self.taken)) as usize) };
-        let (mut bare, mut revisions, mut keys) = (BareRows::default(), Vec::with_capacity(expected), 0);
-        let mut behind = None;
-        let finished = loop {
+        let mut ahead = std::mem::take(&mut self.ahead);
+        let (mut wanted, mut bare) = (Vec::new(), BytesMut::new());
+        if keys_only {
+            ahead.expect(0, bytes_max);
+        } else {
+            wanted.reserve_exact(rows);
+        }
+        let mut scan = self.scan(view);
+        let (mut keys, mut behind) = (0, None);
+        loop {
             let on = scan.page(&mut |key, meta| {
-                if keys == wanted {
+                let mut room = keys < rows;
+                if room && keys_only {
+                    bare.clear();
+                    value::encode_put(&mut bare, key, &KeyMeta { lease: 0, ..meta }, b"");
+                    room = ahead.push(&bare);
+                } else if room {
+                    wanted.push(Wanted::new(meta.modified, keys as u32));
+                }
+                if !room {
                     behind = Some(Bytes::copy_from_slice(key));
                     return ControlFlow::Break(());
-                }
-                if keys_only {
-                    bare.push(key, meta);
-                } else {
-                    revisions.push(meta.modified);
                 }
                 keys += 1;
                 ControlFlow::Continue(())
             })?;
             if behind.is_some() || !on {
-                break behind.is_none();
+                break;
             }
+        }
+        if !keys_only {
+            ahead.expect(keys, bytes_max);
+            view.values_into(wanted, &mut ahead)?;
+        }
+        let found = ahead.rows();
+        (self.left, self.from) = match behind {
+            // Larger than those before: the others next time.
+            _ if found < keys => (self.left - found, behind_last(ahead.last())?),
+            Some(behind) => (self.left - found, behind),
+            None => (0, Bytes::new()),
         };
-        let mut rows = Vec::new();
-        if keys_only {
-            bare.drain_into(&mut rows);
-        } else if !view.values_within(&revisions, bytes_max, &mut rows)? && wanted > AHEAD_ROWS_FIRST {
-            // They became larger all of a sudden: fewer then.
-            self.ahead_rows = (wanted / AHEAD_GROWTH).max(AHEAD_ROWS_FIRST);
-            return Ok(());
-        } else if rows.len() < revisions.len() {
-            view.values(&revisions, &mut rows)?;
-        }
-        let each = size(&rows) / rows.len().max(1) + ROW_BYTES;
-        self.ahead_rows = (self.share.bytes() / each).clamp(AHEAD_ROWS_FIRST, AHEAD_GROWTH * self.ahead_rows);
-        self.left = if finished { 0 } else { self.left - keys };
-        if let Some(behind) = behind {
-            self.from = behind;
-        }
-        self.ahead = rows.into();
+        self.ahead = ahead;
         Ok(())
     }
 
@@ -219,13 +237,13 @@ impl RangePieces {
         self.taken += chunk.kvs.len() as u64;
         self.left -= chunk.kvs.len();
         if chunk.more {
-            self.from = behind_last(self.at, &chunk.kvs)?;
+            self.from = behind_last(chunk.kvs.last().map(|row| &row[..]))?;
             // What the odd order left out or brought twice shows in the count too.
             self.count = self.taken + view.count(&self.from, &self.end)?;
         } else {
             (self.left, self.count) = (0, self.taken);
         }
-        let bytes = size(&chunk.kvs);
+        let bytes = chunk.kvs.iter().map(Bytes::len).sum::<usize>();
         let next = if bytes < bytes_max / 2 {
             rows.saturating_mul(2)
         } else if bytes > bytes_max.saturating_mul(2) {
@@ -234,22 +252,16 @@ impl RangePieces {
             rows
         };
         self.chunks = Some((sort, next));
-        piece.kvs = chunk.kvs;
+        piece.rows = joined(&chunk.kvs);
         Ok(chunk.more)
     }
 }
 
-fn size(kvs: &[Bytes]) -> usize {
-    kvs.iter().map(Bytes::len).sum()
-}
-
 /// The key that follows the last row's at once.
-fn behind_last(at: Revision, kvs: &[Bytes]) -> Result<Bytes, Unread> {
-    let key = value::decode(at, kvs.last().cloned().unwrap_or_default())?.key;
-    let mut next = BytesMut::with_capacity(key.len() + 1);
-    next.extend_from_slice(&key);
-    next.extend_from_slice(&[0]);
-    Ok(next.freeze())
+fn behind_last(row: Option<&[u8]>) -> Result<Bytes, Unread> {
+    let key = row.and_then(value::key_of);
+    let key = key.ok_or_else(|| ReadError::Corrupt { what: "a row of a list has no key".into() })?;
+    Ok([key, &[0]].concat().into())
 }
 
 #[cfg(test)]

@@ -225,18 +225,18 @@ fn natural(scan: &mut Scan<'_>, limit: usize, count: u64) -> Result<Rows, Unread
 
 /// Rows without values, made from the index. The lease stays 0, as in the store this API comes from.
 #[derive(Default)]
-pub(super) struct BareRows {
+struct BareRows {
     out: BytesMut,
     ends: Vec<usize>,
 }
 
 impl BareRows {
-    pub(super) fn push(&mut self, key: &[u8], meta: KeyMeta) {
+    fn push(&mut self, key: &[u8], meta: KeyMeta) {
         value::encode_put(&mut self.out, key, &KeyMeta { lease: 0, ..meta }, b"");
         self.ends.push(self.out.len());
     }
 
-    pub(super) fn drain_into(&mut self, kvs: &mut Vec<Bytes>) {
+    fn drain_into(&mut self, kvs: &mut Vec<Bytes>) {
         let all = self.out.split().freeze();
         let mut start = 0;
         kvs.extend(self.ends.drain(..).map(|end| all.slice(std::mem::replace(&mut start, end)..end)));

@@ -180,7 +180,7 @@ impl<'a> View<'a> {
     pub(super) fn values(&self, revisions: &[Revision], out: &mut Vec<Bytes>) -> Result<(), Unread> {
         match &self.source {
             Source::Pinned { pages_left: None, .. } if revisions.len() > 1 => {
-                self.values_within(revisions, usize::MAX, out)?;
+                self.read(many::read(self.mvcc.store.as_ref(), revisions, out))?;
             }
             Source::Pinned { pages_left: Some(_), .. } if revisions.len() > INLINE_ROWS_MAX => {
                 return Err(Unread::NotNow);
@@ -194,23 +194,16 @@ impl<'a> View<'a> {
         Ok(())
     }
 
-    /// Appends the stored values of puts that were visible here, if they are not larger than about `bytes_max` together; `false` if they are. May wait for the
-    /// disk.
-    pub(super) fn values_within(
-        &self,
-        revisions: &[Revision],
-        bytes_max: usize,
-        out: &mut Vec<Bytes>,
-    ) -> Result<bool, Unread> {
-        let begin = out.len();
-        match many::read(self.mvcc.store.as_ref(), revisions, bytes_max, out) {
-            Ok(()) => return Ok(true),
-            Err(many::Unread::TooLarge) => {}
-            Err(many::Unread::Missing(at)) => return Err(self.missing(at)),
-            Err(many::Unread::Failed(error)) => return Err(error.into()),
-        }
-        out.truncate(begin);
-        Ok(false)
+    /// Gives `values` those of puts that were visible here. May wait for the disk.
+    pub(super) fn values_into(&self, wanted: Vec<many::Wanted>, values: &mut impl many::Values) -> Result<(), Unread> {
+        self.read(many::read_into(self.mvcc.store.as_ref(), wanted, values))
+    }
+
+    fn read(&self, read: Result<(), many::Unread>) -> Result<(), Unread> {
+        read.map_err(|unread| match unread {
+            many::Unread::Missing(at) => self.missing(at),
+            many::Unread::Failed(error) => error.into(),
+        })
     }
 
     /// The index knew a revision that the store does not have: it was compacted in between, or the store is damaged.

@@ -38,7 +38,7 @@ fn one_whole_revision(reader: &Reader, pin: &super::super::mvcc::Pin) -> bool {
     let mut pieces = reader.range_pieces(pin, &all).unwrap();
     let mut streamed = Vec::new();
     while let Some(piece) = reader.next_piece(pin, &mut pieces, 300).unwrap() {
-        streamed.extend(piece.kvs);
+        streamed.extend(streamed_rows(piece.rows));
     }
     assert_eq!(streamed, rows.kvs);
     true

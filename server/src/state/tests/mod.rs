@@ -191,6 +191,11 @@ pub(super) fn key_values(kvs: &[Bytes]) -> Vec<KeyValue> {
     kvs.iter().map(|kv| KeyValue::decode(kv.clone()).unwrap()).collect()
 }
 
+/// The rows of a piece, as a range has them.
+pub(super) fn streamed_rows(rows: Bytes) -> Vec<Bytes> {
+    pb::RangeResponse::decode(rows).unwrap().kvs.iter().map(|kv| kv.encode_to_vec().into()).collect()
+}
+
 /// The wire answer of a range.
 pub(super) fn range_response(revision: i64, rows: &Rows) -> pb::RangeResponse {
     pb::RangeResponse { header: header(revision), kvs: key_values(&rows.kvs), more: rows.more, count: rows.count }

@@ -221,7 +221,7 @@ impl Member {
             self.reader().next_piece(&pin, &mut pieces, if request.sort_target == 0 { 64 } else { 1 << 20 }).unwrap()
         {
             assert!(merged.count == 0, "nothing follows the last piece");
-            merged.kvs.extend(piece.kvs);
+            merged.kvs.extend(streamed_rows(piece.rows));
             (merged.count, merged.more) = piece.last.unwrap_or_default();
         }
         Ok(range_response(pin.header_revision(), &merged))
