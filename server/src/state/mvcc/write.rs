@@ -14,7 +14,7 @@ use super::{
     Change, Mvcc,
     index::{KeyMeta, RangeEnd, Visited},
     range::range_end,
-    revision::{REV_KEY_BYTES, Revision},
+    revision::Revision,
     txn::{self, Checks, Path, Steps},
     value,
     view::View,
@@ -93,24 +93,32 @@ impl Open {
     }
 
     fn put(&mut self, key: &[u8], meta: &KeyMeta, value: &[u8]) {
-        let needed = REV_KEY_BYTES + key.len() + value.len() + 128;
-        if self.arena.capacity() - self.arena.len() < needed {
-            self.arena.reserve(needed.max(ARENA_BYTES));
-        }
-        self.arena.extend_from_slice(&meta.modified.put_key());
-        let at = self.arena.split().freeze();
+        let at = self.key(&meta.modified.put_key(), key.len() + value.len());
         value::encode_put(&mut self.arena, key, meta, value);
-        let stored = self.arena.split().freeze();
-        self.changes.push(Change { at: meta.modified, tombstone: false, stored: stored.clone() });
-        self.batch.put(Table::Rev, at, stored);
+        self.change(at, meta.modified, false);
     }
 
     fn delete(&mut self, key: &[u8], at: Revision) {
-        let mut stored = BytesMut::new();
-        value::encode_tombstone(&mut stored, key);
-        let stored = stored.freeze();
-        self.changes.push(Change { at, tombstone: true, stored: stored.clone() });
-        self.batch.put(Table::Rev, at.key(true), stored);
+        let stored_at = self.key(&at.tombstone_key(), key.len());
+        value::encode_tombstone(&mut self.arena, key);
+        self.change(stored_at, at, true);
+    }
+
+    /// A revision's key, with room behind it for key and value.
+    fn key(&mut self, at: &[u8], room: usize) -> Bytes {
+        let needed = at.len() + room + 128;
+        if self.arena.capacity() - self.arena.len() < needed {
+            self.arena.reserve(needed.max(ARENA_BYTES));
+        }
+        self.arena.extend_from_slice(at);
+        self.arena.split().freeze()
+    }
+
+    /// Takes what was encoded last as the change at `at`.
+    fn change(&mut self, stored_at: Bytes, at: Revision, tombstone: bool) {
+        let stored = self.arena.split().freeze();
+        self.changes.push(Change { at, tombstone, stored: stored.clone() });
+        self.batch.put(Table::Rev, stored_at, stored);
     }
 }
 
