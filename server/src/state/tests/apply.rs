@@ -352,6 +352,36 @@ fn long_ranges_are_deferred_and_read_in_pages_and_pieces() {
 }
 
 #[test]
+fn a_stream_goes_on_where_keys_and_values_become_larger() {
+    const KEYS: usize = 500;
+    let mut member = Member::new();
+    for number in 0..KEYS {
+        // Not in the order of keys.
+        let place = number * 7 % KEYS;
+        let large = usize::from((40..450).contains(&place));
+        let (key, value) = (format!("k{place:04}{}", "x".repeat(large * 1500)), "v".repeat(large * (3000 + place)));
+        member.put(&key, &value);
+    }
+    let pin = member.reader().pin(0).unwrap();
+    let all = pb::RangeRequest { key: "k".into(), range_end: "l".into(), ..Default::default() };
+    for request in [
+        pb::RangeRequest { keys_only: true, ..all.clone() },
+        pb::RangeRequest { limit: 300, ..all.clone() },
+        pb::RangeRequest { limit: 499, ..all.clone() },
+        all,
+    ] {
+        let whole = member.reader().range(&pin, &request).unwrap();
+        let mut pieces = member.reader().range_pieces(&pin, &request).unwrap();
+        let (mut kvs, mut last) = (Vec::new(), None);
+        while let Some(piece) = member.reader().next_piece(&pin, &mut pieces, 100_000).unwrap() {
+            kvs.extend(streamed_rows(piece.rows));
+            last = piece.last;
+        }
+        assert_eq!((kvs, last), (whole.kvs, Some((whole.count, whole.more))));
+    }
+}
+
+#[test]
 fn reads_within_a_read_only_txn_see_one_revision() {
     let mut member = Member::new();
     member.put("k", "1");
