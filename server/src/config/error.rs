@@ -98,6 +98,32 @@ pub enum ConfigError {
     Invalid(String),
 }
 
+/// Flags whose values etcd takes for any text at first, and judges when it has read all of them.
+const JUDGED_LATER: [&str; 6] = [
+    "--auto-compaction-mode",
+    "--auto-compaction-retention",
+    "--cipher-suites",
+    "--log-format",
+    "--tls-max-version",
+    "--tls-min-version",
+];
+
+impl ConfigError {
+    /// The exit status of a program that is started with such a configuration, which is etcd's: 2 for a command line that cannot be parsed, 1 for what
+    /// it, the environment or a file says.
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Self::UnknownFlag { .. } | Self::MissingValue(_) => 2,
+            Self::InvalidValue { setting, .. }
+                if setting.starts_with("--") && !JUDGED_LATER.contains(&setting.as_str()) =>
+            {
+                2
+            }
+            _ => 1,
+        }
+    }
+}
+
 /// `, did you mean …?`, or nothing.
 fn did_you_mean(dashes: &str, nearest: Option<&impl std::fmt::Display>) -> String {
     nearest.map_or(String::new(), |name| format!(", did you mean {dashes}{name}?"))

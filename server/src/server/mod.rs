@@ -257,7 +257,10 @@ impl Builder {
         });
 
         let urls = advertised(&config, &listeners);
-        threads.first().spawn(publish(node.clone(), config.name.clone(), urls, addrs.clone(), stopping.clone()));
+        let ready = CancellationToken::new();
+        let publishing =
+            publish(node.clone(), config.name.clone(), urls, addrs.clone(), stopping.clone(), ready.clone());
+        threads.first().spawn(publishing);
         threads.first().spawn(version::keep(node.clone(), peers.clone(), stopping.clone()));
         if !config.corrupt_check_time.is_zero() {
             let check = guard.clone().run(corruption::Kind::Periodic, config.corrupt_check_time, stopping.clone());
@@ -274,8 +277,19 @@ impl Builder {
             services.kv.clone(),
             stopping.clone(),
         ));
-        let server =
-            Server { config, addrs, services, node, peers, gate, threads, stopping, peers_stopping, ending: false };
+        let server = Server {
+            config,
+            addrs,
+            services,
+            node,
+            peers,
+            gate,
+            threads,
+            stopping,
+            peers_stopping,
+            ready,
+            ending: false,
+        };
         let Server { gate, threads, .. } = &server;
         if let Some(begun) = begun {
             // If this member is wrong, the server that was started so far ends.
@@ -302,6 +316,8 @@ pub struct Server {
     threads: Arc<Threads>,
     stopping: CancellationToken,
     peers_stopping: CancellationToken,
+    /// Cancelled as soon as the member is ready.
+    ready: CancellationToken,
     /// Somebody waits, or has waited, for the end.
     ending: bool,
 }
@@ -346,6 +362,14 @@ impl Server {
     /// The running replica.
     pub fn node(&self) -> &NodeHandle {
         &self.node
+    }
+
+    /// Waits until the cluster has heard of the member, which is when it is ready to serve; false if it fails or stops before.
+    pub async fn ready(&self) -> bool {
+        tokio::select! {
+            () = self.ready.cancelled() => true,
+            _ = self.wait() => false,
+        }
     }
 
     /// Waits until the server fails, and returns why; returns nothing when it was shut down.
@@ -487,6 +511,7 @@ async fn publish(
     urls: Vec<String>,
     addrs: Vec<SocketAddr>,
     stopping: CancellationToken,
+    ready: CancellationToken,
 ) {
     let member = node.status().member_id;
     loop {
@@ -510,4 +535,5 @@ async fn publish(
     for addr in addrs {
         tracing::info!(address = %addr, "ready to serve client requests");
     }
+    ready.cancel();
 }

@@ -14,6 +14,7 @@ mod maintenance;
 mod members;
 mod process;
 mod refusals;
+mod service;
 mod snapshots;
 mod strangers;
 mod support;

