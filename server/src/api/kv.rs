@@ -153,10 +153,13 @@ impl Kv {
         Ok(pb::CompactionResponse { header: Some(self.context.header(revision).into()) })
     }
 
-    /// Whether a read succeeds, for health checks. What an alarm says of the data is not its business.
+    /// Whether a read succeeds, for health checks. What an alarm says of the data is not its business, nor is what a learner refuses to clients.
     pub async fn probe(&self, serializable: bool) -> Result<(), ApiError> {
+        if !serializable {
+            self.context.node.linearize().await.map_err(ApiError::from)?;
+        }
         let key = bytes::Bytes::from_static(b"\0");
-        let request = pb::RangeRequest { key, limit: 1, keys_only: true, serializable, ..Default::default() };
+        let request = pb::RangeRequest { key, limit: 1, keys_only: true, serializable: true, ..Default::default() };
         match self.read_range(request).await {
             Ok(_) => Ok(()),
             Err(Refusal::Api(error)) => Err(error),
@@ -164,7 +167,8 @@ impl Kv {
         }
     }
 
-    /// The point to read at: not before everything that was acknowledged when the read began, unless it is serializable.
+    /// The point to read at: not before everything that was acknowledged when the read began, unless it is serializable. A
+    /// learner serves no other reads.
     async fn pin(&self, serializable: bool, revision: i64) -> Result<Pin, Refusal> {
         if !serializable {
             if self.context.node.status().is_learner {

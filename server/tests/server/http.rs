@@ -2,10 +2,19 @@
 
 use std::collections::HashMap;
 
-use cairn_proto::etcdserverpb::{self as pb, AlarmType, alarm_request::AlarmAction, request_op::Request as Op};
-use cairn_server::config::Url;
+use cairn_proto::{
+    ApiError,
+    etcdserverpb::{
+        self as pb, AlarmType, alarm_request::AlarmAction, cluster_client::ClusterClient, request_op::Request as Op,
+    },
+};
+use cairn_server::config::{ClusterState, Url};
 
-use super::support::{TestServer, eventually, http};
+use super::{
+    cluster::free_port,
+    support::{TestServer, eventually, http},
+    trio::url,
+};
 
 async fn set_alarm(server: &TestServer, action: AlarmAction, alarm: AlarmType) {
     let member_id = server.server.node().status().member_id;
@@ -79,6 +88,54 @@ async fn probes_are_ok_and_tell_their_checks_when_asked() {
         assert_eq!((answer.status, answer.body), expected, "{target}");
     }
     assert_eq!(server.http("POST", "/readyz").await.status, 405);
+}
+
+/// A member with a vote and one without.
+async fn with_learner() -> (TestServer, TestServer) {
+    let urls = [url(free_port()), url(free_port())];
+    let member = async |at: usize, state| {
+        TestServer::with(|config| {
+            config.name = format!("n{at}");
+            config.listen_peer_urls = vec![urls[at].clone()];
+            config.initial_advertise_peer_urls = vec![urls[at].clone()];
+            config.initial_cluster = (0..=at).map(|at| (format!("n{at}"), urls[at].clone())).collect();
+            config.initial_cluster_state = state;
+        })
+        .await
+    };
+    let voter = member(0, ClusterState::New).await;
+    let add = pb::MemberAddRequest { peer_urls: vec![urls[1].to_string()], is_learner: true };
+    ClusterClient::new(voter.channel().await).member_add(add).await.expect("it is added");
+    let learner = member(1, ClusterState::Existing).await;
+    (voter, learner)
+}
+
+#[tokio::test]
+async fn a_learner_is_healthy_and_fails_only_the_probe_that_asks_for_a_vote() {
+    let (voter, learner) = with_learner().await;
+    let told = async |target| {
+        let answer = learner.http("GET", target).await;
+        (answer.status, answer.body)
+    };
+    let healthy = (200, r#"{"health":"true","reason":""}"#.to_owned());
+    eventually("it hears of the leader", async || (told("/health").await == healthy).then_some(())).await;
+    let refused = "[+]data_corruption ok\n[+]linearizable_read ok\n\
+                   [-]non_learner failed: etcdserver: rpc not supported for learner\n[+]serializable_read ok\n\n";
+    assert_eq!(told("/readyz").await, (503, refused.to_owned()));
+    for target in ["/readyz?exclude=non_learner", "/readyz/linearizable_read", "/livez"] {
+        assert_eq!(told(target).await, (200, "ok\n".to_owned()), "{target}");
+    }
+    // Clients are refused as before.
+    let read = pb::RangeRequest { key: "a".into(), ..Default::default() };
+    let error = learner.kv().await.range(read.clone()).await.expect_err("a learner reads for nobody");
+    assert_eq!(error.message(), ApiError::NotSupportedForLearner.text());
+    let own = pb::RangeRequest { serializable: true, ..read };
+    learner.kv().await.range(own).await.expect("but for those who take what it has");
+
+    // Its read is one of the cluster's, not of what it has itself.
+    voter.server.shutdown().await;
+    eventually("it misses the leader", async || (told("/health").await.0 == 503).then_some(())).await;
+    assert_eq!(told("/health?serializable=true").await, healthy);
 }
 
 #[tokio::test]
