@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use cairn_proto::{
     ApiError,
-    etcdserverpb::{self as pb, AlarmMember, alarm_request::AlarmAction},
+    etcdserverpb::{self as pb, AlarmMember, AlarmType, alarm_request::AlarmAction},
 };
 
 use super::{Caller, Context, refusal::Refusal};
@@ -29,13 +29,16 @@ impl Maintenance {
 
     /// The alarms that are raised.
     pub fn alarms(&self) -> Vec<AlarmMember> {
-        self.context.node.alarms().list(pb::AlarmType::None.into())
+        self.context.node.alarms().list(AlarmType::None.into())
     }
 
     /// Lists, raises or lowers alarms.
     pub async fn alarm(&self, caller: &Caller, request: pb::AlarmRequest) -> Result<pb::AlarmResponse, Refusal> {
-        if AlarmAction::try_from(request.action).is_err() {
+        let Ok(action) = AlarmAction::try_from(request.action) else {
             return Err(Refusal::Invalid(format!("etcdserver: unknown alarm action {}", request.action).into()));
+        };
+        if action == AlarmAction::Activate && AlarmType::try_from(request.alarm).is_err() {
+            return Err(Refusal::Invalid(format!("etcdserver: unknown alarm {}", request.alarm).into()));
         }
         let (Reply::Alarms(alarms), _) = self.context.propose(caller, Request::Alarm(request)).await? else {
             return Err(self.context.contradiction("an alarm request was answered as something else"));
@@ -121,7 +124,7 @@ mod tests {
 
     #[test]
     fn an_alarm_is_told_with_the_members_decimal_id() {
-        let alarm = AlarmMember { member_id: 123, alarm: pb::AlarmType::Nospace.into() };
+        let alarm = AlarmMember { member_id: 123, alarm: AlarmType::Nospace.into() };
         assert_eq!(alarm_text(&alarm), "memberID:123 alarm:NOSPACE");
     }
 }

@@ -165,6 +165,47 @@ fn introduced(hello: Hello) -> Frame {
 }
 
 #[tokio::test]
+async fn the_peer_port_answers_probes_and_tools_as_etcd_does() {
+    let (server, port) = with_peer_port().await;
+    let status = server.server.node().status();
+    let ask = async |method: &str, path: &str| {
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
+        http(([127, 0, 0, 1], port).into(), &request).await
+    };
+    let known = eventually("the member's name is known", async || {
+        let answer = ask("GET", "/members").await;
+        answer.body.contains("name").then_some(answer)
+    })
+    .await;
+    let (id, client) = (status.member_id, server.addr());
+    let expected = format!(
+        r#"[{{"id":{id},"peerURLs":["http://localhost:2380"],"name":"default","clientURLs":["http://{client}"]}}]"#
+    );
+    assert_eq!(known.header("x-etcd-cluster-id"), Some(&format!("{:x}", status.cluster_id)[..]));
+    assert_eq!((known.status, known.body), (200, expected + "\n"));
+    let downgrade = ask("GET", "/downgrade/enabled").await;
+    assert_eq!(
+        (downgrade.status, &downgrade.body[..], downgrade.header("content-type")),
+        (200, "false", Some("text/plain"))
+    );
+    for method in ["GET", "POST"] {
+        let probed = ask(method, "/raft/probing").await;
+        let time = probed.body.strip_prefix("{\"OK\":true,\"Now\":\"").and_then(|rest| rest.strip_suffix("\"}\n"));
+        let time = time.unwrap_or_else(|| panic!("{}", probed.body));
+        humantime::parse_rfc3339(time).expect("a time");
+        assert_eq!((probed.status, probed.header("content-type")), (200, Some("text/plain; charset=utf-8")));
+    }
+    for path in ["/version", "/members", "/downgrade/enabled"] {
+        let refused = ask("POST", path).await;
+        assert_eq!(
+            (refused.status, refused.header("allow"), &refused.body[..]),
+            (405, Some("GET"), "Method Not Allowed\n")
+        );
+    }
+    assert_eq!(ask("GET", "/health").await.status, 404);
+}
+
+#[tokio::test]
 async fn garbage_on_the_peer_port_hurts_nobody() {
     let (server, port) = with_peer_port().await;
     for garbage in [&b"\x16\x03\x01\x00\xff nonsense"[..], b"GET / HTTP/9.9\r\n\r\n", &[0xff; 4096]] {

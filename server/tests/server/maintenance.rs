@@ -61,6 +61,13 @@ async fn alarms_are_raised_once_listed_and_lowered() {
     assert_eq!(set(AlarmAction::Get, 0, AlarmType::None).await, []);
     let unknown = client.alarm(pb::AlarmRequest { action: 7, ..Default::default() }).await.expect_err("no such action");
     assert_eq!(unknown.code(), Code::InvalidArgument);
+    let strange = |action: AlarmAction| pb::AlarmRequest { action: action.into(), member_id, alarm: 9 };
+    let unknown = client.alarm(strange(AlarmAction::Activate)).await.expect_err("no such alarm");
+    assert_eq!((unknown.code(), unknown.message()), (Code::InvalidArgument, "etcdserver: unknown alarm 9"));
+    for action in [AlarmAction::Get, AlarmAction::Deactivate] {
+        let there = client.alarm(strange(action)).await.expect("it is answered").into_inner();
+        assert_eq!(there.alarms, [], "{action:?}");
+    }
 }
 
 #[tokio::test]
