@@ -7,7 +7,10 @@ use cairn_proto::{
     ApiError,
     etcdserverpb::{AlarmRequest, AlarmType, alarm_request::AlarmAction},
 };
-use tokio::{runtime, sync::Semaphore};
+use tokio::{
+    runtime,
+    sync::{Mutex, Semaphore},
+};
 
 use super::{Caller, answer::Header, quota, refusal::Refusal};
 use crate::{
@@ -51,6 +54,8 @@ pub struct Context {
     pool: runtime::Handle,
     turns: Semaphore,
     catching_up: Semaphore,
+    /// The turn to give garbage back.
+    giving_back: Arc<Mutex<()>>,
 }
 
 impl Context {
@@ -69,6 +74,7 @@ impl Context {
             pool,
             turns: Semaphore::new(ON_POOL_MAX),
             catching_up: Semaphore::new(CATCHING_UP_MAX),
+            giving_back: Arc::default(),
         })
     }
 
@@ -92,10 +98,15 @@ impl Context {
 
     /// Sees to it that the store has room for `cost` bytes, or raises the alarm that there is none.
     pub async fn make_room(&self, cost: u64) -> Result<(), Refusal> {
-        let (size, status) = (self.node.size(), self.node.status());
-        if quota::has_room(size.total, cost, self.quota_bytes) {
+        if self.has_room(cost) {
             return Ok(());
         }
+        // Rare, and not to make every put's future larger.
+        Box::pin(self.make_room_or_refuse(cost)).await
+    }
+
+    async fn make_room_or_refuse(&self, cost: u64) -> Result<(), Refusal> {
+        let status = self.node.status();
         let alarm = AlarmRequest {
             action: AlarmAction::Activate.into(),
             member_id: status.member_id,
@@ -103,8 +114,12 @@ impl Context {
         };
         let raised = self.node.alarms().list(alarm.alarm).iter().any(|raised| raised.member_id == status.member_id);
         if !raised {
+            let given_back = tokio::time::timeout(self.request_timeout, self.give_back(cost)).await;
+            if given_back.unwrap_or(Err(ApiError::Timeout.into()))? {
+                return Ok(());
+            }
             tracing::warn!(
-                size = size.total,
+                size = self.node.size().total,
                 quota = self.quota_bytes,
                 "the store has reached its quota; raising the alarm NOSPACE"
             );
@@ -112,6 +127,31 @@ impl Context {
             let _ = self.node.propose(Request::Alarm(alarm), Bytes::new(), 0).await;
         }
         Err(ApiError::NoSpace.into())
+    }
+
+    fn has_room(&self, cost: u64) -> bool {
+        quota::has_room(self.node.size().total, cost, self.quota_bytes)
+    }
+
+    /// Gives back what only garbage takes, once for all who wait for it. Whether there is room for `cost` bytes then.
+    async fn give_back(&self, cost: u64) -> Result<bool, Refusal> {
+        let turn = self.giving_back.clone().lock_owned().await;
+        if self.has_room(cost) || !self.node.has_garbage() {
+            return Ok(self.has_room(cost));
+        }
+        let (node, before) = (self.node.clone(), self.node.size().total);
+        // It goes on if the caller goes away, and keeps its turn.
+        let work = move || {
+            let done = node.give_back();
+            drop(turn);
+            done
+        };
+        if let Err(error) = self.on_pool(work).await? {
+            self.node.fail(error);
+            return Err(ApiError::Stopped.into());
+        }
+        tracing::info!(before, size = self.node.size().total, "the store reached its quota; gave garbage back");
+        Ok(self.has_room(cost))
     }
 
     /// Runs a read that may wait for the disk.

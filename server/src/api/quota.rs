@@ -1,7 +1,7 @@
 //! Keeps the store below its quota (`--quota-backend-bytes`).
 //!
 //! Disk use differs between members, so that the log must not depend on it: a member refuses what would take *its* store above the quota before it is
-//! proposed, and raises the NOSPACE alarm through the log, which every member then obeys alike.
+//! proposed, and raises the NOSPACE alarm through the log, which every member then obeys alike. Before that it gives back what only garbage takes.
 
 use cairn_proto::etcdserverpb::{self as pb, request_op::Request as Op};
 

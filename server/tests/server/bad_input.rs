@@ -2,19 +2,21 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use cairn_proto::{
     ApiError,
     etcdserverpb::{self as pb, kv_client::KvClient, watch_client::WatchClient, watch_request::RequestUnion},
 };
+use rand::RngCore;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Code;
+use tonic::{Code, transport::Channel};
 
-use super::support::{Certs, DEADLINE, TestServer, builder, certs, raw};
+use super::support::{Certs, DEADLINE, TestServer, builder, certs, eventually, raw};
 
 async fn still_serves(server: &TestServer) {
     let request = pb::PutRequest { key: "alive".into(), ..Default::default() };
@@ -204,4 +206,56 @@ async fn a_full_store_refuses_to_grow_until_the_alarm_is_lowered() {
     assert_eq!(status.errors, [format!("memberID:{} alarm:NOSPACE", status.header.expect("a header").member_id)]);
     let delete = pb::DeleteRangeRequest { key: "k".into(), range_end: "l".into(), ..Default::default() };
     assert!(kv.delete_range(delete).await.expect("deletes pass").into_inner().deleted > 0);
+}
+
+/// A hundred kilobytes that nothing makes smaller.
+fn incompressible() -> Bytes {
+    let mut bytes = vec![0; 100_000];
+    rand::rng().fill_bytes(&mut bytes);
+    bytes.into()
+}
+
+async fn compact(kv: &mut KvClient<Channel>, revision: i64) {
+    kv.compact(pb::CompactionRequest { revision, physical: true }).await.expect("it is compacted");
+}
+
+#[tokio::test]
+async fn a_store_of_few_large_values_that_are_overwritten_stays_below_a_small_quota() {
+    // The first is given back by compactions, the second before the store is called full.
+    for (quota, puts, compact_every) in [(32 << 20, 500, 20), (3_000_000, 150, 5)] {
+        let server = TestServer::with(|config| config.quota_backend_bytes = quota).await;
+        let mut kv = server.kv().await;
+        for n in 1..=puts {
+            let key = format!("hot{}", n % 10).into();
+            let put = pb::PutRequest { key, value: incompressible(), ..Default::default() };
+            let answer = kv.put(put).await.unwrap_or_else(|error| panic!("put {n} of {puts}: {error}")).into_inner();
+            if n % compact_every == 0 {
+                compact(&mut kv, answer.header.expect("a header").revision).await;
+            }
+        }
+        let range = pb::RangeRequest { key: "hot".into(), range_end: "hou".into(), ..Default::default() };
+        let there = kv.range(range).await.expect("a range").into_inner();
+        assert!(there.count == 10 && there.kvs.iter().all(|kv| kv.value.len() == 100_000), "{}", there.count);
+    }
+}
+
+#[tokio::test]
+async fn what_is_deleted_and_compacted_is_in_use_no_more() {
+    let server = TestServer::start().await;
+    let mut kv = server.kv().await;
+    for n in 0..140 {
+        let put = pb::PutRequest { key: format!("k{n}").into(), value: incompressible(), ..Default::default() };
+        kv.put(put).await.expect("a put");
+    }
+    let mut maintenance = server.maintenance().await;
+    let mut status = async || maintenance.status(pb::StatusRequest {}).await.expect("a status").into_inner();
+    assert!(status().await.db_size_in_use > 13_000_000);
+    let delete = pb::DeleteRangeRequest { key: "k".into(), range_end: "l".into(), ..Default::default() };
+    let deleted = kv.delete_range(delete).await.expect("a delete").into_inner();
+    compact(&mut kv, deleted.header.expect("a header").revision).await;
+    eventually("the space is given back", async || {
+        let status = status().await;
+        (status.db_size_in_use < 100_000 && status.db_size < 1_000_000).then_some(())
+    })
+    .await;
 }

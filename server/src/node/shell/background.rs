@@ -100,9 +100,9 @@ impl Background {
         let (compactors, replaced) = bounded(1);
         let replacing = replaced.clone();
         let (reports, held) = (inbox.clone(), Arc::clone(lock));
-        let metrics = shared.metrics.clone();
+        let tidying = Arc::clone(shared);
         let compacting = thread::Builder::new().name("compaction".to_owned()).spawn(move || {
-            if let Err(error) = compact(compacting, &metrics, &replacing, &stop) {
+            if let Err(error) = compact(compacting, &tidying, &replacing, &stop) {
                 reports.send(Input::Failed(error));
             }
             drop(held);
@@ -352,12 +352,12 @@ impl UnderWay {
     }
 }
 
-/// Carries compactions out and writes index images, a step at a time, until told to stop.
+/// Carries compactions out, gives their space back and writes index images, a step at a time, until told to stop.
 ///
 /// `replacing` brings the compactor of a state that took the current one's place.
 fn compact(
     compacting: Compacting,
-    metrics: &NodeMetrics,
+    shared: &Shared,
     replacing: &Receiver<Compactor>,
     stop: &Receiver<Stop>,
 ) -> Result<(), NodeError> {
@@ -372,7 +372,10 @@ fn compact(
         let began = started.elapsed();
         let step = compactor.step(began)?;
         let took = started.elapsed().saturating_sub(began);
-        under_way.after(step, began, took, metrics);
+        under_way.after(step, began, took, &shared.metrics);
+        if step == CompactionStep::Idle {
+            shared.tidy()?;
+        }
         let stopped = if let Some(pause) = since_pause.after(step, took, pace) {
             match stop.recv_timeout(pause) {
                 Err(RecvTimeoutError::Timeout) => continue,

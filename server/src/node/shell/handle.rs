@@ -20,6 +20,7 @@ use super::{
     budget::Budget,
     delivery::{Deliveries, Waiter},
     hashing::HASHES_MAX,
+    space::LastRewrite,
 };
 use crate::{
     lease::{LeaseClock, NotLeading, Renewal, TimeLeft},
@@ -176,6 +177,7 @@ pub(super) struct Shared {
     blank: AtomicBool,
     reads_locally: AtomicBool,
     size: Mutex<StoreSize>,
+    pub(super) last_rewrite: Mutex<LastRewrite>,
     /// Where the time that leases live by begins.
     started: Instant,
     /// Leases were revoked, or this member's standing has changed.
@@ -218,6 +220,7 @@ impl Shared {
             blank: AtomicBool::new(false),
             reads_locally: AtomicBool::new(false),
             size: Mutex::default(),
+            last_rewrite: Mutex::default(),
             started: Instant::now(),
             lease_news: watch::Sender::new(()),
             failed: AtomicBool::new(false),
@@ -253,7 +256,7 @@ impl Shared {
         self.metrics.db_size_in_use.set(in_use as i64);
     }
 
-    fn size(&self) -> StoreSize {
+    pub(super) fn size(&self) -> StoreSize {
         let unflushed = self.reader.store().unflushed_bytes();
         let files = *self.size.lock();
         StoreSize { total: files.total + unflushed, in_use: files.in_use + unflushed }
@@ -450,17 +453,6 @@ impl NodeHandle {
     /// The store's size: its files as of about a second ago, and what was written since but is not in them yet.
     pub fn size(&self) -> StoreSize {
         self.shared.size()
-    }
-
-    /// Gives disk space back that deleted data still takes. Waits for the disk.
-    pub fn defragment(&self) -> Result<(), NodeError> {
-        let metrics = &self.shared.metrics;
-        let started = Instant::now();
-        metrics.defrags_running.inc();
-        let done = self.shared.reader.store().compact();
-        metrics.defrags_running.dec();
-        metrics.defrag.observe(started.elapsed().as_secs_f64());
-        done.map_err(|error| NodeError::State(error.into()))
     }
 
     /// What the node counts and measures.

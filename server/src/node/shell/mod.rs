@@ -4,7 +4,7 @@
 //! ```text
 //!   NodeHandle (any thread) --inbox--> replica task --batches--> log thread (write, fdatasync) --Synced--> inbox
 //!                                          |----------flush----> flush thread (store flush)    --Flushed-> inbox
-//!                                          |                     compaction thread (small steps over index and store)
+//!                                          |                     compaction thread (small steps over index and store, then `space`)
 //!                                          |--messages-----> Transport (the connections to the other members)
 //!                                          '--answers--> those who wait, a thread's together (delivery)
 //! ```
@@ -44,6 +44,7 @@ mod handle;
 mod hashing;
 mod lone;
 mod replica;
+mod space;
 mod start;
 #[cfg(test)]
 mod tests;
