@@ -226,7 +226,7 @@ impl World {
             caught_up: &|member| core.has_caught_up(member),
         };
         let mut judged = if core.status().standing.role == Role::Leader {
-            judge.judge(change).map_err(ProposeError::Refused)
+            judge.judge(change)
         } else {
             Err(ProposeError::NotLeader)
         };

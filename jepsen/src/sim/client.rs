@@ -226,6 +226,7 @@ impl World {
                 | ProposeError::LeaderChanged
                 | ProposeError::NotLeader
                 | ProposeError::Refused(_)
+                | ProposeError::Malformed(_)
                 | ProposeError::ChangePending,
             ) => self.ended(number, Known::Refused),
             Err(ProposeError::Timeout | ProposeError::TimeoutLeaderFailure | ProposeError::Stopped) => {

@@ -4,7 +4,6 @@
 //! the change is applied here as well.
 
 use std::{
-    collections::BTreeSet,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -18,14 +17,12 @@ use tokio::time::{Instant, timeout_at};
 use super::{Context, refusal::Refusal};
 use crate::{
     config::{Url, added_member_id},
-    node::NodeHandle,
+    node::{NodeHandle, membership::form::peer_urls},
     state::{MemberChange, Members, command::RequestId},
 };
 
 /// How often is looked whether a change has arrived here.
 const ARRIVED_POLL: Duration = Duration::from_millis(10);
-/// Peer URLs that a member may have.
-const URLS_MAX: usize = 16;
 
 /// The Cluster service. Clones are cheap.
 #[derive(Clone)]
@@ -53,7 +50,7 @@ impl Cluster {
 
     /// Adds a member, which then has to be started.
     pub async fn member_add(&self, request: pb::MemberAddRequest) -> Result<pb::MemberAddResponse, Refusal> {
-        let urls = peer_urls(&request.peer_urls)?;
+        let urls = peer_urls(&request.peer_urls).ok_or(ApiError::MemberBadUrls)?;
         let member = Member {
             id: new_id(&urls),
             peer_urls: urls.iter().map(Url::to_string).collect(),
@@ -75,7 +72,8 @@ impl Cluster {
     /// Changes where a member is reached by the others.
     pub async fn member_update(&self, request: pb::MemberUpdateRequest) -> Result<pb::MemberUpdateResponse, Refusal> {
         let id = request.id;
-        let peer_urls: Vec<String> = peer_urls(&request.peer_urls)?.iter().map(Url::to_string).collect();
+        let peer_urls: Vec<String> =
+            peer_urls(&request.peer_urls).ok_or(ApiError::MemberBadUrls)?.iter().map(Url::to_string).collect();
         let wanted = peer_urls.clone();
         let arrived = move |members: &Members| members.members.get(&id).is_none_or(|member| member.peer_urls == wanted);
         self.change(MemberChange::Update { id, peer_urls }, arrived).await?;
@@ -169,15 +167,6 @@ impl Cluster {
 async fn known_leader(node: &NodeHandle) -> Result<u64, Refusal> {
     let mut leader = node.leader_seen();
     leader.wait_for(|leader| *leader != 0).await.map(|leader| *leader).map_err(|_| ApiError::Stopped.into())
-}
-
-/// The URLs of a request: some, all of them valid.
-fn peer_urls(texts: &[String]) -> Result<Vec<Url>, Refusal> {
-    let urls: Result<BTreeSet<Url>, String> = texts.iter().take(URLS_MAX + 1).map(|text| Url::parse(text)).collect();
-    match urls {
-        Ok(urls) if !urls.is_empty() && urls.len() <= URLS_MAX => Ok(urls.into_iter().collect()),
-        _ => Err(ApiError::MemberBadUrls.into()),
-    }
 }
 
 /// The id of a member that is added now.

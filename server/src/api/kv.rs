@@ -25,10 +25,9 @@ use super::{
     answer::{DeleteRangeAnswer, Header, PutAnswer, RangeAnswer, RangePiece, TxnAnswer},
     quota,
     refusal::Refusal,
-    validate,
 };
 use crate::state::{
-    command::{Reply, Request},
+    command::{Reply, Request, shape},
     mvcc::{Counts, Inline, OpRows, Pin, RangePieces, ReadError},
 };
 
@@ -50,7 +49,7 @@ impl Kv {
 
     /// Reads a range.
     pub async fn range(&self, _caller: &Caller, request: pb::RangeRequest) -> Result<RangeAnswer, Refusal> {
-        validate::range(&request)?;
+        shape::range(&request)?;
         self.context.check_intact()?;
         self.read_range(request).await
     }
@@ -77,7 +76,7 @@ impl Kv {
         _caller: &Caller,
         request: pb::RangeRequest,
     ) -> Result<impl Stream<Item = Result<RangePiece, Refusal>> + Send + use<>, Refusal> {
-        validate::range_stream(&request)?;
+        shape::range_stream(&request)?;
         self.context.check_intact()?;
         let pin = self.pin(request.serializable, request.revision).await?;
         self.context.node.metrics().ranges.inc();
@@ -97,7 +96,7 @@ impl Kv {
     /// Sets a key.
     pub async fn put(&self, caller: &Caller, request: pb::PutRequest) -> Result<PutAnswer, Refusal> {
         self.context.make_room(quota::cost_of_put(&request)).await?;
-        validate::put(&request)?;
+        shape::put(&request)?;
         self.check_size(&request)?;
         match self.write(caller, Request::Put(request)).await? {
             (header, OpRows::Put { previous, .. }) => Ok(PutAnswer { header, previous }),
@@ -111,7 +110,7 @@ impl Kv {
         caller: &Caller,
         request: pb::DeleteRangeRequest,
     ) -> Result<DeleteRangeAnswer, Refusal> {
-        validate::delete_range(&request)?;
+        shape::delete_range(&request)?;
         self.check_size(&request)?;
         match self.write(caller, Request::DeleteRange(request)).await? {
             (header, OpRows::DeleteRange { deleted, previous, .. }) => {
@@ -124,7 +123,7 @@ impl Kv {
     /// Runs a transaction.
     pub async fn txn(&self, caller: &Caller, request: pb::TxnRequest) -> Result<TxnAnswer, Refusal> {
         self.context.make_room(quota::cost_of_txn(&request)).await?;
-        validate::txn(&request, self.context.max_txn_ops)?;
+        shape::txn(&request, self.context.max_txn_ops)?;
         let answered = if only_ranges(&request) {
             self.read_txn(request).await?
         } else {

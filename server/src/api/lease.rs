@@ -20,9 +20,9 @@ use tokio::{sync::watch, time::timeout};
 
 use super::{Caller, Context, quota, refusal::Refusal};
 use crate::{
-    lease::{NotLeading, Renewal, TTL_MAX},
+    lease::{NotLeading, Renewal},
     peer::{Peers, Told, Untold},
-    state::command::{Reply, Request},
+    state::command::{Reply, Request, rules},
 };
 
 /// Keep-alives of one stream that are served at a time; they are answered in the order in which they came.
@@ -54,9 +54,7 @@ impl Lease {
         if context.node.alarms().any(AlarmType::Nospace) {
             return Err(ApiError::NoSpace.into());
         }
-        if request.ttl > TTL_MAX {
-            return Err(ApiError::LeaseTtlTooLarge.into());
-        }
+        rules::ttl(request.ttl)?;
         let ttl = request.ttl.max(context.lease_ttl_min);
         loop {
             let id = if request.id == 0 { draw_id() } else { request.id };

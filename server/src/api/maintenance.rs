@@ -4,13 +4,13 @@ use std::{sync::Arc, time::Instant};
 
 use cairn_proto::{
     ApiError,
-    etcdserverpb::{self as pb, AlarmMember, AlarmType, alarm_request::AlarmAction},
+    etcdserverpb::{self as pb, AlarmMember, AlarmType},
 };
 
 use super::{Caller, Context, refusal::Refusal};
 use crate::{
     config::API_VERSION,
-    state::command::{Reply, Request},
+    state::command::{Reply, Request, rules},
 };
 
 /// The level of the API's storage that the state holds a superset of.
@@ -34,12 +34,7 @@ impl Maintenance {
 
     /// Lists, raises or lowers alarms.
     pub async fn alarm(&self, caller: &Caller, request: pb::AlarmRequest) -> Result<pb::AlarmResponse, Refusal> {
-        let Ok(action) = AlarmAction::try_from(request.action) else {
-            return Err(Refusal::Invalid(format!("etcdserver: unknown alarm action {}", request.action).into()));
-        };
-        if action == AlarmAction::Activate && AlarmType::try_from(request.alarm).is_err() {
-            return Err(Refusal::Invalid(format!("etcdserver: unknown alarm {}", request.alarm).into()));
-        }
+        rules::alarm(&request)?;
         let (Reply::Alarms(alarms), _) = self.context.propose(caller, Request::Alarm(request)).await? else {
             return Err(self.context.contradiction("an alarm request was answered as something else"));
         };

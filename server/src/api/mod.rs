@@ -2,12 +2,12 @@
 //!
 //! ```text
 //!   grpc/ ──┐
-//!   http/ ──┼─▶ Services { kv, lease, … } ─▶ validate ─▶ node (propose, linearize) and state's reader ─▶ answer
+//!   http/ ──┼─▶ Services { kv, lease, … } ─▶ rules ─▶ node (propose, linearize) and state's reader ─▶ answer
 //!   client ─┘
 //! ```
 //!
-//! What lives here: [`validate`] refuses requests of the wrong shape, [`kv`], [`lease`], [`watch`], [`lock`], [`election`], [`maintenance`] and
-//! [`cluster`] serve them (locks and elections are [`queue`]s of keys, made with the first three), [`answer`] writes what they say on the wire, [`refusal`] is what they say instead, [`quota`] keeps the store from outgrowing its limit, [`compactor`] drops old history.
+//! What lives here: [`kv`], [`lease`], [`watch`], [`lock`], [`election`], [`maintenance`] and
+//! [`cluster`] serve requests, after those of the wrong shape were refused by [rules](crate::state::command::rules) that hold for other members, too (locks and elections are [`queue`]s of keys, made with the first three), [`answer`] writes what they say on the wire, [`refusal`] is what they say instead, [`quota`] keeps the store from outgrowing its limit, [`compactor`] drops old history.
 //! What may call it: connections (`server/`), `http/`, and an embedding program through its client.
 //!
 //! The one invariant: whatever is not deterministic is decided here, before a command is proposed, and never afterwards.
@@ -27,7 +27,6 @@ pub mod queue;
 pub mod quota;
 pub mod refusal;
 mod requesters;
-pub mod validate;
 pub mod watch;
 mod wire;
 

@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use cairn_proto::ApiError;
 use tonic::{Code, Status};
 
+use crate::state::command::rules::Broken;
+
 /// Why a request gets no answer: an error of the catalogue, or one that only this server has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -47,6 +49,15 @@ impl Refusal {
         match self {
             Self::Api(error) => Self::Uncoded(error),
             other => other,
+        }
+    }
+}
+
+impl From<Broken> for Refusal {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Api(error) => Self::Api(error),
+            Broken::Other(text) => Self::Invalid(text),
         }
     }
 }

@@ -33,7 +33,7 @@ mod value;
 
 pub use error::{ConfigError, Notice};
 pub use help::{API, API_VERSION, help_text, understands, version_text};
-pub use identity::{InitialCluster, InitialMember, added_member_id, cluster_id, initial_member_id};
+pub use identity::{InitialCluster, InitialMember, added_member_id, check_name, cluster_id, initial_member_id};
 pub use load::{Invocation, Loaded, load};
 pub use logging::{LogError, init_logging};
 pub use settings::{

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::error::{ConfigError, Notice};
+use super::identity::check_name;
 use super::settings::{AutoCompaction, Config};
 use super::tls::{TlsConfig, TlsVersion};
 use super::url::{Scheme, Url, listen_addrs};
@@ -43,8 +44,8 @@ impl Config {
     }
 
     fn validate_member(&self, notices: &mut Vec<Notice>) -> Result<(), ConfigError> {
-        if self.name.is_empty() || self.name.contains(['=', ',']) {
-            return invalid(format!("--name must not be empty or contain '=' or ',' (set to {:?})", self.name));
+        if let Err(reason) = check_name(&self.name) {
+            return invalid(format!("--name {reason} (set to {:?})", self.name));
         }
         if self.name == "default" && self.initial_cluster.len() > 1 {
             notices.push(Notice::new("--name", "it isn't recommended to use the default name in a cluster"));
@@ -362,6 +363,7 @@ mod tests {
     fn names_that_initial_cluster_could_not_hold_are_refused() {
         assert!(error(|c| c.name = "a=b".to_owned()).contains("--name must not"));
         assert!(error(|c| c.name.clear()).contains("--name must not"));
+        assert!(error(|c| c.name = "a\nb".to_owned()).contains("control characters"));
     }
 
     #[test]

@@ -32,6 +32,9 @@ pub enum ProposeError {
     /// The request does not fit what it is about; nothing was changed.
     #[error("refused: {}", .0.text())]
     Refused(ApiError),
+    /// The membership change makes no sense, whatever the members are; it was not proposed.
+    #[error("the membership change makes no sense: {0}")]
+    Malformed(&'static str),
     /// A membership change is under way; this one was not proposed.
     #[error("another membership change is under way")]
     ChangePending,
@@ -49,6 +52,8 @@ impl From<ProposeError> for ApiError {
             ProposeError::TimeoutLeaderFailure => Self::TimeoutLeaderFailure,
             ProposeError::NotLeader => Self::NotLeader,
             ProposeError::Refused(error) => error,
+            // Clients can only get the URLs wrong.
+            ProposeError::Malformed(_) => Self::MemberBadUrls,
             ProposeError::ChangePending => Self::Unhealthy,
             ProposeError::Stopped => Self::Stopped,
         }

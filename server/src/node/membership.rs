@@ -8,7 +8,12 @@ use std::time::Duration;
 use cairn_proto::{ApiError, etcdserverpb::Member};
 use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2};
 
-use crate::state::{MemberChange, Members};
+use crate::{
+    node::ProposeError,
+    state::{MemberChange, Members},
+};
+
+pub mod form;
 
 /// A member counts as healthy after it has been connected for so long.
 const HEALTHY_AFTER: Duration = Duration::from_secs(5);
@@ -44,13 +49,15 @@ pub struct Judge<'a> {
 
 impl Judge<'_> {
     /// What raft has to be told so that it makes `change`; or why it is not allowed.
-    pub fn judge(&self, change: &MemberChange) -> Result<ConfChangeV2, ApiError> {
-        match change {
+    pub fn judge(&self, change: &MemberChange) -> Result<ConfChangeV2, ProposeError> {
+        form::check(change)?;
+        let allowed = match change {
             MemberChange::Add(member) => self.add(member),
             MemberChange::Remove(id) => self.remove(*id),
             MemberChange::Update { id, peer_urls } => self.update(*id, peer_urls),
             MemberChange::Promote(id) => self.promote(*id),
-        }
+        };
+        allowed.map_err(ProposeError::Refused)
     }
 
     fn add(&self, member: &Member) -> Result<ConfChangeV2, ApiError> {
@@ -165,6 +172,8 @@ pub(super) fn single(kind: ConfChangeType, id: u64) -> ConfChangeV2 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn member(id: u64, name: &str, is_learner: bool) -> Member {
@@ -192,7 +201,10 @@ mod tests {
             connected_for: &connected_for,
             caught_up: &|id| connected.contains(&id),
         };
-        judge.judge(change)
+        judge.judge(change).map_err(|error| match error {
+            ProposeError::Refused(error) => error,
+            error => panic!("its form is wrong: {error}"),
+        })
     }
 
     fn three() -> [Member; 3] {
@@ -209,6 +221,19 @@ mod tests {
         assert_eq!(judge(&[member(1, "a", false)], &[], &add(2)), Ok(single(ConfChangeType::AddNode, 2)));
         let second_not_started = [member(1, "a", false), member(2, "", false)];
         assert_eq!(judge(&second_not_started, &[], &add(3)), Err(ApiError::MemberNotEnoughStarted));
+    }
+
+    #[test]
+    fn a_change_that_makes_no_sense_is_refused_whatever_the_members_are() {
+        let members: BTreeMap<_, _> = three().into_iter().map(|member| (member.id, member)).collect();
+        let members = Members { members, ..Members::default() };
+        let rules = ChangeRules { strict: false, learners_max: 1 };
+        let judge = Judge { rules, own: 1, members: &members, connected_for: &|_| None, caught_up: &|_| false };
+        let nameless = MemberChange::Update { id: 2, peer_urls: Vec::new() };
+        for change in [MemberChange::Add(member(0, "", true)), MemberChange::Add(member(4, "d", true)), nameless] {
+            let judged = judge.judge(&change);
+            assert!(matches!(judged, Err(ProposeError::Malformed(_))), "{judged:?}");
+        }
     }
 
     #[test]

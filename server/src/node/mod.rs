@@ -17,7 +17,7 @@
 pub mod core;
 mod error;
 pub mod identity;
-mod membership;
+pub mod membership;
 mod metrics;
 pub mod shell;
 pub mod snapshot;

@@ -1,15 +1,20 @@
 //! What arrives from one member: every byte is checked before it goes any further.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use cairn_proto::peer::Frame;
+use cairn_proto::{ApiError, peer::Frame};
 use prost_raft::Message as _;
 use raft::eraftpb::Message;
 use semver::Version;
 
-use super::{metrics::InboundMetrics, registry::Local};
+use super::{COMMAND_OVERHEAD_BYTES, metrics::InboundMetrics, registry::Local, speakers::Speakers};
 use crate::{
     config::{API, understands},
-    state::command::{self, Request},
+    state::command::{
+        self, Request,
+        rules::{self, Broken},
+    },
 };
 
 /// Why a frame is not taken; the stream ends with it.
@@ -31,7 +36,7 @@ pub(super) enum BadFrame {
 struct Checked {
     /// With the bytes that each had.
     messages: Vec<(Message, usize)>,
-    commands: Vec<Bytes>,
+    commands: Vec<Result<Bytes, Broken>>,
 }
 
 /// What arrives from one member.
@@ -40,11 +45,22 @@ pub(super) struct Inbound {
     local: Local,
     from: u64,
     metrics: InboundMetrics,
+    speakers: Arc<Speakers>,
+    /// Bytes of the largest command to take.
+    command_bytes_max: usize,
 }
 
 impl Inbound {
-    pub(super) fn new(local: Local, from: u64, metrics: InboundMetrics) -> Self {
-        Self { local, from, metrics }
+    /// What arrives where clients may send `request_bytes_max`.
+    pub(super) fn new(
+        local: Local,
+        from: u64,
+        metrics: InboundMetrics,
+        speakers: Arc<Speakers>,
+        request_bytes_max: usize,
+    ) -> Self {
+        let command_bytes_max = request_bytes_max.saturating_add(COMMAND_OVERHEAD_BYTES);
+        Self { local, from, metrics, speakers, command_bytes_max }
     }
 
     /// The member that speaks.
@@ -71,10 +87,27 @@ impl Inbound {
             self.local.node.step(message, bytes).await;
         }
         for command in commands {
+            let command = match command {
+                Ok(command) => command,
+                Err(broken) => {
+                    self.refuse(&broken);
+                    continue;
+                }
+            };
             self.metrics.received_bytes.inc_by(command.len() as u64);
             self.local.node.forwarded(command).await;
         }
         Ok(())
+    }
+
+    /// Drops a command that must not be proposed, and has its sender told.
+    fn refuse(&self, broken: &Broken) {
+        self.metrics.received_failures.inc();
+        let text = format!("a forwarded command breaks the rules: {broken}");
+        if let Some(withheld) = self.speakers.refused(self.from, &text) {
+            let member = format!("{:x}", self.from);
+            tracing::warn!(member, reason = text, withheld, "refused a command of a member");
+        }
     }
 
     /// What is in a frame, if all of it makes sense.
@@ -93,11 +126,12 @@ impl Inbound {
         let command = |bytes: Bytes| {
             // Once in the log, a command that does not decode would end every member.
             let command = command::decode(bytes.clone()).map_err(|error| BadFrame::Command(error.to_string()))?;
-            match command.request {
-                Request::ClusterVersion(version) if !understands(&API, &version) => {
-                    Err(BadFrame::Version { version, own: API })
+            match &command.request {
+                Request::ClusterVersion(version) if !understands(&API, version) => {
+                    Err(BadFrame::Version { version: version.clone(), own: API })
                 }
-                _ => Ok(bytes),
+                _ if bytes.len() > self.command_bytes_max => Ok(Err(ApiError::RequestTooLarge.into())),
+                _ => Ok(rules::check(&command).map(|()| bytes)),
             }
         };
         let messages = frame.messages.into_iter().map(message).collect::<Result<_, _>>()?;

@@ -50,6 +50,13 @@
 //! a while. A message that decodes and that raft must not see, or whose entries could not be applied, is dropped alone by the
 //! replica: see `speakers`, which has the sender told. It tells two processes with one identity apart, too.
 //!
+//! # What is handed on
+//!
+//! A follower hands commands and membership changes of its clients on to the leader. That it let its clients ask for nothing
+//! that breaks the rules is not taken on trust: commands are judged when they arrive, by the rules that are for clients, and
+//! one that breaks them is dropped and complained of like a message. A membership change is taken only from a member that is
+//! heard on a stream, and judged where it is proposed.
+//!
 //! # Snapshots
 //!
 //! Raft only says that there is a snapshot. Its files go through an RPC of their own, beside the streams, so that neither
@@ -99,6 +106,9 @@ const QUEUE_COUNT_MAX: usize = 16 << 10;
 const FRAME_BYTES: usize = 1 << 20;
 /// What a frame may have beyond the largest client request: an append of several entries, packing, and the frame itself.
 const FRAME_OVERHEAD_BYTES: usize = 8 << 20;
+/// What a forwarded command may have beyond the largest client request here: members may be told different limits, and the
+/// leader has to get it to the others in a frame.
+const COMMAND_OVERHEAD_BYTES: usize = FRAME_OVERHEAD_BYTES / 2;
 /// Bytes that may be under way on a stream, and on a connection.
 const WINDOW_BYTES: u32 = 8 << 20;
 

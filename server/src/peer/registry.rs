@@ -143,16 +143,13 @@ impl Peers {
     /// Has member `leader` change the membership.
     ///
     /// # Errors
-    /// The leader's, or that it could not be asked in time.
+    /// The leader's, or that it could not be asked in time. [`ApiError::NotLeader`] without a connection to it, on which this
+    /// member is introduced: it was not asked then.
     pub async fn change(&self, leader: u64, change: Bytes) -> Result<(), tonic::Status> {
-        let (local, link) = (self.local(), self.links.read().get(&leader).cloned());
-        let (Some(local), Some(link)) = (local, link) else { return Err(ApiError::NoLeader.into()) };
-        let channel = self.dialer.connect(&link.urls()).await.map_err(|error| {
-            tracing::warn!(leader = format_args!("{leader:x}"), %error, "the leader cannot be asked");
-            tonic::Status::from(ApiError::TimeoutConnectionLost)
-        })?;
-        let mut client = cairn_proto::peer::peer_client::PeerClient::new(channel);
-        client.change(ChangeRequest { cluster_id: local.cluster, change }).await.map(drop)
+        let Some(local) = self.local() else { return Err(ApiError::Stopped.into()) };
+        let Some(mut client) = self.client_of(leader) else { return Err(ApiError::NotLeader.into()) };
+        let request = ChangeRequest { cluster_id: local.cluster, change, from: local.member, run: self.run };
+        client.change(request).await.map(drop)
     }
 
     /// Has the leader renew a lease, after a read index asked for after this call.
@@ -234,7 +231,8 @@ impl Peers {
 
     /// What arrives from a member that has introduced itself.
     pub(super) fn inbound(&self, local: Local, from: u64) -> Inbound {
-        Inbound::new(local, from, self.metrics.inbound(from))
+        let (metrics, speakers) = (self.metrics.inbound(from), Arc::clone(&self.speakers));
+        Inbound::new(local, from, metrics, speakers, self.options.request_bytes_max)
     }
 
     /// Notes where a caller says that it is reached, and makes sure that there is a link to one that is not known here to

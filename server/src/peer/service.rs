@@ -12,7 +12,7 @@ use cairn_proto::{
 use futures::{Stream, StreamExt, stream};
 use prost::Message as _;
 use tokio::time::timeout;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{
     HELLO_TIMEOUT, PROTOCOL,
@@ -26,7 +26,7 @@ use super::{
     versions,
 };
 use crate::{
-    node::snapshot::FILES_MAX,
+    node::{ProposeError, membership::form::CHANGE_BYTES_MAX, snapshot::FILES_MAX},
     state::{MemberChange, Members},
 };
 
@@ -48,6 +48,11 @@ impl Service {
 
     fn local(&self) -> Result<Local, Status> {
         self.peers.local().ok_or_else(|| ApiError::Stopped.into())
+    }
+
+    /// Whether a caller is a member, and the process that speaks for it. Without TLS anybody may say that it is.
+    fn is_introduced(&self, local: &Local, member: u64, run: u64) -> bool {
+        local.node.members().members.contains_key(&member) && self.peers.speakers().hears(member, run)
     }
 }
 
@@ -109,11 +114,22 @@ impl Peer for Service {
         if request.cluster_id != local.cluster {
             return Err(Status::failed_precondition(other_cluster(request.cluster_id, local.cluster)));
         }
+        if !self.is_introduced(&local, request.from, request.run) {
+            let text = format!("member {:x} is none that this member hears: only members may ask", request.from);
+            tracing::warn!(text, "refused a membership change");
+            return Err(Status::permission_denied(text));
+        }
+        if request.change.len() > CHANGE_BYTES_MAX {
+            return Err(Status::invalid_argument(format!("a change of {} bytes is too large", request.change.len())));
+        }
         let change = MemberChange::decode(request.change)
             .map_err(|error| Status::invalid_argument(format!("the change does not decode: {error}")))?
             .1;
-        local.node.change_members(change).await.map_err(ApiError::from)?;
-        Ok(Response::new(ChangeResponse {}))
+        match local.node.change_members(change).await {
+            Ok(()) => Ok(Response::new(ChangeResponse {})),
+            Err(error @ ProposeError::Malformed(_)) => Err(Status::invalid_argument(error.to_string())),
+            Err(error) => Err(ApiError::from(error).into()),
+        }
     }
 
     async fn snapshot(&self, request: Request<SnapshotRequest>) -> Result<Response<Pieces>, Status> {
@@ -208,6 +224,10 @@ pub(super) fn lost_everything(member: u64) -> String {
     )
 }
 
+fn too_large(error: &Status) -> String {
+    format!("a frame is too large; all members should have the same --max-request-bytes: {}", error.message())
+}
+
 /// A stream of a member that was let in.
 struct Heard {
     inbound: Inbound,
@@ -231,7 +251,16 @@ impl Heard {
                 return Some((Err(Status::deadline_exceeded("nothing was heard for too long")), self));
             };
             // How a connection ends is of no interest: the other side connects again, or does not.
-            let frame = frame.ok().flatten()?;
+            let frame = match frame {
+                Ok(frame) => frame?,
+                Err(error) if error.code() == Code::OutOfRange => {
+                    let member = format!("{:x}", self.inbound.from());
+                    tracing::warn!(member, %error, "a frame of a member is too large; closing its stream");
+                    self.ended = true;
+                    return Some((Err(Status::invalid_argument(too_large(&error))), self));
+                }
+                Err(_) => return None,
+            };
             if self.inbound.is_removed() {
                 self.ended = true;
                 let text = format!("member {:x} was removed from the cluster", self.inbound.from());

@@ -167,6 +167,11 @@ impl Speakers {
         None
     }
 
+    /// Whether run `run` of a member is heard on a stream.
+    pub(super) fn hears(&self, member: u64, run: u64) -> bool {
+        self.by_member.lock().get(&member).is_some_and(|speaker| speaker.run == run)
+    }
+
     /// Notes that something that `member` sent was refused, and has it told. If that is to be logged: how often it was not
     /// since the last time.
     pub(super) fn refused(&self, member: u64, why: &str) -> Option<u64> {
@@ -315,6 +320,7 @@ mod tests {
         let speaking = speakers.admit(&hello(1), None).await.unwrap();
         let logged = (0..100).filter_map(|_| speakers.refused(7, "nonsense")).count();
         assert_eq!(logged, 1);
+        assert!(speakers.hears(7, 1) && !speakers.hears(7, 2) && !speakers.hears(8, 1));
         assert_eq!(speaking.next_word().await.complaint, "a message is refused: nonsense");
         assert!(speaking.next_word().now_or_never().is_none());
         assert_eq!(speakers.refused(8, "from nowhere"), Some(0));

@@ -234,8 +234,10 @@ impl Group {
         self.takes_proposals() && !self.node.raft.has_pending_conf()
     }
 
-    /// Appends a membership change, as leader.
+    /// Appends a membership change, as leader. What the others would refuse to take is not appended: nothing after it could
+    /// ever be committed.
     pub fn propose_conf_change(&mut self, change: ConfChangeV2, context: Vec<u8>) -> Result<(), raft::Error> {
+        validate::check_change(&change).map_err(|reason| raft::Error::ConfChangeError(reason.to_owned()))?;
         let proposed = self.node.propose_conf_change(context, change);
         self.settle(false);
         proposed

@@ -215,10 +215,16 @@ pub(super) fn removes(entry: &Entry) -> bool {
 
 /// The membership change an entry holds.
 pub(super) fn conf_change(entry: &Entry) -> Result<ConfChangeV2, &'static str> {
-    use raft::eraftpb::{ConfChangeTransition, ConfChangeType};
-
     let change: ConfChangeV2 =
         prost_raft::Message::decode(&entry.data[..]).map_err(|_| "unreadable membership change")?;
+    check_change(&change)?;
+    Ok(change)
+}
+
+/// Whether raft-rs can take a membership change, here and on the other members.
+pub(super) fn check_change(change: &ConfChangeV2) -> Result<(), &'static str> {
+    use raft::eraftpb::{ConfChangeTransition, ConfChangeType};
+
     if ConfChangeTransition::from_i32(change.transition).is_none() {
         return Err("membership change with an unknown transition");
     }
@@ -226,5 +232,5 @@ pub(super) fn conf_change(entry: &Entry) -> Result<ConfChangeV2, &'static str> {
     {
         return Err("membership change of an unknown kind");
     }
-    Ok(change)
+    Ok(())
 }

@@ -2,7 +2,7 @@
 //!
 //! Everything that is not deterministic (lease ids, member ids, times, password hashes) was chosen before a command was
 //! encoded and is carried in it. `codec` is the byte layout of one command, `entry` how many of them travel in one raft
-//! entry.
+//! entry. [`shape`] and [`rules`] say which may be proposed.
 
 use bytes::Bytes;
 use cairn_proto::{ApiError, etcdserverpb as pb};
@@ -12,6 +12,8 @@ use super::mvcc::revision::Revision;
 
 mod codec;
 mod entry;
+pub mod rules;
+pub mod shape;
 mod txn_codec;
 
 #[cfg(test)]

@@ -120,19 +120,19 @@ async fn a_member_with_a_certificate_of_another_authority_stays_outside() {
 }
 
 /// A server whose peer port is known.
-async fn with_peer_port() -> (TestServer, u16) {
+pub async fn with_peer_port() -> (TestServer, u16) {
     let port = free_port();
     let server = TestServer::with(|config| config.listen_peer_urls = vec![url("http", port)]).await;
     (server, port)
 }
 
-async fn still_serves(server: &TestServer) {
+pub async fn still_serves(server: &TestServer) {
     let put = pb::PutRequest { key: "alive".into(), ..Default::default() };
     server.server.client().put(put).await.expect("the server goes on");
 }
 
 /// Opens a stream that begins with `frames` and stays open.
-async fn stream(port: u16, frames: Vec<Frame>) -> Result<Streaming<Answer>, Status> {
+pub async fn stream(port: u16, frames: Vec<Frame>) -> Result<Streaming<Answer>, Status> {
     let channel = Channel::from_shared(format!("http://127.0.0.1:{port}")).expect("a valid URL");
     let mut client = PeerClient::new(channel.connect().await.expect("the peer port accepts"));
     let frames = futures::stream::iter(frames);
@@ -140,12 +140,12 @@ async fn stream(port: u16, frames: Vec<Frame>) -> Result<Streaming<Answer>, Stat
     client.stream(open).await.map(tonic::Response::into_inner)
 }
 
-async fn answer(answers: &mut Streaming<Answer>) -> Result<Answer, Status> {
+pub async fn answer(answers: &mut Streaming<Answer>) -> Result<Answer, Status> {
     let answer = timeout(DEADLINE, answers.message()).await.expect("an answer comes in time");
     answer.map(|answer| answer.expect("the stream goes on"))
 }
 
-fn hello(server: &TestServer, from: u64) -> Hello {
+pub fn hello(server: &TestServer, from: u64) -> Hello {
     let status = server.server.node().status();
     let version = "3.7.1".to_owned();
     Hello {
@@ -160,7 +160,7 @@ fn hello(server: &TestServer, from: u64) -> Hello {
     }
 }
 
-fn introduced(hello: Hello) -> Frame {
+pub fn introduced(hello: Hello) -> Frame {
     Frame { hello: Some(hello), ..Frame::default() }
 }
 

@@ -6,6 +6,7 @@ mod corruption;
 mod election;
 mod embedding;
 mod flags;
+mod forged;
 mod http;
 mod kubernetes;
 mod lease;

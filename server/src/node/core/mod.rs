@@ -246,10 +246,13 @@ impl<W, R> Core<W, R> {
             return;
         }
         self.waiters.insert(counter, waiter, self.now + self.options.request_ticks);
-        if self.group.propose_conf_change(change, context.to_vec()).is_err()
-            && let Some(waiter) = self.waiters.take(counter)
-        {
-            self.refuse(waiter, ProposeError::ChangePending);
+        let Err(error) = self.group.propose_conf_change(change, context.to_vec()) else { return };
+        if let Some(waiter) = self.waiters.take(counter) {
+            let why = match error {
+                raft::Error::ConfChangeError(_) => ProposeError::Malformed("the other members would refuse it"),
+                _ => ProposeError::ChangePending,
+            };
+            self.refuse(waiter, why);
         }
     }
 

@@ -443,6 +443,26 @@ fn a_change_that_does_not_fit_changes_nothing() {
 }
 
 #[test]
+fn a_change_that_the_others_would_refuse_is_never_appended() {
+    let mut bench = Bench::leading(options());
+    let last = bench.core.cache().last();
+    let mut unknown = change(&[(2, ConfChangeType::AddNode)], ConfChangeTransition::Auto);
+    unknown.changes[0].change_type = 9;
+    let nobody = change(&[(0, ConfChangeType::AddLearnerNode)], ConfChangeTransition::Auto);
+    for (waiter, change) in [(1, nobody), (2, unknown)] {
+        bench.core.propose_conf_change(waiter, change, &Bytes::new(), waiter);
+        bench.run();
+        bench.collect();
+        let refused = bench.refused();
+        assert!(matches!(refused[..], [(for_whom, ProposeError::Malformed(_))] if for_whom == waiter), "{refused:?}");
+    }
+    assert_eq!(bench.core.cache().last(), last);
+    bench.put();
+    bench.run();
+    assert_eq!(bench.answered().len(), 1, "it goes on");
+}
+
+#[test]
 fn a_second_change_waits_for_the_first() {
     let mut bench = Bench::leading(options());
     let add = |id| change(&[(id, ConfChangeType::AddLearnerNode)], ConfChangeTransition::Auto);

@@ -91,7 +91,12 @@ pub(super) fn check_range(request: &RangeRequest, newest: i64, compacted: i64) -
 }
 
 /// Whether a put can run before which nothing changes.
+///
+/// A key of no bytes is refused before it gets here: see [`rules`](crate::state::command::rules). Stored, it would be taken for damage.
 pub(super) fn check_put(view: &View<'_>, request: &PutRequest, has_lease: &dyn Fn(i64) -> bool) -> Result<(), Unread> {
+    if request.key.is_empty() {
+        return Err(refused(ApiError::EmptyKey));
+    }
     if request.lease != 0 && !has_lease(request.lease) {
         return Err(refused(ApiError::LeaseNotFound));
     }

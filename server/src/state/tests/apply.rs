@@ -115,6 +115,30 @@ fn an_unknown_command_is_fatal_and_nothing_of_its_batch_is_applied() {
 }
 
 #[test]
+fn a_key_of_no_bytes_is_refused_and_nothing_is_stored_that_would_be_taken_for_damage() {
+    let mut member = Member::new();
+    member.put("k", "1");
+    let op = |request| pb::RequestOp { request: Some(request) };
+    let nameless = pb::PutRequest { value: "v".into(), ..Default::default() };
+    let nested = |inner| pb::TxnRequest { success: vec![op(inner)], ..Default::default() };
+    let alone = nested(pb::request_op::Request::RequestPut(nameless.clone()));
+    let named = op(pb::request_op::Request::RequestPut(pb::PutRequest { key: "k".into(), ..Default::default() }));
+    let deep = pb::TxnRequest {
+        success: vec![named, op(pb::request_op::Request::RequestTxn(alone.clone()))],
+        ..Default::default()
+    };
+    for request in [Request::Put(nameless), Request::Txn(alone), Request::Txn(deep)] {
+        let entry = member.entry([request]);
+        let answers = member.state.apply(&[entry]).unwrap();
+        assert!(matches!(answers[..], [Answer { outcome: Err(ApiError::EmptyKey), .. }]), "{answers:?}");
+    }
+    assert_eq!((member.reader().revision(), value(&member, "k", 0)), (2, Some("1".into())));
+    assert!(member.reader().hash_kv(0).is_ok());
+    member.store.flush().unwrap();
+    State::open(member.store.clone(), StateOptions::default()).unwrap();
+}
+
+#[test]
 fn an_entry_without_commands_moves_the_applied_index() {
     let mut member = Member::new();
     let empty = Committed { index: 2, term: 3, data: CommittedData::Empty };

@@ -6,7 +6,12 @@ use cairn_proto::ApiError;
 
 use super::Replica;
 use crate::{
-    node::{ProposeError, core::Leaving, membership::Judge, shell::handle::Writer},
+    node::{
+        ProposeError,
+        core::Leaving,
+        membership::{Judge, form},
+        shell::handle::Writer,
+    },
     raft::Role,
     state::{MemberChange, command::RequestId},
 };
@@ -32,11 +37,11 @@ impl Replica {
         match allowed {
             Ok(conf_change) => {
                 let id = RequestId { member: self.shared.identity.member, nonce: self.shared.nonce, counter };
-                tracing::info!(?change, "proposing a membership change");
+                tracing::info!(change = form::brief(change), "proposing a membership change");
                 self.core.propose_conf_change(counter, conf_change, &change.encode(id), writer);
             }
             Err(error) => {
-                tracing::warn!(?change, %error, "refused a membership change");
+                tracing::warn!(change = form::brief(change), %error, "refused a membership change");
                 self.core.out.answers.push((writer, Err(error)));
             }
         }
@@ -53,7 +58,7 @@ impl Replica {
             connected_for: &|member| self.transport.connected_for(member),
             caught_up: &|member| self.core.has_caught_up(member),
         };
-        judge.judge(change).map_err(ProposeError::Refused)
+        judge.judge(change)
     }
 
     /// This member is none any more: goes on for a moment, so that what it knows of its removal reaches the others.

@@ -1,6 +1,6 @@
 //! The shape of KV requests: what can be refused without looking at the store.
 //!
-//! Pure functions of the request and the configured limits, run before anything is proposed or read. The order of the checks is part of the wire
+//! Pure functions of the request and a limit, run before anything is proposed or read. The order of the checks is part of the wire
 //! contract, because a request with two faults is answered with the first: a transaction's size comes before its keys, a range's key before its sort
 //! order, and only a transaction without any such fault is searched for keys written twice.
 //!
@@ -13,7 +13,7 @@ use cairn_proto::{
     etcdserverpb::{self as pb, range_request::SortOrder, request_op::Request as Op},
 };
 
-use crate::state::command::TXN_DEPTH_MAX;
+use super::TXN_DEPTH_MAX;
 
 /// Checks a range.
 pub fn range(request: &pb::RangeRequest) -> Result<(), ApiError> {
