@@ -71,7 +71,7 @@ async fn forwarded_commands_that_no_client_may_ask_for_are_refused_and_their_sen
         (Request::Put(put("big", vec![0; 6 << 20])), "request is too large"),
         (grant(0, 60), "requested lease not found"),
         (grant(5, i64::MAX), "too large lease TTL"),
-        (alarm(9), "unknown alarm type 9"),
+        (alarm(9), "unknown alarm 9"),
         (publish(own, "evil", "http://127.0.0.1:1"), "member 7 publishes a name and URLs of member"),
         (publish(STRANGER, "evil\nevil", "http://127.0.0.1:1"), "must not"),
         (publish(STRANGER, "evil", "garbage"), "client URL"),

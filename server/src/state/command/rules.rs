@@ -78,7 +78,7 @@ pub fn alarm(request: &pb::AlarmRequest) -> Result<(), Broken> {
     match AlarmAction::try_from(request.action) {
         Err(_) => other(format!("etcdserver: unknown alarm action {}", request.action)),
         Ok(AlarmAction::Activate) if AlarmType::try_from(request.alarm).is_err() => {
-            other(format!("etcdserver: unknown alarm type {}", request.alarm))
+            other(format!("etcdserver: unknown alarm {}", request.alarm))
         }
         Ok(_) => Ok(()),
     }
@@ -181,7 +181,7 @@ mod tests {
         for known in [alarm(1, 1), alarm(1, 2), alarm(0, 9), alarm(2, 9)] {
             assert_eq!(judged(known), Ok(()));
         }
-        refused(alarm(1, 9), "unknown alarm type 9");
+        refused(alarm(1, 9), "unknown alarm 9");
         refused(alarm(7, 1), "unknown alarm action 7");
     }
 
