@@ -133,7 +133,6 @@ impl World {
         if !state.is_stalled() && !run.snapshots.installing {
             consensus::same_membership(id, &run.core.conf_state(), state.conf_state())?;
         }
-        self.leases.applied(self.clock.now(), &run.core.out.lease_changes)?;
         let members = state.members();
         if members.removed.contains(&id) {
             self.running(at)?.leaving.get_or_insert(super::LEAVE_TICKS);
@@ -168,6 +167,8 @@ impl World {
         let run = self.running(at)?;
         let number = run.number;
         let mut out = std::mem::take(&mut run.core.out);
+        self.leases.applied(self.clock.now(), &out.lease_changes)?;
+        let run = self.running(at)?;
         if out.purge.is_some() {
             run.purge = out.purge;
             self.clock.after(self.random.random_range(0..MS), Event::Purge { at, run: number });

@@ -256,8 +256,6 @@ impl World {
             let settled =
                 self.running(at)?.core.settle().with_context(|| format!("member {} cannot settle", at + 1))?;
             ensure!(settled, "the store of member {} asks to wait at its start", at + 1);
-            let run = self.members[at].run.as_mut().context("a member without a run settles nothing")?;
-            self.leases.applied(self.clock.now(), &std::mem::take(&mut run.core.out.lease_changes))?;
         }
         let in_step = self.setting.climate.in_step;
         let jitter = if in_step { TICK - self.clock.now() % TICK } else { self.random.random_range(0..TICK) };

@@ -63,8 +63,8 @@ use std::time::Duration;
 
 pub use clock::{Due, DueLimits, LeaseClock, NotLeading, Renewal, TimeLeft};
 
-/// Longest time to live that may be asked for, in seconds.
-pub const TTL_MAX: i64 = 9_000_000_000;
+use crate::state::command::rules::TTL_MAX;
+
 /// Time without a renewal after which the remaining time of a lease is recorded, unless told otherwise.
 pub const CHECKPOINT_INTERVAL: Duration = Duration::from_mins(5);
 /// The shortest such time.

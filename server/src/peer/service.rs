@@ -26,14 +26,13 @@ use super::{
     versions,
 };
 use crate::{
-    node::{ProposeError, membership::form::CHANGE_BYTES_MAX, snapshot::FILES_MAX},
+    node::{
+        ProposeError,
+        membership::form::{CHANGE_BYTES_MAX, PEER_URL_BYTES_MAX, PEER_URLS_MAX},
+        snapshot::FILES_MAX,
+    },
     state::{MemberChange, Members},
 };
-
-/// URLs that a caller may name for itself.
-const URLS_MAX: usize = 16;
-/// Bytes of one of them.
-const URL_BYTES_MAX: usize = 1024;
 
 /// Serves the other members.
 #[derive(Clone)]
@@ -86,7 +85,7 @@ impl Peer for Service {
                 return Ok(Response::new(stream::once(async { Ok(refused(refusal)) }).boxed()));
             }
         };
-        let urls = hello.peer_urls.iter().take(URLS_MAX).filter(|url| url.len() <= URL_BYTES_MAX).cloned();
+        let urls = hello.peer_urls.iter().take(PEER_URLS_MAX).filter(|url| url.len() <= PEER_URL_BYTES_MAX).cloned();
         self.peers.meet(&local, hello.from, &urls.collect::<Vec<_>>());
         let welcome = Answer { welcome: Some(self.peers.hello(&local, hello.from)), ..Answer::default() };
         tracing::info!(member = format_args!("{:x}", hello.from), version = hello.version, "a member connected");

@@ -14,11 +14,10 @@ use cairn_proto::{
 };
 
 use super::{Command, Request, shape};
-use crate::{
-    config::{Url, check_name},
-    lease::TTL_MAX,
-};
+use crate::config::{Url, check_name};
 
+/// Longest time to live that may be asked for, in seconds.
+pub const TTL_MAX: i64 = 9_000_000_000;
 /// Bytes of the URLs that a member may publish.
 const CLIENT_URLS_BYTES_MAX: usize = 64 << 10;
 
