@@ -158,7 +158,7 @@ async fn run(arguments: Arguments) -> Result<()> {
     let cairn = || arguments.cairn.clone().map_or_else(process::cairn_binary, Ok);
     match arguments.run {
         Run::Sim { seeds, first_seed, members, steps, climate, twice_every, plant, trace } => {
-            let plan = sim::Plan { seed: first_seed, members, steps, zone: climate, plant: None };
+            let plan = sim::Plan { seed: first_seed, members, steps, zone: climate, plant: None, ungated: false };
             match plant.as_deref() {
                 plant if trace => print_history(&sim::Plan { plant: plant.map(plant_named).transpose()?, ..plan }),
                 None => simulate(&plan, seeds, twice_every),

@@ -12,7 +12,7 @@ fn clean(members: u64, seeds: u64, steps: u64) -> Summary {
 }
 
 fn clean_in(zone: Zone, members: u64, seeds: u64, steps: u64) -> Summary {
-    let summary = simulate_many(&Plan { seed: 1, members, steps, zone, plant: None }, seeds, 8);
+    let summary = simulate_many(&Plan { seed: 1, members, steps, zone, plant: None, ungated: false }, seeds, 8);
     println!("{}", summary.coverage);
     println!("{} runs of {members} members, climate {zone}, in {:.1} s", summary.runs, summary.seconds);
     assert!(summary.failure.is_none(), "{}", summary.failure.expect("there is one"));
@@ -43,7 +43,7 @@ fn five_members_keep_every_promise() {
 #[test]
 fn a_single_member_keeps_every_promise() {
     let covered = clean(1, 15, 2_000).coverage;
-    assert!(covered.answered > 1_000 && covered.crashes > 50, "{covered}");
+    assert!(covered.answered > 1_000 && covered.crashes > 40, "{covered}");
 }
 
 #[test]
@@ -69,19 +69,20 @@ fn seeds_that_found_something_are_clean_now() {
 
 #[test]
 fn every_planted_bug_is_caught() {
-    for plant in Plant::ALL {
-        let plan = |seed| Plan { seed, members: 3, steps: STEPS, zone: Zone::Usual, plant: Some(plant) };
-        let known = SELDOM.iter().filter(|(seldom, _)| *seldom == plant).map(|(_, seed)| *seed);
+    for named in Plant::ALL {
+        let (zone, plant) = (Zone::Usual, Some(named));
+        let plan = |seed| Plan { seed, members: 3, steps: STEPS, zone, plant, ungated: false };
+        let known = SELDOM.iter().filter(|(seldom, _)| *seldom == named).map(|(_, seed)| *seed);
         let caught = known.chain(1..=SEEDS_TO_CATCH).find_map(|seed| simulate(&plan(seed), false).err());
-        let caught = caught.unwrap_or_else(|| panic!("{plant} passes {SEEDS_TO_CATCH} seeds unseen"));
-        println!("{plant}: seed {}: {}", caught.plan.seed, caught.what);
+        let caught = caught.unwrap_or_else(|| panic!("{named} passes {SEEDS_TO_CATCH} seeds unseen"));
+        println!("{named}: seed {}: {}", caught.plan.seed, caught.what);
     }
 }
 
 #[test]
 fn a_failure_names_the_command_that_repeats_it() {
     let (zone, plant) = (Zone::Restless, Some(Plant::SyncSkipped));
-    let plan = |seed| Plan { seed, members: 3, steps: STEPS, zone, plant };
+    let plan = |seed| Plan { seed, members: 3, steps: STEPS, zone, plant, ungated: false };
     let failure = (1..=SEEDS_TO_CATCH).find_map(|seed| simulate(&plan(seed), false).err()).expect("the bug is planted");
     let (shown, plan) = (failure.to_string(), plan(failure.plan.seed));
     let which = format!("--members 3 --first-seed {} --seeds 1 --climate restless --plant sync-skipped", plan.seed);

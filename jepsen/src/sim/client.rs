@@ -54,7 +54,7 @@ impl World {
             return Ok(());
         }
         let at = self.random.random_range(0..self.members.len());
-        if self.members[at].run.is_none() {
+        if !self.serves(at) {
             self.client_waits(client);
             return Ok(());
         }
@@ -155,6 +155,7 @@ impl World {
         let asked = self.asked[number as usize].clone();
         match &asked.ask {
             Ask::Read { serializable: true, .. } => {
+                self.revision_seen(at)?;
                 self.read(at, number)?;
                 self.ended(number, Known::Answered);
                 return Ok(());
@@ -183,8 +184,14 @@ impl World {
 
     fn propose(&mut self, at: usize, number: u64, request: Request) -> Result<()> {
         let id = self.request_id(at, number)?;
+        let publishes = matches!(request, Request::PublishMember { .. });
         let command = encode(&Command { id, user: Bytes::new(), auth_revision: 0, request });
-        self.running(at)?.core.propose(id.counter, command, number);
+        let core = &mut self.running(at)?.core;
+        if publishes {
+            core.publish(id.counter, command, number);
+        } else {
+            core.propose(id.counter, command, number);
+        }
         Ok(())
     }
 
@@ -213,6 +220,9 @@ impl World {
     pub(super) fn take_answer(&mut self, at: usize, number: u64, result: Result<Answer, ProposeError>) -> Result<()> {
         match result {
             Ok(answer) => {
+                if self.asked[number as usize].client.is_some() {
+                    self.revision_seen(at)?;
+                }
                 self.judge_write(at, number, &answer)?;
                 if let (Ask::KeepAlive { .. }, true) = (&self.asked[number as usize].ask, answer.outcome.is_ok()) {
                     // The record is there; now it can be renewed.
@@ -277,7 +287,10 @@ impl World {
                     Err(_) => known = Known::Refused,
                 }
             }
-            _ => self.read(at, number)?,
+            _ => {
+                self.revision_seen(at)?;
+                self.read(at, number)?;
+            }
         }
         self.ended(number, known);
         Ok(())

@@ -92,6 +92,7 @@ impl World {
                     && own.standing.leader == status.standing.leader
                     && (own.applied, own.committed) == (status.committed, status.committed)
                     && run.syncing.is_none()
+                    && (own.serves || self.setting.ungated)
             })
         }))
     }

@@ -45,6 +45,7 @@ pub(super) struct Setting {
     pub(super) initial: Vec<pb::Member>,
     pub(super) climate: Climate,
     pub(super) plant: Option<Plant>,
+    pub(super) ungated: bool,
 }
 
 /// Hands changes on to the hub and notes them.
@@ -90,6 +91,8 @@ pub(super) struct Run {
     tee: Arc<Tee>,
     /// When it started.
     since: u64,
+    /// The newest revision that any member had published then.
+    pub(super) newest_at_start: i64,
     /// Writes that are not on their way to the disk yet.
     pub(super) writes: Vec<InFlight>,
     /// Writes on their way to the disk, each with the term of the entry before its first one, and the number of the newest.
@@ -156,6 +159,8 @@ pub(super) struct Member {
     pub(super) joined: bool,
     /// It was removed from the cluster and has ended for good.
     pub(super) gone: bool,
+    /// The newest revision that a client has seen of it.
+    pub(super) shown: i64,
     /// The applied index that was last known to be durable in its store.
     pub(super) flushed: u64,
     /// What lies on its disk of a snapshot that comes.
@@ -177,6 +182,7 @@ impl Member {
             paused_until: 0,
             joined: true,
             gone: false,
+            shown: 0,
             flushed: 0,
             incoming: None,
             doom: None,
@@ -200,7 +206,7 @@ impl Member {
     }
 
     /// Starts it over what its disks hold; a member of the first ones or one that joins over nothing.
-    pub(super) fn start(&mut self, setting: &Setting, now: u64, seed: u64) -> Result<Started> {
+    pub(super) fn start(&mut self, setting: &Setting, now: u64, newest: i64, seed: u64) -> Result<Started> {
         self.starts += 1;
         self.store.set_stalled(false);
         let (nonce, climate) = (self.starts, &setting.climate);
@@ -241,6 +247,7 @@ impl Member {
             snapshots: Snapshots::default(),
             tee,
             since: now,
+            newest_at_start: newest,
             writes: Vec::new(),
             staged: Vec::new(),
             syncing: None,

@@ -116,6 +116,9 @@ pub struct Plan {
     pub zone: Zone,
     /// A bug to plant.
     pub plant: Option<Plant>,
+    /// Members serve clients from their start on, and what they show of their past is not judged: so did the product when
+    /// the seeds of [`regression`] were found.
+    pub ungated: bool,
 }
 
 /// How a run went.

@@ -40,11 +40,13 @@ pub enum Plant {
     JumpUnseen,
     /// A member comes back without knowing what was committed, beyond what it has applied.
     CommitForgotten,
+    /// A member serves clients from its start on.
+    ServesAtOnce,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::SyncSkipped,
         Self::VoteForgotten,
         Self::AcknowledgedBeforeQuorum,
@@ -61,6 +63,7 @@ impl Plant {
         Self::LogNotReset,
         Self::JumpUnseen,
         Self::CommitForgotten,
+        Self::ServesAtOnce,
     ];
 
     /// Its name on the command line.
@@ -82,6 +85,7 @@ impl Plant {
             Self::LogNotReset => "log-not-reset",
             Self::JumpUnseen => "jump-unseen",
             Self::CommitForgotten => "commit-forgotten",
+            Self::ServesAtOnce => "serves-at-once",
         }
     }
 

@@ -27,7 +27,8 @@ pub struct Found {
 impl Found {
     /// The run that found it.
     pub fn plan(&self) -> Plan {
-        Plan { seed: self.seed, members: self.members, steps: self.steps, zone: self.zone, plant: None }
+        let Self { seed, members, steps, zone, .. } = *self;
+        Plan { seed, members, steps, zone, plant: None, ungated: true }
     }
 }
 

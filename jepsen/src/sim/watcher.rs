@@ -40,6 +40,8 @@ struct Open {
     job: Option<CatchUp>,
     /// The next answer with events is of a piece of the past.
     caught_up: bool,
+    /// Without a start revision, it is told nothing up to here: what its member had shown before.
+    after: i64,
 }
 
 /// One watcher.
@@ -77,7 +79,7 @@ impl World {
     /// A watcher's turn.
     pub(super) fn watcher_turn(&mut self, watcher: usize) -> Result<()> {
         if self.watchers[watcher].open.is_none() {
-            self.open_watch(watcher);
+            self.open_watch(watcher)?;
         } else if !self.healing && self.random.random_range(0..40) == 0 {
             self.close_watch(watcher)?;
         } else {
@@ -98,7 +100,7 @@ impl World {
     }
 
     /// Opens a stream on a member that runs, where the last one ended or anywhere.
-    fn open_watch(&mut self, watcher: usize) {
+    fn open_watch(&mut self, watcher: usize) -> Result<()> {
         let at = self.random.random_range(0..self.members.len());
         let resume = self.watchers[watcher].session.resume().filter(|_| self.random.random_range(0..4) > 0);
         let newest = self.history.newest();
@@ -108,16 +110,19 @@ impl World {
             }
             None => self.draw_watch(newest),
         };
-        let Some(run) = &self.members[at].run else {
+        if !self.serves(at) {
             self.watchers[watcher].session = session;
-            return;
-        };
+            return Ok(());
+        }
+        let run = self.members[at].run.as_ref().context("a member that serves runs")?;
         note!(self, "watch {watcher} at {} from {} of {newest}", at + 1, session.start);
         let mut stream = run.hub.open(StreamOptions { fragment_bytes: FRAGMENT_BYTES });
         stream.request(session.request());
-        let open = Some(Open { at, run: run.number, stream, job: None, caught_up: false });
+        let after = if session.start == 0 && !self.setting.ungated { self.members[at].shown } else { 0 };
+        let open = Some(Open { at, run: run.number, stream, job: None, caught_up: false, after });
         self.watchers[watcher] = Watcher { session, open };
         self.coverage.watches += 1;
+        self.revision_seen(at)
     }
 
     fn draw_watch(&mut self, newest: i64) -> Session {
@@ -162,6 +167,9 @@ impl World {
                     answer.events.len(),
                     answer.header.as_ref().map(|header| header.revision)
                 );
+                let first =
+                    answer.events.first().and_then(|event| event.kv.as_ref()).map_or(i64::MAX, |kv| kv.mod_revision);
+                ensure!(first > open.after, "a watcher without a start revision is told {first} after {}", open.after);
                 let ended = answer.canceled;
                 session.answers.push((answer, self.history.compaction));
                 if ended {

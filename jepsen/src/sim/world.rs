@@ -32,7 +32,7 @@ const TICK: u64 = 100 * MS;
 const COMPACT: u64 = 200 * MS;
 /// So many times as often as a sync, a start meets a power failure: it writes more.
 const STARTS_FAIL: f64 = 10.0;
-/// How often a member that is new tries to make its name known.
+/// How often a member that does not serve clients yet tries to publish its name.
 const PUBLISH: u64 = 700 * MS;
 
 /// What happens. `run` names the run of a member that it is for: it is lost if that has ended.
@@ -199,7 +199,12 @@ impl World {
         let mut world = Self {
             plan: plan.clone(),
             network: Network::new(climate.weather),
-            setting: Setting { initial: (1..=plan.members).map(member).collect(), climate, plant: plan.plant },
+            setting: Setting {
+                initial: (1..=plan.members).map(member).collect(),
+                climate,
+                plant: plan.plant,
+                ungated: plan.ungated,
+            },
             random,
             clock: Clock::new(),
             members,
@@ -239,7 +244,7 @@ impl World {
         if !self.healing && self.random.random_bool(self.setting.climate.disk_faults * STARTS_FAIL) {
             member.doom(Fault::PowerCut, self.random.random_range(1..10));
         }
-        let started = match member.start(&self.setting, self.clock.now(), seed) {
+        let started = match member.start(&self.setting, self.clock.now(), self.history.newest(), seed) {
             Ok(started) => started,
             Err(error) => return self.fail_start(at, error),
         };
@@ -261,7 +266,7 @@ impl World {
         let jitter = if in_step { TICK - self.clock.now() % TICK } else { self.random.random_range(0..TICK) };
         self.clock.after(jitter, Event::Tick { at, run });
         self.clock.after(jitter, Event::Compact { at, run });
-        self.clock.after(PUBLISH, Event::Publish { at, run });
+        self.clock.after(if self.setting.ungated { PUBLISH } else { jitter }, Event::Publish { at, run });
         self.work(at)
     }
 
@@ -422,15 +427,42 @@ impl World {
         self.work(at)
     }
 
-    /// A member without a name makes it known, as each does after its start.
+    /// A member publishes its name, as each does after its start until it serves clients.
     fn publish(&mut self, at: usize, run: u64) -> Result<()> {
         let id = self.members[at].id;
-        let members = self.running(at)?.core.state().members();
-        if self.healing || members.members.get(&id).is_none_or(|member| !member.name.is_empty()) {
+        let core = &self.running(at)?.core;
+        let (serves, members) = (core.status().serves, core.state().members());
+        let named = members.members.get(&id).is_none_or(|member| !member.name.is_empty());
+        if if self.setting.ungated { self.healing || named } else { serves } {
             return Ok(());
         }
-        self.clock.after(4 * PUBLISH, Event::Publish { at, run });
+        self.clock.after(if self.setting.ungated { 4 * PUBLISH } else { PUBLISH }, Event::Publish { at, run });
         self.ask(None, at, super::request::Ask::Publish { member: id })
+    }
+
+    /// Whether clients are served by a member.
+    pub(super) fn serves(&self, at: usize) -> bool {
+        let at_once = self.setting.ungated || self.setting.plant == Some(Plant::ServesAtOnce);
+        self.members[at].run.as_ref().is_some_and(|run| at_once || run.core.status().serves)
+    }
+
+    /// A client sees the revision that a member is at: it never falls, over restarts either, and is not older than what
+    /// any member had published when this one started.
+    pub(super) fn revision_seen(&mut self, at: usize) -> Result<()> {
+        if self.setting.ungated {
+            return Ok(());
+        }
+        let run = self.running(at)?;
+        let (revision, floor) = (run.core.state().reader().revision(), run.newest_at_start);
+        let member = &mut self.members[at];
+        ensure!(
+            revision >= floor.max(member.shown),
+            "member {} shows revision {revision}, it has shown {}, and {floor} was there when it started",
+            at + 1,
+            member.shown
+        );
+        member.shown = revision;
+        Ok(())
     }
 
     fn compact(&mut self, at: usize) -> Result<()> {

@@ -31,6 +31,9 @@ impl Check {
     }
 }
 
+/// Why a member that starts is not ready, though reads that ask the leader may be possible.
+const NOT_SERVING: &str = "the member does not serve clients yet";
+
 const LIVEZ: &[Check] = &[Check::SerializableRead];
 const READYZ: &[Check] = &[Check::DataCorruption, Check::LinearizableRead, Check::NonLearner, Check::SerializableRead];
 
@@ -120,6 +123,7 @@ impl Http {
         let read = |result: Result<(), ApiError>| result.map_err(|error| reason(error).to_owned());
         match check {
             Check::SerializableRead => read(self.services.kv.probe(true).await),
+            Check::LinearizableRead if !self.services.node.serves() => Err(NOT_SERVING.into()),
             Check::LinearizableRead => read(self.services.kv.probe(false).await),
             Check::NonLearner if self.services.node.status().is_learner => {
                 Err(ApiError::NotSupportedForLearner.text().into())

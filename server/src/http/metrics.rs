@@ -64,12 +64,16 @@ impl Http {
         page.info("etcd_server_id", id, "server_id", &format!("{:x}", status.member_id));
         let quota = self.config.quota_bytes().map_or(0.0, |bytes| bytes as f64);
         page.gauge("etcd_server_quota_backend_bytes", "Current backend storage quota size in bytes", quota);
-        page.gauge("etcd_debugging_mvcc_current_revision", "The current revision of store", reader.revision() as f64);
-        page.gauge("etcd_debugging_mvcc_keys_total", "Total number of keys", reader.live_keys() as f64);
         let open = "The number of currently open read transactions";
         page.gauge("etcd_mvcc_db_open_read_transactions", open, reader.open_reads() as f64);
-        let compacted = "The revision of the last compaction in store";
-        page.gauge("etcd_debugging_mvcc_compact_revision", compacted, reader.compacted() as f64);
+        // Before, it may be older than what an earlier run has shown.
+        if node.serves() {
+            let current = "The current revision of store";
+            page.gauge("etcd_debugging_mvcc_current_revision", current, reader.revision() as f64);
+            let compacted = "The revision of the last compaction in store";
+            page.gauge("etcd_debugging_mvcc_compact_revision", compacted, reader.compacted() as f64);
+            page.gauge("etcd_debugging_mvcc_keys_total", "Total number of keys", reader.live_keys() as f64);
+        }
     }
 }
 

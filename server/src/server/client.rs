@@ -1,6 +1,6 @@
 //! Talking to the server from within its process, without a socket.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use cairn_proto::{
     ApiError,
@@ -11,7 +11,7 @@ use cairn_proto::{
     },
     v3lockpb::{LockRequest, LockResponse, UnlockRequest, UnlockResponse},
 };
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, TryFutureExt};
 use hyper_util::rt::TokioIo;
 use prost::Message;
 use tokio::runtime;
@@ -19,7 +19,10 @@ use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
 use super::connection::{Endpoints, Gate, Port};
-use crate::api::{Caller, Services, answer::Answer, refusal::Refusal};
+use crate::{
+    api::{Caller, Services, answer::Answer, refusal::Refusal},
+    node::NodeHandle,
+};
 
 /// Bytes that each direction of an in-process connection holds.
 const PIPE_BYTES: usize = 256 * 1024;
@@ -40,10 +43,14 @@ fn is_nested_within(txn: &pb::TxnRequest, levels: usize) -> bool {
 /// Calls the server's services as functions: no connection, no frames, no copy of a value. Clones are cheap, and calls may come from any runtime.
 ///
 /// Calls that this client does not have go through [`Server::channel`](super::Server::channel).
+///
+/// While the member does not [serve](super::Server::ready) yet, calls wait: streams for as long as it takes, others for at
+/// most the request time-out.
 #[derive(Clone)]
 pub struct LocalClient {
     services: Services,
     caller: Caller,
+    request_timeout: Duration,
 }
 
 /// Makes the typed message of an answer.
@@ -52,13 +59,38 @@ fn message<A: Answer, M: Message + Default>(answer: &A) -> Result<M, Refusal> {
 }
 
 impl LocalClient {
-    pub(super) fn new(services: Services) -> Self {
-        Self { services, caller: Caller::default() }
+    pub(super) fn new(services: Services, request_timeout: Duration) -> Self {
+        Self { services, caller: Caller::default(), request_timeout }
+    }
+
+    /// The services, as soon as clients are served.
+    async fn serving(&self) -> Result<&Services, Refusal> {
+        if !self.services.node.serves() {
+            let waiting = tokio::time::timeout(self.request_timeout, self.services.node.wait_to_serve());
+            let served = waiting.await.map_err(|_| ApiError::Timeout)?;
+            served.then_some(()).ok_or(ApiError::Stopped)?;
+        }
+        Ok(&self.services)
+    }
+
+    /// A stream that begins as soon as clients are served.
+    fn stream_when_serving<T, S, B>(&self, begin: B) -> impl Stream<Item = Result<T, Refusal>> + Send + use<T, S, B>
+    where
+        B: FnOnce(&Services, &Caller) -> S + Send + 'static,
+        S: Stream<Item = Result<T, Refusal>> + Send + 'static,
+        T: 'static,
+    {
+        let (services, caller) = (self.services.clone(), self.caller.clone());
+        let begun = async move {
+            let serves = services.node.wait_to_serve().await;
+            serves.then(|| begin(&services, &caller)).ok_or(Refusal::from(ApiError::Stopped))
+        };
+        begun.try_flatten_stream()
     }
 
     /// Reads a range.
     pub async fn range(&self, request: pb::RangeRequest) -> Result<pb::RangeResponse, Refusal> {
-        message(&self.services.kv.range(&self.caller, request).await?)
+        message(&self.serving().await?.kv.range(&self.caller, request).await?)
     }
 
     /// Reads a range in pieces; merged, they are the answer of [`range`](Self::range).
@@ -66,18 +98,18 @@ impl LocalClient {
         &self,
         request: pb::RangeRequest,
     ) -> Result<impl Stream<Item = Result<pb::RangeStreamResponse, Refusal>> + Send + use<>, Refusal> {
-        let pieces = self.services.kv.range_stream(&self.caller, request).await?;
+        let pieces = self.serving().await?.kv.range_stream(&self.caller, request).await?;
         Ok(pieces.map(|piece| message(&piece?)))
     }
 
     /// Sets a key.
     pub async fn put(&self, request: pb::PutRequest) -> Result<pb::PutResponse, Refusal> {
-        message(&self.services.kv.put(&self.caller, request).await?)
+        message(&self.serving().await?.kv.put(&self.caller, request).await?)
     }
 
     /// Deletes a range.
     pub async fn delete_range(&self, request: pb::DeleteRangeRequest) -> Result<pb::DeleteRangeResponse, Refusal> {
-        message(&self.services.kv.delete_range(&self.caller, request).await?)
+        message(&self.serving().await?.kv.delete_range(&self.caller, request).await?)
     }
 
     /// Runs a transaction.
@@ -87,22 +119,22 @@ impl LocalClient {
         if !is_nested_within(&request, TXN_DEPTH_MAX) {
             return Err(ApiError::TooManyOps.into());
         }
-        message(&self.services.kv.txn(&self.caller, request).await?)
+        message(&self.serving().await?.kv.txn(&self.caller, request).await?)
     }
 
     /// Drops the history below a revision.
     pub async fn compact(&self, request: pb::CompactionRequest) -> Result<pb::CompactionResponse, Refusal> {
-        self.services.kv.compact(&self.caller, request).await
+        self.serving().await?.kv.compact(&self.caller, request).await
     }
 
     /// Creates a lease.
     pub async fn lease_grant(&self, request: pb::LeaseGrantRequest) -> Result<pb::LeaseGrantResponse, Refusal> {
-        self.services.lease.grant(&self.caller, request).await
+        self.serving().await?.lease.grant(&self.caller, request).await
     }
 
     /// Ends a lease and deletes its keys.
     pub async fn lease_revoke(&self, request: pb::LeaseRevokeRequest) -> Result<pb::LeaseRevokeResponse, Refusal> {
-        self.services.lease.revoke(&self.caller, request).await
+        self.serving().await?.lease.revoke(&self.caller, request).await
     }
 
     /// Renews leases, one for each request; the answers come in the same order. A lease that does not exist is answered with a TTL of 0.
@@ -113,7 +145,7 @@ impl LocalClient {
     where
         S: Stream<Item = pb::LeaseKeepAliveRequest> + Send + 'static,
     {
-        self.services.lease.keep_alive(&self.caller, requests)
+        self.stream_when_serving(|services, caller| services.lease.keep_alive(caller, requests))
     }
 
     /// How long a lease lives, and which keys hang on it; of a lease that does not exist the TTL is -1.
@@ -121,12 +153,12 @@ impl LocalClient {
         &self,
         request: pb::LeaseTimeToLiveRequest,
     ) -> Result<pb::LeaseTimeToLiveResponse, Refusal> {
-        self.services.lease.time_to_live(&self.caller, request).await
+        self.serving().await?.lease.time_to_live(&self.caller, request).await
     }
 
     /// All leases, the one that runs out first first.
     pub async fn lease_leases(&self, request: pb::LeaseLeasesRequest) -> Result<pb::LeaseLeasesResponse, Refusal> {
-        self.services.lease.leases(&self.caller, request).await
+        self.serving().await?.lease.leases(&self.caller, request).await
     }
 
     /// Watches keys: requests in, what they lead to out. Ends when the answers are dropped, or the server stops.
@@ -134,32 +166,33 @@ impl LocalClient {
         &self,
         requests: impl Stream<Item = pb::WatchRequest> + Send + 'static,
     ) -> impl Stream<Item = Result<pb::WatchResponse, Refusal>> + Send + 'static {
-        self.services.watch.watch(&self.caller, requests).map(|reply| message(&reply?))
+        self.stream_when_serving(|services, caller| services.watch.watch(caller, requests))
+            .map(|reply| message(&reply?))
     }
 
     /// Waits until the caller holds a lock. Dropping the call gives the place in the queue up.
     pub async fn lock(&self, request: LockRequest) -> Result<LockResponse, Refusal> {
-        self.services.lock.lock(&self.caller, request).await
+        self.serving().await?.lock.lock(&self.caller, request).await
     }
 
     /// Gives a lock up.
     pub async fn unlock(&self, request: UnlockRequest) -> Result<UnlockResponse, Refusal> {
-        self.services.lock.unlock(&self.caller, request).await
+        self.serving().await?.lock.unlock(&self.caller, request).await
     }
 
     /// Waits until the caller leads an election. Dropping the call gives the place in the queue up.
     pub async fn campaign(&self, request: CampaignRequest) -> Result<CampaignResponse, Refusal> {
-        self.services.election.campaign(&self.caller, request).await
+        self.serving().await?.election.campaign(&self.caller, request).await
     }
 
     /// Changes what the leader of an election proclaims.
     pub async fn proclaim(&self, request: ProclaimRequest) -> Result<ProclaimResponse, Refusal> {
-        self.services.election.proclaim(&self.caller, request).await
+        self.serving().await?.election.proclaim(&self.caller, request).await
     }
 
     /// Who leads an election.
     pub async fn leader(&self, request: LeaderRequest) -> Result<LeaderResponse, Refusal> {
-        self.services.election.leader(&self.caller, request).await
+        self.serving().await?.election.leader(&self.caller, request).await
     }
 
     /// What the leaders of an election proclaim. Ends when it is dropped, or the server stops.
@@ -167,35 +200,40 @@ impl LocalClient {
         &self,
         request: LeaderRequest,
     ) -> impl Stream<Item = Result<LeaderResponse, Refusal>> + Send + 'static {
-        self.services.election.observe(&self.caller, request)
+        self.stream_when_serving(|services, caller| services.election.observe(caller, request))
     }
 
     /// Gives the leadership of an election up.
     pub async fn resign(&self, request: ResignRequest) -> Result<ResignResponse, Refusal> {
-        self.services.election.resign(&self.caller, request).await
+        self.serving().await?.election.resign(&self.caller, request).await
     }
 
     /// The member's state.
-    pub fn status(&self) -> Result<pb::StatusResponse, Refusal> {
-        self.services.maintenance.status()
+    pub async fn status(&self) -> Result<pb::StatusResponse, Refusal> {
+        self.serving().await?.maintenance.status()
     }
 
     /// A hash over the keys up to a revision.
     pub async fn hash_kv(&self, request: pb::HashKvRequest) -> Result<pb::HashKvResponse, Refusal> {
-        self.services.maintenance.hash_kv(request).await
+        self.serving().await?.maintenance.hash_kv(request).await
     }
 
     /// The members of the cluster.
     pub async fn member_list(&self, request: pb::MemberListRequest) -> Result<pb::MemberListResponse, Refusal> {
-        self.services.cluster.member_list(request).await
+        self.serving().await?.cluster.member_list(request).await
     }
 }
 
-/// A gRPC channel to `gate`, served on `runtime`. It connects when it is first used.
-pub(super) fn channel(gate: Arc<Gate>, runtime: runtime::Handle) -> Channel {
+/// A gRPC channel to `gate`, served on `runtime`. It connects when it is first used; the connection waits until `node` serves.
+pub(super) fn channel(gate: Arc<Gate>, node: NodeHandle, runtime: runtime::Handle) -> Channel {
     let connect = service_fn(move |_| {
         let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
-        runtime.spawn(gate.clone().serve(theirs, WITHIN, true));
+        let (gate, node) = (gate.clone(), node.clone());
+        runtime.spawn(async move {
+            if node.wait_to_serve().await {
+                gate.serve(theirs, WITHIN, true).await;
+            }
+        });
         async { Ok::<_, io::Error>(TokioIo::new(ours)) }
     });
     Endpoint::from_static("http://in.process").connect_with_connector_lazy(connect)

@@ -65,6 +65,13 @@ pub struct Port {
     pub http: Option<Endpoints>,
 }
 
+impl Port {
+    /// Whether more is served than what is asked about the member itself, metrics and health.
+    pub fn serves_clients(self) -> bool {
+        self.grpc || self.http == Some(Endpoints::All)
+    }
+}
+
 /// A set of HTTP endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Endpoints {

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     config::{Config, ListenAddr, Url, listen_addrs},
+    node::NodeHandle,
     security::Acceptor,
 };
 
@@ -96,8 +97,12 @@ fn bind(addr: SocketAddr, config: &Config) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Accepts connections until the server stops.
-pub async fn accept(listener: Listener, acceptor: Acceptor, gate: Arc<Gate>, threads: Arc<Threads>) {
+/// Accepts connections until the server stops. Where clients are served, connections wait in the system's backlog until the
+/// member [serves](NodeHandle::serves): a client that has other endpoints takes one of those meanwhile.
+pub async fn accept(listener: Listener, acceptor: Acceptor, gate: Arc<Gate>, threads: Arc<Threads>, node: NodeHandle) {
+    if listener.port.serves_clients() && !node.wait_to_serve().await {
+        return;
+    }
     let addr = listener.listen.addr;
     let socket = match tokio::net::TcpListener::from_std(listener.socket) {
         Ok(socket) => socket,

@@ -37,7 +37,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use prometheus_client::registry::Registry;
 use tokio::{
     runtime,
@@ -69,7 +68,6 @@ use crate::{
     node::{self, ChangeRules, CompactionPace, NodeConfig, NodeError, NodeHandle, identity::InitialMember},
     peer::{self, Dialer, PeerOptions, Peers, join::JoinError},
     security::{self, AcceptLimits, Acceptor, Callers, TlsError},
-    state::command::Request,
 };
 
 /// How long a server that is dropped waits for its threads.
@@ -170,7 +168,9 @@ impl Builder {
         self
     }
 
-    /// Starts the server. It serves when this returns; the first write waits until there is a leader.
+    /// Starts the server. Its sockets are open when this returns. Clients are served from when it is
+    /// [ready](Server::ready): connections to client URLs wait until then, as do calls of [`Server::client`], for at most
+    /// the request time-out. URLs for metrics are served at once.
     pub async fn start(self) -> Result<Server, StartError> {
         let (started, start) = oneshot::channel();
         // Opening files and replaying the log blocks.
@@ -257,10 +257,7 @@ impl Builder {
         });
 
         let urls = advertised(&config, &listeners);
-        let ready = CancellationToken::new();
-        let publishing =
-            publish(node.clone(), config.name.clone(), urls, addrs.clone(), stopping.clone(), ready.clone());
-        threads.first().spawn(publishing);
+        threads.first().spawn(publish(node.clone(), config.clone(), urls, addrs.clone(), stopping.clone()));
         threads.first().spawn(version::keep(node.clone(), peers.clone(), stopping.clone()));
         if !config.corrupt_check_time.is_zero() {
             let check = guard.clone().run(corruption::Kind::Periodic, config.corrupt_check_time, stopping.clone());
@@ -277,20 +274,9 @@ impl Builder {
             services.kv.clone(),
             stopping.clone(),
         ));
-        let server = Server {
-            config,
-            addrs,
-            services,
-            node,
-            peers,
-            gate,
-            threads,
-            stopping,
-            peers_stopping,
-            ready,
-            ending: false,
-        };
-        let Server { gate, threads, .. } = &server;
+        let server =
+            Server { config, addrs, services, node, peers, gate, threads, stopping, peers_stopping, ending: false };
+        let Server { gate, threads, node, .. } = &server;
         if let Some(begun) = begun {
             // If this member is wrong, the server that was started so far ends.
             let settled = threads.last().block_on(guard.settle(begun))?;
@@ -299,7 +285,8 @@ impl Builder {
         for listener in listeners {
             let acceptor =
                 Acceptor::for_listener(&listener.listen, tls.as_ref(), Callers::Clients, AcceptLimits::default());
-            threads.last().spawn(listener::accept(listener, acceptor, gate.clone(), threads.clone()));
+            let accepting = listener::accept(listener, acceptor, gate.clone(), threads.clone(), node.clone());
+            threads.last().spawn(accepting);
         }
         Ok(server)
     }
@@ -316,8 +303,6 @@ pub struct Server {
     threads: Arc<Threads>,
     stopping: CancellationToken,
     peers_stopping: CancellationToken,
-    /// Cancelled as soon as the member is ready.
-    ready: CancellationToken,
     /// Somebody waits, or has waited, for the end.
     ending: bool,
 }
@@ -346,12 +331,12 @@ impl Server {
 
     /// A client that calls the server in this process.
     pub fn client(&self) -> LocalClient {
-        LocalClient::new(self.services.clone())
+        LocalClient::new(self.services.clone(), self.config.request_timeout())
     }
 
     /// A gRPC channel to the server that needs no socket, for any client generated from the API's protobuf files. To be used within a tokio runtime.
     pub fn channel(&self) -> Channel {
-        client::channel(self.gate.clone(), self.threads.last().clone())
+        client::channel(self.gate.clone(), self.node.clone(), self.threads.last().clone())
     }
 
     #[cfg(test)]
@@ -364,12 +349,10 @@ impl Server {
         &self.node
     }
 
-    /// Waits until the cluster has heard of the member, which is when it is ready to serve; false if it fails or stops before.
+    /// Waits until the member serves clients, which is when the cluster has heard of it and everything that it had applied
+    /// or acknowledged before is applied again. `false` if it fails or stops before.
     pub async fn ready(&self) -> bool {
-        tokio::select! {
-            () = self.ready.cancelled() => true,
-            _ = self.wait() => false,
-        }
+        self.node.wait_to_serve().await
     }
 
     /// Waits until the server fails, and returns why; returns nothing when it was shut down.
@@ -504,36 +487,37 @@ fn advertised(config: &Config, listeners: &[Listener]) -> Vec<String> {
     urls.collect()
 }
 
-/// Tells the cluster the member's name and URLs, as often as it takes, and says that the server is ready.
+/// Publishes the member's name and URLs to the cluster, as often as it takes. From then on the member serves clients.
 async fn publish(
     node: NodeHandle,
-    name: String,
+    config: Arc<Config>,
     urls: Vec<String>,
     addrs: Vec<SocketAddr>,
     stopping: CancellationToken,
-    ready: CancellationToken,
 ) {
-    let member = node.status().member_id;
+    let propose = async || {
+        // A member with a name must have something in its log: see `peer`.
+        node.linearize().await.map_err(|error| error.to_string())?;
+        // A publication that was forwarded to a leader that has failed is lost. Publishing twice is harmless, and clients wait.
+        let publishing = node.publish(config.name.clone(), urls.clone());
+        match tokio::time::timeout(config.election_timeout, publishing).await {
+            Ok(published) => published.map(drop).map_err(|error| error.to_string()),
+            Err(_) => Err("it is not applied within an election time-out".to_owned()),
+        }
+    };
     loop {
-        let request = Request::PublishMember { member, name: name.clone(), client_urls: urls.clone() };
-        let propose = async {
-            // Who has a name must have something in its log: see `peer`.
-            node.linearize().await.map_err(|error| error.to_string())?;
-            node.propose(request, Bytes::new(), 0).await.map_err(|error| error.to_string())
-        };
         let published = tokio::select! {
             () = stopping.cancelled() => return,
-            published = propose => published,
+            published = propose() => published,
         };
         match published {
-            Ok(_) => break,
+            Ok(()) => break,
             Err(error) => tracing::warn!(%error, "could not publish the member's name and URLs; trying again"),
         }
         tokio::time::sleep(PUBLISH_PAUSE).await;
     }
-    tracing::info!(name, client_urls = ?urls, "published the member to the cluster");
+    tracing::info!(name = config.name, client_urls = ?urls, "published the member to the cluster");
     for addr in addrs {
         tracing::info!(address = %addr, "ready to serve client requests");
     }
-    ready.cancel();
 }

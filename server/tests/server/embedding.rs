@@ -25,7 +25,7 @@ async fn a_server_without_sockets_is_used_through_its_client() {
     let client = server.client();
     client.put(put("a", "1")).await.expect("a put");
     assert_eq!(client.range(get("a")).await.expect("a range").kvs[0].value, "1");
-    assert_eq!(client.status().expect("a status").version, "3.7.1");
+    assert_eq!(client.status().await.expect("a status").version, "3.7.1");
     server.shutdown().await;
     client.put(put("a", "2")).await.expect_err("the server is gone");
 }

@@ -17,6 +17,7 @@ mod process;
 mod refusals;
 mod service;
 mod snapshots;
+mod starting;
 mod strangers;
 mod support;
 mod trio;

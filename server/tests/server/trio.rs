@@ -58,6 +58,8 @@ impl Trio {
         let start = builder(&self.dirs[at]).configure(|config| {
             config.name = format!("n{at}");
             config.listen_client_urls = vec![url(self.client_ports[at])];
+            // Served before clients are.
+            config.listen_metrics_urls = vec![url(0)];
             config.listen_peer_urls = vec![self.urls[at].clone()];
             config.initial_advertise_peer_urls = vec![self.urls[at].clone()];
             config.initial_cluster = listed;
@@ -128,7 +130,9 @@ impl Trio {
     pub async fn counted(&self, name: &str, labels: &str) -> u64 {
         let mut sum = 0;
         for at in self.running() {
-            let page = self.http(at, "/metrics").await.body;
+            let metrics = *self.of(at).addrs().last().expect("it listens");
+            let page =
+                http(metrics, "GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n").await.body;
             let samples =
                 page.lines().filter(|line| line.split(['{', ' ']).next() == Some(name) && line.contains(labels));
             sum += samples.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum::<u64>();

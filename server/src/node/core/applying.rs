@@ -106,6 +106,7 @@ impl<W, R> Core<W, R> {
         self.group.applied_to(piece.last.0);
         self.leases_applied();
         for answer in answers {
+            self.serves |= self.publication == Some(answer.id.counter) && answer.outcome.is_ok();
             if let Some(waiter) = self.waiters.take(answer.id.counter) {
                 self.out.answers.push((waiter, Ok(answer)));
             }

@@ -23,7 +23,9 @@
 //! 3. A read waits for an index that a leader confirmed after the read came, and for its being applied. A leader
 //!    confirms nothing before an entry of its own term is committed.
 //! 4. The log is cut only behind what the store has flushed.
-//! 5. After the first error there are no outputs any more: nothing is acknowledged on grounds that are in doubt.
+//! 5. Clients are served nothing before a publication of this run is applied ([`CoreStatus::serves`]): until then the
+//!    state may be older than what the member has shown in an earlier run.
+//! 6. After the first error there are no outputs any more: nothing is acknowledged on grounds that are in doubt.
 //!
 //! # Waiting together
 //!
@@ -111,6 +113,10 @@ pub struct Core<W, R> {
     heard_commit: u64,
     /// The next entry to be applied removes this member, which has to hear of it from another one before.
     stays: bool,
+    /// The number of the newest publication of the member that this run proposed.
+    publication: Option<u64>,
+    /// A publication of this run is applied here.
+    serves: bool,
     /// When the leader was last seen to change.
     leader_changed_at: Option<u64>,
     proposals_failed: u64,
@@ -152,6 +158,8 @@ impl<W, R> Core<W, R> {
             handed_over_in: 0,
             heard_commit: 0,
             stays: false,
+            publication: None,
+            serves: false,
             leader_changed_at: None,
             proposals_failed: 0,
             leader_changes: 0,
@@ -205,6 +213,7 @@ impl<W, R> Core<W, R> {
             disk_stalls: self.disk.stalls(),
             slow_reads: self.reads.retries(),
             failed_reads: self.failed_reads,
+            serves: self.serves,
         }
     }
 
@@ -226,6 +235,13 @@ impl<W, R> Core<W, R> {
         }
         self.waiters.insert(counter, waiter, self.now + self.options.request_ticks);
         self.queue.push(Queued { source: Source::Own { counter }, command });
+    }
+
+    /// Takes the encoded command that publishes this member's name and URLs. Once it is applied here, the member serves
+    /// clients: whatever it had applied or acknowledged in an earlier run is committed before it in the log.
+    pub fn publish(&mut self, counter: u64, command: Bytes, waiter: W) {
+        self.publication = Some(counter);
+        self.propose(counter, command, waiter);
     }
 
     /// Takes an encoded command that another member forwarded. There is no answer: that member learns the result by

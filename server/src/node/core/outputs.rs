@@ -100,4 +100,6 @@ pub struct CoreStatus {
     pub slow_reads: u64,
     /// Reads that were not confirmed in time so far.
     pub failed_reads: u64,
+    /// Whether clients may be served: the member shows nothing older than what it has shown in an earlier run.
+    pub serves: bool,
 }

@@ -41,8 +41,6 @@ use crate::{
 
 /// KiB of messages of other members that may wait for the replica's task; then their connections have to wait.
 const PEER_KIB_MAX: u32 = 64 << 10;
-/// What is stored says everything that this version of the API can say.
-const STORAGE_VERSION: &str = "3.7.0";
 
 /// Where a proposal's result goes.
 #[derive(Debug)]
@@ -62,6 +60,8 @@ pub(super) enum Input {
         counter: u64,
         command: Bytes,
         writer: Writer,
+        /// It is the publication of the member's own name and URLs.
+        publishes: bool,
     },
     Read(ReadLeave),
     /// A message of another member, and its room in what may wait.
@@ -180,6 +180,8 @@ pub(super) struct Shared {
     pub(super) last_rewrite: Mutex<LastRewrite>,
     /// Where the time that leases live by begins.
     started: Instant,
+    /// Clients may be served.
+    pub(super) serves: watch::Sender<bool>,
     /// Leases were revoked, or this member's standing has changed.
     pub(super) lease_news: watch::Sender<()>,
     failed: AtomicBool,
@@ -188,8 +190,8 @@ pub(super) struct Shared {
     /// Turns to hash all keys.
     pub(super) hashes: Arc<Semaphore>,
     leader_seen: watch::Sender<u64>,
-    fatal: watch::Sender<Option<Arc<NodeError>>>,
-    stopped: watch::Sender<bool>,
+    pub(super) fatal: watch::Sender<Option<Arc<NodeError>>>,
+    pub(super) stopped: watch::Sender<bool>,
 }
 
 impl Shared {
@@ -222,6 +224,7 @@ impl Shared {
             size: Mutex::default(),
             last_rewrite: Mutex::default(),
             started: Instant::now(),
+            serves: watch::Sender::new(false),
             lease_news: watch::Sender::new(()),
             failed: AtomicBool::new(false),
             peer_room: Arc::new(Semaphore::new(PEER_KIB_MAX as usize)),
@@ -242,6 +245,7 @@ impl Shared {
         // Who sees it set also sees what the state machine published before.
         self.reads_locally.store(status.reads_locally && !self.has_failed(), Ordering::Release);
         self.leader_seen.send_if_modified(|leader| std::mem::replace(leader, status.standing.leader) != *leader);
+        self.serves.send_if_modified(|serves| std::mem::replace(serves, status.serves) != *serves);
     }
 
     /// Milliseconds since the node was started.
@@ -324,6 +328,16 @@ impl NodeHandle {
         if let Some(since) = request.since() {
             may_be_proposed(&since, self.cluster_version().as_deref()).map_err(ProposeError::Refused)?;
         }
+        self.propose_as(request, user, auth_revision, false).await
+    }
+
+    pub(super) async fn propose_as(
+        &self,
+        request: Request,
+        user: Bytes,
+        auth_revision: u64,
+        publishes: bool,
+    ) -> Result<Answer, ProposeError> {
         let shared = &*self.shared;
         let counter = shared.counter.fetch_add(1, Ordering::Relaxed) + 1;
         let id = RequestId { member: shared.identity.member, nonce: shared.nonce, counter };
@@ -335,7 +349,7 @@ impl NodeHandle {
         }
         let (result, answer) = self.shared.deliveries.wait();
         let writer = Writer { result, bytes };
-        if self.inbox.send(Input::Propose { counter, command, writer }).is_err() {
+        if self.inbox.send(Input::Propose { counter, command, writer, publishes }).is_err() {
             return Err(ProposeError::Stopped);
         }
         answer.await.unwrap_or(Err(ProposeError::Stopped))
@@ -443,11 +457,6 @@ impl NodeHandle {
     /// The replicated cluster version, once it was set.
     pub fn cluster_version(&self) -> Option<Arc<Version>> {
         self.views.cluster_version()
-    }
-
-    /// The version of what is stored, as the API names it.
-    pub fn storage_version(&self) -> &'static str {
-        STORAGE_VERSION
     }
 
     /// The store's size: its files as of about a second ago, and what was written since but is not in them yet.

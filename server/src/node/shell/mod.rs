@@ -44,6 +44,7 @@ mod handle;
 mod hashing;
 mod lone;
 mod replica;
+mod serving;
 mod space;
 mod start;
 #[cfg(test)]

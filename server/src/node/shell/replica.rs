@@ -161,7 +161,12 @@ impl Replica {
                     refuse_write(&self.shared, writer);
                 }
                 Input::Read(leave) if self.stopping => refuse_read(&self.shared, leave),
-                Input::Propose { counter, command, writer } => self.core.propose(counter, command, writer),
+                Input::Propose { counter, command, writer, publishes: false } => {
+                    self.core.propose(counter, command, writer);
+                }
+                Input::Propose { counter, command, writer, publishes: true } => {
+                    self.core.publish(counter, command, writer);
+                }
                 Input::Read(leave) => self.core.read_index(leave),
                 Input::Message(message, _room) => {
                     if let Err(refused) = self.core.step(message) {

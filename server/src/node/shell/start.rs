@@ -125,6 +125,7 @@ pub fn start_member(
         member = format_args!("{:x}", identity.member),
         cluster = format_args!("{:x}", identity.cluster),
         applied = state.applied().0,
+        term = log_start.hard_state.term,
         last = log_start.terms.last().index,
         "starting the replica"
     );
