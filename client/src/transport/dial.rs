@@ -9,6 +9,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
+use super::greeting::greet;
 use crate::{endpoint::Endpoint, tls::Tls};
 
 pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -39,7 +40,16 @@ impl Dialer {
     }
 
     pub(crate) async fn dial(&self, endpoint: &Endpoint) -> io::Result<BoxIo> {
-        timeout(self.timeout, self.dial_unhurried(endpoint)).await.unwrap_or_else(|_| {
+        self.in_time(endpoint, self.dial_unhurried(endpoint)).await
+    }
+
+    /// Makes a connection on which the server has begun to speak HTTP/2.
+    pub(crate) async fn dial_http2(&self, endpoint: &Endpoint) -> io::Result<BoxIo> {
+        self.in_time(endpoint, async { greet(self.dial_unhurried(endpoint).await?).await }).await
+    }
+
+    async fn in_time(&self, endpoint: &Endpoint, dial: impl Future<Output = io::Result<BoxIo>>) -> io::Result<BoxIo> {
+        timeout(self.timeout, dial).await.unwrap_or_else(|_| {
             let text = format!("no connection to {endpoint} within {:?}", self.timeout);
             Err(io::Error::new(io::ErrorKind::TimedOut, text))
         })

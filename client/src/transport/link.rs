@@ -50,7 +50,7 @@ impl Link {
             return Err(io::Error::new(*kind, text.clone()));
         }
         let _dialing = Dialing::begin(&self.dialing);
-        match dialer.dial(endpoint).await {
+        match dialer.dial_http2(endpoint).await {
             Ok(io) => {
                 self.established.fetch_add(1, Ordering::SeqCst);
                 Ok(io)

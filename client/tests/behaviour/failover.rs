@@ -53,6 +53,18 @@ async fn a_put_goes_to_the_next_endpoint_when_one_swallows_connections() {
 }
 
 #[tokio::test]
+async fn a_put_goes_to_the_next_endpoint_when_one_takes_connections_and_says_nothing() {
+    let (network, member) = (Network::new(), Member::new(1));
+    network.hold("a");
+    network.accept("b", &member);
+    let client = network.client(["a", "b"]).dial_timeout(std::time::Duration::from_millis(50)).build().unwrap();
+    for _ in 0..4 {
+        client.put("k", "v").await.unwrap();
+    }
+    assert_eq!(member.seen().len(), 4, "each put was sent once");
+}
+
+#[tokio::test]
 async fn a_request_waits_for_an_endpoint_that_comes_up_later() {
     let (network, member) = (Network::new(), Member::new(1));
     network.refuse("a");

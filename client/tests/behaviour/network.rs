@@ -34,6 +34,7 @@ struct Host {
 enum Reaction {
     Refuse,
     Swallow,
+    Hold,
     Accept(Routes),
 }
 
@@ -67,6 +68,11 @@ impl Network {
         self.react(host, Reaction::Swallow);
     }
 
+    /// From now on `host` takes connections and says nothing, as the system of a member does that does not serve yet.
+    pub fn hold(&self, host: &str) {
+        self.react(host, Reaction::Hold);
+    }
+
     /// Cuts all connections to `host`.
     pub fn cut(&self, host: &str) {
         self.hosts.lock().get_mut(host).unwrap().connections.abort_all();
@@ -87,6 +93,15 @@ impl Network {
         match reaction {
             Reaction::Refuse => Err(io::ErrorKind::ConnectionRefused.into()),
             Reaction::Swallow => std::future::pending().await,
+            Reaction::Hold => {
+                let (here, there) = tokio::io::duplex(BUFFER_BYTES);
+                let held = async move {
+                    std::future::pending::<()>().await;
+                    drop(there);
+                };
+                self.hosts.lock().get_mut(endpoint.host()).unwrap().connections.spawn(held);
+                Ok(here)
+            }
             Reaction::Accept(routes) => {
                 let (here, there) = tokio::io::duplex(BUFFER_BYTES);
                 self.hosts.lock().get_mut(endpoint.host()).unwrap().connections.spawn(serve(there, routes));
