@@ -65,8 +65,9 @@ impl Judge<'_> {
             if !member.is_learner && !self.has_quorum_with_new(0) {
                 return Err(ApiError::MemberNotEnoughStarted);
             }
-            let healthy = |member: &Member| self.connected_since(member.id, HEALTHY_AFTER);
-            if !self.voters().all(healthy) {
+            // The new member counts as one that is down. A single voter may always get a second one.
+            let voters = self.voters().count();
+            if voters > 1 && self.healthy_voters() < quorum(voters + 1) {
                 return Err(ApiError::Unhealthy);
             }
         }
@@ -90,13 +91,12 @@ impl Judge<'_> {
         if self.rules.strict && !is_learner {
             let others: Vec<&Member> = self.voters().filter(|voter| voter.id != id).collect();
             let started = others.iter().filter(|voter| is_started(voter)).count();
-            if started < others.len() / 2 + 1 {
+            if started < quorum(others.len()) {
                 return Err(ApiError::MemberNotEnoughStarted);
             }
             // Whoever is down is not part of the quorum that is there.
             if (self.connected_for)(id).is_some() {
-                let active = self.voters().filter(|voter| self.connected_since(voter.id, HEALTHY_AFTER)).count();
-                if active.saturating_sub(1) < others.len() / 2 + 1 {
+                if self.healthy_voters().saturating_sub(1) < quorum(others.len()) {
                     return Err(ApiError::Unhealthy);
                 }
             }
@@ -145,6 +145,10 @@ impl Judge<'_> {
         member == self.own || (self.connected_for)(member).is_some_and(|connected| connected >= time)
     }
 
+    fn healthy_voters(&self) -> usize {
+        self.voters().filter(|voter| self.connected_since(voter.id, HEALTHY_AFTER)).count()
+    }
+
     fn voters(&self) -> impl Iterator<Item = &Member> {
         self.members.members.values().filter(|member| !member.is_learner)
     }
@@ -152,6 +156,11 @@ impl Judge<'_> {
     fn learners(&self) -> usize {
         self.members.members.len() - self.voters().count()
     }
+}
+
+/// Of so many voters, those that decide.
+const fn quorum(voters: usize) -> usize {
+    voters / 2 + 1
 }
 
 /// A member has a name from its first start on.
@@ -221,6 +230,34 @@ mod tests {
         assert_eq!(judge(&[member(1, "a", false)], &[], &add(2)), Ok(single(ConfChangeType::AddNode, 2)));
         let second_not_started = [member(1, "a", false), member(2, "", false)];
         assert_eq!(judge(&second_not_started, &[], &add(3)), Err(ApiError::MemberNotEnoughStarted));
+    }
+
+    #[test]
+    fn a_member_is_added_while_those_that_are_connected_are_a_quorum_of_the_new_size() {
+        // Members, of them connected besides the leader, whether one more is allowed.
+        let table = [
+            (2, 0, false),
+            (2, 1, true),
+            (3, 1, false),
+            (3, 2, true),
+            (4, 1, false),
+            (4, 2, true),
+            (5, 2, false),
+            (5, 3, true),
+            (6, 2, false),
+            (6, 3, true),
+            (7, 3, false),
+            (7, 4, true),
+        ];
+        for (count, connected, allowed) in table {
+            let members: Vec<_> = (1..=count).map(|id| member(id, "m", false)).collect();
+            let connected: Vec<_> = (2..2 + connected).collect();
+            for is_learner in [false, true] {
+                let judged = judge(&members, &connected, &MemberChange::Add(member(50, "", is_learner)));
+                let expected = if allowed { Ok(single(kind(is_learner), 50)) } else { Err(ApiError::Unhealthy) };
+                assert_eq!(judged, expected, "one more than {count}, connected to {connected:?}");
+            }
+        }
     }
 
     #[test]

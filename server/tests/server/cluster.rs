@@ -4,7 +4,8 @@ use std::net::TcpListener;
 
 use bytes::Bytes;
 use cairn_proto::{
-    etcdserverpb as pb,
+    ApiError,
+    etcdserverpb::{self as pb, cluster_client::ClusterClient},
     peer::{Answer, Frame, Hello, peer_client::PeerClient, refusal::Reason},
 };
 use cairn_server::{
@@ -22,7 +23,10 @@ use tokio::{
 };
 use tonic::{Code, Status, Streaming, transport::Channel};
 
-use super::support::{Certs, DEADLINE, TestServer, builder, certs, eventually, http};
+use super::{
+    support::{Certs, DEADLINE, TestServer, builder, certs, eventually, http},
+    trio::Trio,
+};
 
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -333,4 +337,31 @@ async fn well_formed_nonsense_ends_the_stream_and_nothing_else() {
     }
     still_serves(&server).await;
     assert!(server.server.wait().now_or_never().is_none(), "the server did not fail");
+}
+
+#[tokio::test]
+async fn membership_changes_that_come_together_are_made_one_after_the_other() {
+    let trio = Trio::start(|_| ()).await;
+    let updates = |round: usize| {
+        let trio = &trio;
+        join_all((0..9).map(move |number| async move {
+            let at = number % 3;
+            let update = pb::MemberUpdateRequest { id: trio.id(at), peer_urls: vec![trio.urls[at].to_string()] };
+            ClusterClient::new(trio.of((at + round) % 3).channel()).member_update(update).await
+        }))
+    };
+    for updated in updates(0).await {
+        updated.expect("one that is under way is waited for");
+    }
+    for round in 0..6 {
+        let to = (trio.leader().await + 1) % 3;
+        let (updated, ()) = tokio::join!(updates(round), trio.lead(to));
+        // What was under way when leadership moved may be lost; a leader that is new is waited for.
+        let unhealthy = updated
+            .iter()
+            .filter_map(|updated| updated.as_ref().err())
+            .find(|refused| ApiError::from_status(refused) == Some(ApiError::Unhealthy));
+        assert!(unhealthy.is_none(), "{unhealthy:?}");
+    }
+    trio.shutdown().await;
 }

@@ -254,10 +254,16 @@ impl<W, R> Core<W, R> {
         }
     }
 
+    /// Whether a membership change may be proposed now: this member leads, has applied an entry of its term, hands
+    /// leadership over to nobody, and no other change is under way.
+    pub fn takes_conf_change(&self) -> bool {
+        self.group.takes_conf_change() && self.applied.1 == self.standing.term
+    }
+
     /// Proposes a membership change. `context` is the encoded command that the state machine gets with it, `counter`
     /// its number.
     pub fn propose_conf_change(&mut self, counter: u64, change: ConfChangeV2, context: &Bytes, waiter: W) {
-        if !self.group.takes_conf_change() || self.applied.1 != self.standing.term {
+        if !self.takes_conf_change() {
             self.refuse(waiter, ProposeError::ChangePending);
             return;
         }
@@ -430,7 +436,7 @@ impl<W, R> Core<W, R> {
 
     /// A change of several members at once has two halves. Whoever leads after the first proposes the second.
     fn leave_joint(&mut self) -> Result<(), NodeError> {
-        if !self.joint || self.applied.1 != self.standing.term || !self.group.takes_conf_change() {
+        if !self.joint || !self.takes_conf_change() {
             return Ok(());
         }
         let leave = ConfChangeV2::default();

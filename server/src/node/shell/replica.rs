@@ -11,7 +11,10 @@ use tokio::{
     time::{Instant, Interval, MissedTickBehavior},
 };
 
-use self::stopping::{LastWords, refuse_read, refuse_write};
+use self::{
+    changes::PendingChange,
+    stopping::{LastWords, refuse_read, refuse_write},
+};
 use super::{
     background::Background,
     delivery::{Letter, Post},
@@ -60,6 +63,10 @@ pub(super) struct Replica {
     pub(super) unreachable: Vec<u64>,
     /// Ticks that handing leadership over may take before a stop.
     pub(super) transfer_ticks: u32,
+    /// Ticks that a request may take.
+    pub(super) request_ticks: u64,
+    /// Membership changes that wait until one may be proposed. The budget of requests bounds them.
+    pub(super) pending_changes: VecDeque<PendingChange>,
     /// Ticks until the end, once this member was removed from the cluster.
     pub(super) leaving: Option<u32>,
     /// Writes for which the log thread's queue had no room.
@@ -138,6 +145,7 @@ impl Replica {
     fn tick(&mut self) -> Option<End> {
         self.core.time_is(self.shared.uptime_ms());
         self.core.tick();
+        self.tick_changes();
         let left = self.leaving.as_mut()?;
         *left = left.saturating_sub(1);
         (*left == 0).then(|| End::Failed(NodeError::Removed { member: self.shared.identity.member }))
@@ -174,7 +182,9 @@ impl Replica {
                     }
                 }
                 Input::Forwarded(command, _room) => self.core.forwarded(command),
-                Input::Change { counter, change, writer } => self.change(counter, &change, writer),
+                Input::Change { counter, change, writer } => {
+                    self.change(PendingChange { counter, change, writer, ticks_left: self.request_ticks });
+                }
                 Input::Transfer(to) => self.core.transfer_leader(to),
                 Input::Removed(by) => {
                     if self.core.may_leave(by) {
@@ -217,6 +227,7 @@ impl Replica {
             }
             tokio::task::yield_now().await;
         }
+        self.retry_changes();
         // What was applied may have made room, or moved raft.
         self.core.advance()?;
         self.submit()?;

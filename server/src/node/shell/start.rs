@@ -193,6 +193,8 @@ fn run(
         members: Arc::default(),
         unreachable: Vec::new(),
         transfer_ticks: u32::try_from(config.election_ticks()).unwrap_or(u32::MAX),
+        request_ticks: config.request_ticks(),
+        pending_changes: VecDeque::default(),
         leaving: None,
         held_back: VecDeque::new(),
         lone: LoneWrites::default(),

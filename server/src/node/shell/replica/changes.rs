@@ -1,6 +1,6 @@
 //! The replica task's part in membership changes: proposed, seen, and this member's own end.
 
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
 use cairn_proto::ApiError;
 
@@ -19,9 +19,47 @@ use crate::{
 /// Ticks that a member goes on after it was removed, so that the others learn of it.
 const LEAVE_TICKS: u32 = 10;
 
+/// A membership change that is to be proposed.
+pub(in crate::node::shell) struct PendingChange {
+    pub(super) counter: u64,
+    pub(super) change: MemberChange,
+    pub(super) writer: Writer,
+    /// Ticks after which it has waited too long.
+    pub(super) ticks_left: u64,
+}
+
 impl Replica {
-    /// Checks a membership change and proposes it.
-    pub(super) fn change(&mut self, counter: u64, change: &MemberChange, writer: Writer) {
+    /// Checks a membership change and proposes it, or has it wait: right after an election, and while another change is
+    /// under way.
+    pub(super) fn change(&mut self, change: PendingChange) {
+        if self.core.status().standing.role == Role::Leader && !self.core.takes_conf_change() {
+            self.pending_changes.push_back(change);
+        } else {
+            self.decide(change);
+        }
+    }
+
+    /// Proposes a membership change that waits, if one may be proposed by now.
+    pub(super) fn retry_changes(&mut self) {
+        if !self.pending_changes.is_empty() {
+            mem::take(&mut self.pending_changes).into_iter().for_each(|change| self.change(change));
+        }
+    }
+
+    /// Lets a tick pass for the membership changes that wait.
+    pub(super) fn tick_changes(&mut self) {
+        for mut change in mem::take(&mut self.pending_changes) {
+            change.ticks_left = change.ticks_left.saturating_sub(1);
+            if change.ticks_left == 0 {
+                self.core.out.answers.push((change.writer, Err(ProposeError::Timeout)));
+            } else {
+                self.pending_changes.push_back(change);
+            }
+        }
+    }
+
+    fn decide(&mut self, PendingChange { counter, change, writer, .. }: PendingChange) {
+        let change = &change;
         let mut allowed = self.allow(change);
         if allowed.is_ok() && *change == MemberChange::Remove(self.shared.identity.member) {
             match self.core.leave() {

@@ -70,6 +70,9 @@ impl Replica {
     pub(super) fn refuse_everybody(&mut self) {
         self.core.stop();
         self.deliver();
+        for change in self.pending_changes.drain(..) {
+            refuse_write(&self.shared, change.writer);
+        }
         self.inbox.close();
         while let Ok(input) = self.inbox.try_recv() {
             match input {
