@@ -55,6 +55,9 @@ pub(crate) enum Class {
     Ignored,
     /// An error unless the value is the default: ignoring it could cost data, security or an outage.
     Refused,
+    /// No current release of etcd knows it. An error on the command line, like [`Class::Refused`]; its variable and its key in
+    /// a file are left over from an older release and only warned about.
+    Dropped,
     /// An older name of another flag.
     Alias(&'static str),
     /// Seen to before any other flag: `--help`, `--version`, `--config-file`.
@@ -237,6 +240,12 @@ pub(crate) struct Draft {
 impl Draft {
     /// Takes one setting.
     pub(crate) fn apply(&mut self, flag: &'static Flag, text: &str, origin: Origin<'_>) -> Result<(), ConfigError> {
+        let left_over = matches!((&flag.class, origin), (Class::Dropped, Origin::Variable | Origin::File(..)));
+        if left_over && !flag.is_default(text) {
+            let text = format!("no current release knows it, accepted without effect: {}", flag.text);
+            self.notices.push(Notice::new(&origin.setting(flag), text));
+            return Ok(());
+        }
         self.apply_as(flag, text, &origin.setting(flag))
     }
 
@@ -257,7 +266,7 @@ impl Draft {
                     self.notices.push(Notice::new(setting, format!("accepted, but without effect: {}", flag.text)));
                 }
             }
-            Class::Refused => {
+            Class::Refused | Class::Dropped => {
                 if !flag.is_default(text) {
                     let value = text.to_owned();
                     return Err(ConfigError::Refused { setting: setting.to_owned(), value, reason: flag.text });

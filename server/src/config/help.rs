@@ -52,7 +52,7 @@ pub fn help_text() -> String {
     text.push_str("\nAccepted for etcd's sake, without effect (a warning tells why):\n");
     wrap(&mut text, table::flags().filter(|flag| matches!(flag.class, Class::Ignored)));
     text.push_str("\nRefused unless left at their defaults:\n");
-    wrap(&mut text, table::flags().filter(|flag| matches!(flag.class, Class::Refused)));
+    wrap(&mut text, table::flags().filter(|flag| matches!(flag.class, Class::Refused | Class::Dropped)));
     text.push_str("\nOlder names of flags above:\n");
     wrap(&mut text, table::flags().filter(|flag| matches!(flag.class, Class::Alias(_))));
     text
@@ -102,6 +102,7 @@ pub(crate) fn markdown() -> String {
          | not yet | read and checked; a warning says that what it is about is still missing |\n\
          | ignored | accepted with a warning that gives the reason |\n\
          | refused | an error unless the value is the default: to ignore it could cost data, security or an outage |\n\
+         | dropped | no current etcd knows it: refused on the command line, warned about as a variable or a key of the file |\n\
          | older name | does what the flag it stands for does, with a warning |\n",
     );
     for group in Group::ALL {
@@ -116,6 +117,7 @@ pub(crate) fn markdown() -> String {
                 Class::Pending(_, why) => ("not yet", format!("{} {}.", flag.text, sentence(why))),
                 Class::Ignored => ("ignored", format!("{}.", sentence(flag.text))),
                 Class::Refused => ("refused", format!("{}.", sentence(flag.text))),
+                Class::Dropped => ("dropped", format!("{}.", sentence(flag.text))),
                 Class::Alias(target) => ("older name", format!("of `--{target}`")),
             };
             let default = if flag.default.is_empty() { String::new() } else { format!("`{}`", flag.default) };

@@ -37,7 +37,7 @@ impl Config {
         let mut notices = Vec::new();
         self.validate_member(&mut notices)?;
         self.validate_urls()?;
-        self.validate_timers()?;
+        self.validate_timers(&mut notices)?;
         self.validate_limits(&mut notices)?;
         self.validate_tls(&mut notices)?;
         Ok(notices)
@@ -91,13 +91,22 @@ impl Config {
         Ok(())
     }
 
-    fn validate_timers(&self) -> Result<(), ConfigError> {
+    /// The silence on a connection between members after which it counts as dead.
+    pub fn peer_read_timeout(&self) -> Duration {
+        self.raft_read_timeout.max(MIN_READ_TIMEOUT)
+    }
+
+    fn validate_timers(&self, notices: &mut Vec<Notice>) -> Result<(), ConfigError> {
         let (heartbeat, election) = (self.heartbeat_interval.as_millis(), self.election_timeout.as_millis());
         if heartbeat == 0 {
             return invalid("--heartbeat-interval must be >0 (set to 0ms)");
         }
         if self.raft_read_timeout < MIN_READ_TIMEOUT {
-            return invalid("--raft-read-timeout must be at least 3s: members give signs of life every second");
+            let text = format!(
+                "{:?} is raised to {MIN_READ_TIMEOUT:?}: members give signs of life every second",
+                self.raft_read_timeout
+            );
+            notices.push(Notice::new("--raft-read-timeout", text));
         }
         if election == 0 {
             return invalid("--election-timeout must be >0 (set to 0ms)");

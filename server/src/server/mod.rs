@@ -451,7 +451,7 @@ fn node_config(config: &Config) -> NodeConfig {
 fn peer_options(config: &Config) -> PeerOptions {
     PeerOptions {
         own_urls: config.initial_advertise_peer_urls.iter().map(Url::to_string).collect(),
-        read_timeout: config.raft_read_timeout,
+        read_timeout: config.peer_read_timeout(),
         request_timeout: config.request_timeout(),
         request_bytes_max: config.max_request_bytes,
         snapshot_bytes_per_second: config.snapshot_send_bytes_per_second,

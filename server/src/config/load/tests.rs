@@ -152,7 +152,50 @@ fn flags_that_must_not_be_ignored_are_refused() {
         "--peer-client-cert-file=x is refused: a member shows --peer-cert-file whichever side it is on"
     );
     assert!(error(&["--auth-token=jwt,pub-key=x"], &[]).contains("is refused"));
-    assert!(error(&[], &[("ETCD_UNSAFE_NO_FSYNC", "true")]).starts_with("ETCD_UNSAFE_NO_FSYNC=true is refused"));
+    assert!(error(&[], &[("ETCD_AUTH_TOKEN", "jwt")]).starts_with("ETCD_AUTH_TOKEN=jwt is refused"));
+}
+
+#[test]
+fn what_no_current_release_knows_is_refused_as_a_flag_and_warned_about_where_it_was_left_over() {
+    let dropped: Vec<_> = table::flags().filter(|flag| matches!(flag.class, Class::Dropped)).collect();
+    assert!(dropped.iter().any(|flag| flag.name == "enable-v2"));
+    let dir = tempfile::tempdir().unwrap();
+    for flag in dropped {
+        assert!(error(&[&format!("--{}=true", flag.name)], &[]).contains("is refused"), "{}", flag.name);
+        let variable = flag.variable();
+        let by_variable = loaded(&[], &[(&variable, "true")]);
+        let path = dir.path().join("cairn.yml");
+        std::fs::write(&path, format!("{}: true\n", flag.name)).unwrap();
+        let by_file = loaded(&["--config-file", path.to_str().unwrap()], &[]);
+        for loaded in [by_variable, by_file] {
+            assert_eq!(loaded.config, Config::default());
+            let texts: Vec<_> = loaded.notices.iter().map(|notice| notice.text.as_str()).collect();
+            assert!(matches!(texts[..], [text] if text.starts_with("no current release knows it")), "{texts:?}");
+        }
+    }
+}
+
+#[test]
+fn what_test_frameworks_pass_to_be_faster_is_accepted_without_effect() {
+    let loaded = loaded(&["--unsafe-no-fsync=true"], &[]);
+    assert_eq!(loaded.config, Config::default());
+    assert_eq!(loaded.notices.len(), 1);
+    assert!(crate::config::help_text().contains("--unsafe-no-fsync"));
+}
+
+#[test]
+fn values_below_their_minimum_are_raised_and_warned_about() {
+    let loaded = loaded(&["--raft-read-timeout=1ms"], &[]);
+    assert_eq!(loaded.config.peer_read_timeout(), std::time::Duration::from_secs(3));
+    assert!(loaded.notices[0].text.contains("raised to 3s"), "{:?}", loaded.notices);
+}
+
+#[test]
+fn stages_of_the_v2_store_are_those_of_the_current_release() {
+    for stage in ["write-only", "write-only-drop-data", "gone"] {
+        assert_eq!(loaded(&[&format!("--v2-deprecation={stage}")], &[]).notices, []);
+    }
+    assert!(error(&["--v2-deprecation=not-yet"], &[]).contains("expected write-only"));
 }
 
 #[test]

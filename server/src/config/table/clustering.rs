@@ -1,7 +1,7 @@
 //! Flags about the cluster: bootstrap, membership, history, checks between members.
 
 use super::super::flag::{
-    Class::{Effect, Ignored, Refused},
+    Class::{Dropped, Effect, Ignored, Refused},
     Draft, Flag, Group, Kind, put,
 };
 use super::{rows, set};
@@ -26,7 +26,7 @@ pub(super) static CLUSTERING: &[Flag] = rows! { Clustering:
     "discovery-token" Text "", "discovery is not served: name the members with --initial-cluster", Refused;
     "discovery-srv" Text "", "discovery is not served: name the members with --initial-cluster", Refused;
     "discovery-srv-name" Text "", "discovery is not served: name the members with --initial-cluster", Refused;
-    "discovery" Text "", "discovery is not served: name the members with --initial-cluster", Refused;
+    "discovery" Text "", "discovery is not served: name the members with --initial-cluster", Dropped;
     "discovery-fallback" Text "exit", "discovery is not served", Ignored;
     "discovery-proxy" Text "", "discovery is not served", Ignored;
     "discovery-dial-timeout" Duration "2s", "discovery is not served", Ignored;

@@ -1,7 +1,7 @@
 //! Names from older releases of etcd: those that only moved, and those that no release does anything with.
 
 use super::super::flag::{
-    Class::{Alias, Effect, Ignored, Refused},
+    Class::{Alias, Dropped, Effect, Ignored},
     Draft, Flag, Group, Kind, put,
 };
 use super::{rows, set};
@@ -32,10 +32,10 @@ pub(super) static OLDER: &[Flag] = rows! { Older:
     "experimental-set-member-localaddr" Bool "false", "the system chooses the local address of peer connections", Ignored;
     "experimental-stop-grpc-service-on-defrag" Bool "false", "there is no defragmentation that would stop requests", Ignored;
     "experimental-txn-mode-write-with-shared-buffer" Bool "true", "there is no bbolt transaction", Ignored;
-    "experimental-enable-v2v3" Text "", "the v2 API is not served", Refused;
-    "enable-v2" Bool "false", "the v2 API is not served", Refused;
-    "v2-deprecation" Text "gone", "there is no v2 store", Ignored;
-    "proxy" Text "off", "the v2 proxy is not served", Refused;
+    "experimental-enable-v2v3" Text "", "the v2 API is not served", Dropped;
+    "enable-v2" Bool "false", "the v2 API is not served", Dropped;
+    "v2-deprecation" Text "write-only", "Accepted if it is write-only, write-only-drop-data or gone: there is no v2 store.", Effect(|_, text| check_v2_deprecation(text));
+    "proxy" Text "off", "the v2 proxy is not served", Dropped;
     "proxy-failure-wait" Uint "5000", "the v2 proxy is not served", Ignored;
     "proxy-refresh-interval" Uint "30000", "the v2 proxy is not served", Ignored;
     "proxy-dial-timeout" Uint "1000", "the v2 proxy is not served", Ignored;
@@ -55,3 +55,11 @@ pub(super) static OLDER: &[Flag] = rows! { Older:
     "v" Any "", "etcd ignores it too", Ignored;
     "vv" Any "", "etcd ignores it too", Ignored;
 };
+
+/// etcd 3.7 has no stage any more at which the v2 store is written and read.
+fn check_v2_deprecation(text: &str) -> Result<(), String> {
+    match text {
+        "write-only" | "write-only-drop-data" | "gone" => Ok(()),
+        _ => Err("expected write-only, write-only-drop-data or gone: there is no v2 store".to_owned()),
+    }
+}

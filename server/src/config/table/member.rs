@@ -42,7 +42,7 @@ pub(super) static MEMBER: &[Flag] = rows! { Member:
     "lease-checkpoint-interval" Duration "5m", "Time without a renewal after which the remaining time of a lease is recorded, so that it survives a change of leader (1s at least).", Effect(set!(lease_checkpoint_interval));
     "bootstrap-defrag-threshold-megabytes" Uint "0", "there is no defragmentation to do", Ignored;
     "memory-mlock" Bool "false", "memory is not locked", Ignored;
-    "unsafe-no-fsync" Bool "false", "an acknowledged write is always on disk", Refused;
+    "unsafe-no-fsync" Bool "false", "an acknowledged write is always on disk", Ignored;
 };
 
 pub(super) static MONITORING: &[Flag] = rows! { Monitoring:
