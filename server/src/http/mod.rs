@@ -1,8 +1,9 @@
 //! The HTTP endpoints beside gRPC: version, health and metrics.
 //!
-//! What lives here: `health` (`/health`, `/livez`, `/readyz`), `metrics` (`/metrics`) and the little around them. What may call it: connections.
+//! What lives here: `health` (`/health`, `/livez`, `/readyz`), `metrics` (`/metrics`), `debug_vars` (`/debug/vars`) and the little around them. What may call it: connections.
 //! Everything is read-only and answered from the member itself. Left out: the JSON gateway under `/v3/`, whose paths say that it is missing.
 
+mod debug_vars;
 mod exposition;
 mod health;
 mod metrics;
@@ -78,6 +79,7 @@ impl Http {
     async fn route(&self, method: &Method, path: &str, query: &str) -> Response<Body> {
         match path {
             "/metrics" => self.expose(),
+            "/debug/vars" => self.debug_vars(),
             "/version" if method == Method::GET => self.version(),
             "/version" => not_allowed(),
             "/health" if method == Method::GET => self.health(query).await,

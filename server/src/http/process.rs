@@ -9,11 +9,8 @@ const CLOCK_TICKS: f64 = 100.0;
 
 /// Adds the process's metrics. What cannot be read is left out.
 pub(super) fn expose(page: &mut Page) {
-    let limit = fs::read_to_string("/proc/self/limits").ok();
-    let limit_of = |name: &str| {
-        let line = limit.as_ref()?.lines().find(|line| line.starts_with(name))?;
-        line[name.len()..].split_whitespace().next()?.parse::<f64>().ok()
-    };
+    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let limit_of = |name: &str| limit_of(&limits, name);
     if let Some(open) = fs::read_dir("/proc/self/fd").ok().map(Iterator::count) {
         page.gauge("process_open_fds", "Number of open file descriptors", open as f64);
         page.gauge("os_fd_used", "The number of used file descriptors", open as f64);
@@ -41,6 +38,12 @@ pub(super) fn expose(page: &mut Page) {
             );
         }
     }
+}
+
+/// The soft limit of this name in the text of `/proc/self/limits`; none if it is unlimited or not there.
+pub(super) fn limit_of(limits: &str, name: &str) -> Option<f64> {
+    let line = limits.lines().find(|line| line.starts_with(name))?;
+    line[name.len()..].split_whitespace().next()?.parse().ok()
 }
 
 /// What is needed of `/proc/self/stat`.

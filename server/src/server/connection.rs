@@ -20,6 +20,7 @@ use bytes::Bytes;
 use futures::{StreamExt, stream::FuturesUnordered};
 use http::{Request, Response};
 use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -55,6 +56,11 @@ const WINDOW_BYTES: u32 = 1024 * 1024;
 /// Bytes of a request's head, all metadata included, as HTTP/2 counts them. A client is told; a call whose head is a little larger is refused for
 /// itself, one that is far larger ends its connection.
 const HEAD_BYTES_MAX: u32 = 1024 * 1024;
+
+/// Bytes of a request's body that are read although they do not matter.
+const DRAINED_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// How long reading them may take.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What is served at an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,11 +204,32 @@ impl Gate {
             self.grpc.call(request).await
         } else {
             let scope = Scope { endpoints: port.http, tls };
-            self.http.answer(request.map(drop), scope).await
+            let (head, body) = request.into_parts();
+            drain(body).await;
+            self.http.answer(Request::from_parts(head, ()), scope).await
         };
         call.sending();
         response.map(|body| CallBody { body, call })
     }
+}
+
+/// Reads a body that does not matter to its end: a client that is cut off while it sends may not see the answer. What is
+/// large or slow is not waited for.
+async fn drain(mut body: Incoming) {
+    if http_body::Body::is_end_stream(&body) {
+        return;
+    }
+    let drained = async {
+        let mut left = DRAINED_BYTES_MAX;
+        while let Some(Ok(frame)) = body.frame().await {
+            match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
+    };
+    // What a client still sends then is its own affair.
+    let _ = tokio::time::timeout(DRAIN_TIMEOUT, drained).await;
 }
 
 /// The body of an answer; the call is open until it is dropped.

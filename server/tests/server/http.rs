@@ -334,6 +334,7 @@ async fn the_metrics_port_serves_metrics_and_health_only() {
         config.listen_metrics_urls = vec![Url::parse("http://127.0.0.1:0").expect("a valid URL")];
     })
     .await;
+    assert!(server.server.ready().await, "it serves");
     let addr = server.server.addrs()[1];
     for (path, status) in
         [("/metrics", 200), ("/health", 200), ("/readyz", 200), ("/version", 404), ("/v3/kv/range", 404)]
@@ -345,4 +346,33 @@ async fn the_metrics_port_serves_metrics_and_health_only() {
         tonic::transport::Endpoint::from_shared(format!("http://{addr}")).expect("a valid URL").connect().await;
     let kv = cairn_proto::etcdserverpb::kv_client::KvClient::new(channel.expect("the port accepts"));
     kv.clone().range(pb::RangeRequest { key: "a".into(), ..Default::default() }).await.expect_err("no gRPC there");
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_matter_is_read_to_its_end() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let server = TestServer::start().await;
+    let mut stream = tokio::net::TcpStream::connect(server.addr()).await.expect("the server accepts");
+    let body = vec![b'x'; 2 << 20];
+    for path in ["/nothing", "/version", "/v3/nothing"] {
+        let head = format!("POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {}\r\n\r\n", body.len());
+        stream.write_all(head.as_bytes()).await.expect("the head is sent");
+        stream.write_all(&body).await.expect("the body is sent whole");
+        let mut answer = vec![0; 4096];
+        let read = stream.read(&mut answer).await.expect("it is answered on the connection that goes on");
+        assert!(answer[..read].starts_with(b"HTTP/1.1 "), "{:?}", String::from_utf8_lossy(&answer[..read]));
+    }
+}
+
+#[tokio::test]
+async fn variables_of_the_process_have_the_shape_of_expvar() {
+    let server = TestServer::start().await;
+    let answer = server.http("GET", "/debug/vars").await;
+    assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json; charset=utf-8")));
+    let variables: serde_json::Value = serde_json::from_str(&answer.body).expect("JSON");
+    assert!(variables["cmdline"][0].as_str().is_some_and(|program| !program.is_empty()), "{variables}");
+    assert!(variables["file_descriptor_limit"].as_f64().is_some_and(|limit| limit > 0.0), "{variables}");
+    let raft = &variables["raft.status"];
+    assert_eq!(raft["raftState"], "StateLeader");
+    assert_eq!(raft["lead"], format!("{:x}", server.server.node().status().member_id));
 }
