@@ -67,7 +67,7 @@ impl World {
                 Some(at) => {
                     self.ask(None, at, Ask::Alarm { raises: false })?;
                     self.ask(None, at, Ask::Put { key: key(0), lease: 0, previous: true })?;
-                    while self.asked[last..].iter().any(|asked| asked.known == Known::Open) {
+                    while self.asked[last..=last + 1].iter().any(|asked| asked.known == Known::Open) {
                         self.step()?;
                     }
                     if self.asked[last + 1].known == Known::Answered {
