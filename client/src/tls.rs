@@ -1,7 +1,7 @@
 //! TLS: whom to trust, who we are, and what is to be wrong with neither.
 
 use std::{
-    env, fmt, fs, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -14,15 +14,8 @@ use rustls::{
         CertificateDer, PrivateKeyDer, ServerName,
         pem::{self, PemObject},
     },
+    sign::SingleCertAndKey,
 };
-
-/// Where systems keep the certificates of public authorities.
-const SYSTEM_ROOTS: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
 
 /// How to speak TLS with members.
 ///
@@ -132,10 +125,10 @@ impl TlsOptions {
         let builder =
             ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
         let trust = if self.accept_any_certificate {
-            Trust::anybody(provider)
+            Trust::anybody(Arc::clone(&provider))
         } else {
             let (roots, members) = self.roots()?;
-            let bundle = Trust::bundle(Arc::new(roots), members, provider);
+            let bundle = Trust::bundle(Arc::new(roots), members, Arc::clone(&provider));
             bundle.map_err(|error| rustls::Error::General(error.to_string()))?
         };
         let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(trust));
@@ -145,7 +138,8 @@ impl TlsOptions {
                 let chain = certificates(&identity.certificates, "client certificate")?;
                 let key = PrivateKeyDer::from_pem_slice(&identity.key)
                     .map_err(|source| TlsError::Pem { what: "client key", source })?;
-                builder.with_client_auth_cert(chain, key)?
+                let own = cairn_tls::certified_key(chain, key, &provider)?;
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own)))
             }
         };
         config.alpn_protocols = vec![b"h2".to_vec()];
@@ -163,9 +157,7 @@ impl TlsOptions {
             }
             return Ok((roots, members));
         }
-        let named = env::var_os("SSL_CERT_FILE").map(PathBuf::from);
-        let path = named.or_else(|| SYSTEM_ROOTS.iter().map(PathBuf::from).find(|path| path.exists()));
-        let pem = read(&path.ok_or(TlsError::NoSystemRoots)?)?;
+        let pem = read(&cairn_tls::system_roots_file().ok_or(TlsError::NoSystemRoots)?)?;
         // Of the many certificates in a system's bundle, one of an odd kind is no reason to give up.
         roots.add_parsable_certificates(certificates(&pem, "system's CA file")?);
         Ok((roots, Vec::new()))

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde_json::Value as Node;
 
-use super::error::{ConfigError, nearest};
+use super::error::{ConfigError, Notice, nearest};
 use super::flag::{Class, Draft, Flag, Kind, Origin};
 use super::table;
 
@@ -16,6 +16,8 @@ use super::table;
 struct Section {
     name: &'static str,
     keys: &'static [(&'static str, &'static str)],
+    /// Keys that change nothing, in etcd neither, with the reason.
+    idle: &'static [(&'static str, &'static str)],
 }
 
 static SECTIONS: [Section; 3] = [
@@ -29,9 +31,14 @@ static SECTIONS: [Section; 3] = [
             ("client-cert-auth", "client-cert-auth"),
             ("trusted-ca-file", "trusted-ca-file"),
             ("auto-tls", "auto-tls"),
+            ("allowed-cn", "client-cert-allowed-cn"),
             ("allowed-hostname", "client-cert-allowed-hostname"),
             ("crl-file", "client-crl-file"),
         ],
+        idle: &[(
+            "skip-client-san-verification",
+            "the address that a client comes from is never compared with its certificate",
+        )],
     },
     Section {
         name: "peer-transport-security",
@@ -48,10 +55,12 @@ static SECTIONS: [Section; 3] = [
             ("crl-file", "peer-crl-file"),
             ("skip-client-san-verification", "peer-skip-client-san-verification"),
         ],
+        idle: &[],
     },
     Section {
         name: "socket-options",
         keys: &[("reuse-port", "socket-reuse-port"), ("reuse-address", "socket-reuse-address")],
+        idle: &[],
     },
 ];
 
@@ -118,6 +127,10 @@ fn read_section(section: &Section, node: &Node, path: &Path, draft: &mut Draft) 
     };
     for (key, node) in map {
         let full_key = format!("{}.{key}", section.name);
+        if let Some((_, why)) = section.idle.iter().find(|(idle, _)| idle == key) {
+            draft.notices.push(Notice::new(full_key, format!("accepted, but without effect: {why}")));
+            continue;
+        }
         let Some((_, name)) = section.keys.iter().find(|(known, _)| known == key) else {
             let nearest = nearest(key, section.keys.iter().map(|(key, _)| *key));
             return Err(ConfigError::UnknownKey {

@@ -14,7 +14,10 @@ pub(crate) struct TlsFlags {
     pub(crate) client_cert_auth: &'static str,
     pub(crate) crl: &'static str,
     pub(crate) hostname: &'static str,
+    pub(crate) common_name: &'static str,
     pub(crate) auto: &'static str,
+    pub(crate) dialing_cert: &'static str,
+    pub(crate) dialing_key: &'static str,
 }
 
 const CLIENT_FLAGS: TlsFlags = TlsFlags {
@@ -24,7 +27,10 @@ const CLIENT_FLAGS: TlsFlags = TlsFlags {
     client_cert_auth: "--client-cert-auth",
     crl: "--client-crl-file",
     hostname: "--client-cert-allowed-hostname",
+    common_name: "--client-cert-allowed-cn",
     auto: "--auto-tls",
+    dialing_cert: "--client-cert-file",
+    dialing_key: "--client-key-file",
 };
 const PEER_FLAGS: TlsFlags = TlsFlags {
     cert: "--peer-cert-file",
@@ -33,7 +39,10 @@ const PEER_FLAGS: TlsFlags = TlsFlags {
     client_cert_auth: "--peer-client-cert-auth",
     crl: "--peer-crl-file",
     hostname: "--peer-cert-allowed-hostname",
+    common_name: "--peer-cert-allowed-cn",
     auto: "--peer-auto-tls",
+    dialing_cert: "--peer-client-cert-file",
+    dialing_key: "--peer-client-key-file",
 };
 
 /// TLS on the client port, or between members.
@@ -43,6 +52,11 @@ pub struct TlsConfig {
     pub cert_file: Option<PathBuf>,
     /// PEM file of the private key of `cert_file` (PKCS#8, PKCS#1 or SEC1). Default none.
     pub key_file: Option<PathBuf>,
+    /// PEM file of the certificate that this member shows where it connects to another one, followed by its
+    /// intermediates. Default none: that of `cert_file`. Not for clients.
+    pub dialing_cert_file: Option<PathBuf>,
+    /// PEM file of the private key of `dialing_cert_file`. Default none.
+    pub dialing_key_file: Option<PathBuf>,
     /// PEM file of the authorities that client certificates must come from. Naming one makes a client certificate
     /// required, with or without `client_cert_auth`, as in etcd. Default none.
     pub trusted_ca_file: Option<PathBuf>,
@@ -50,8 +64,11 @@ pub struct TlsConfig {
     pub client_cert_auth: bool,
     /// PEM or DER file of revoked client certificates, signed by their authority. Default none.
     pub client_crl_file: Option<PathBuf>,
-    /// Of these common names a certificate of another member must have one. Default empty: any. Not for clients.
+    /// Of these common names a client certificate must have one. Default empty: any.
     pub allowed_common_names: Vec<String>,
+    /// Take a certificate of another member wherever it comes from, whatever address or name it is for. Default false.
+    /// Not for clients.
+    pub skip_client_san_verification: bool,
     /// Whether this is about connections between members.
     pub between_members: bool,
     /// Of these host names or addresses a client certificate must carry at least one. Default empty: any.
@@ -74,11 +91,14 @@ impl Default for TlsConfig {
         Self {
             cert_file: None,
             key_file: None,
+            dialing_cert_file: None,
+            dialing_key_file: None,
             trusted_ca_file: None,
             client_cert_auth: false,
             client_crl_file: None,
             client_cert_allowed_hostnames: Vec::new(),
             allowed_common_names: Vec::new(),
+            skip_client_san_verification: false,
             between_members: false,
             auto_tls: false,
             self_signed_cert_validity_years: 1,
@@ -183,21 +203,57 @@ impl CipherSuite {
     }
 }
 
-impl Value for Vec<CipherSuite> {
-    fn parse(text: &str) -> Result<Self, String> {
-        comma_list(text)
-            .map(|name| {
-                // Go accepts the two ChaCha20 suites without their hash as well.
-                let name_in_full =
-                    if name.ends_with("_WITH_CHACHA20_POLY1305") { format!("{name}_SHA256") } else { name.to_owned() };
-                CipherSuite::ALL.iter().find(|(_, known)| *known == name_in_full).map(|(suite, _)| *suite).ok_or_else(
-                    || {
-                        let supported: Vec<_> = CipherSuite::ALL.iter().map(|(_, name)| *name).collect();
-                        format!("cipher suite {name} is unknown or not supported (supported: {})", supported.join(", "))
-                    },
-                )
-            })
-            .collect()
+/// The suites that Go knows and that are not served: without forward secrecy, without authenticated encryption, or
+/// broken.
+const UNSUPPORTED_SUITES: [&str; 16] = [
+    "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA",
+    "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA",
+    "TLS_ECDHE_ECDSA_WITH_RC4_128_SHA",
+    "TLS_ECDHE_RSA_WITH_3DES_EDE_CBC_SHA",
+    "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA",
+    "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA",
+    "TLS_ECDHE_RSA_WITH_RC4_128_SHA",
+    "TLS_RSA_WITH_3DES_EDE_CBC_SHA",
+    "TLS_RSA_WITH_AES_128_CBC_SHA",
+    "TLS_RSA_WITH_AES_128_CBC_SHA256",
+    "TLS_RSA_WITH_AES_128_GCM_SHA256",
+    "TLS_RSA_WITH_AES_256_CBC_SHA",
+    "TLS_RSA_WITH_AES_256_GCM_SHA384",
+    "TLS_RSA_WITH_RC4_128_SHA",
+];
+
+/// What `--cipher-suites` names.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct NamedSuites {
+    /// What is served of it.
+    pub(crate) supported: Vec<CipherSuite>,
+    /// What is a suite, but is not served.
+    pub(crate) unsupported: Vec<&'static str>,
+}
+
+impl NamedSuites {
+    /// Reads a comma-separated list; at least one suite of it has to be supported.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let mut named = Self { supported: Vec::new(), unsupported: Vec::new() };
+        let listed = || CipherSuite::ALL.map(|(_, name)| name).join(", ");
+        for name in comma_list(text) {
+            // Go accepts the two ChaCha20 suites without their hash as well.
+            let in_full =
+                if name.ends_with("_WITH_CHACHA20_POLY1305") { format!("{name}_SHA256") } else { name.to_owned() };
+            if let Some((suite, _)) = CipherSuite::ALL.iter().find(|(_, known)| *known == in_full) {
+                named.supported.push(*suite);
+            } else if let Some(name) = UNSUPPORTED_SUITES.into_iter().find(|known| *known == in_full) {
+                named.unsupported.push(name);
+            } else {
+                return Err(format!("cipher suite {name} is unknown (supported: {})", listed()));
+            }
+        }
+        if named.supported.is_empty() && !named.unsupported.is_empty() {
+            return Err(format!("none of these cipher suites is supported (supported: {})", listed()));
+        }
+        Ok(named)
     }
 }
 
@@ -205,28 +261,42 @@ impl Value for Vec<CipherSuite> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn every_suite_is_found_by_its_name() {
-        for (suite, name) in CipherSuite::ALL {
-            assert_eq!(Vec::<CipherSuite>::parse(name), Ok(vec![suite]));
-            assert_eq!(suite.name(), name);
-            assert_eq!(suite.is_tls13(), !name.contains("_WITH_"));
-        }
+    fn supported(text: &str) -> Vec<CipherSuite> {
+        let named = NamedSuites::parse(text).unwrap();
+        assert_eq!(named.unsupported, [""; 0]);
+        named.supported
     }
 
     #[test]
-    fn an_unsupported_suite_is_refused_with_the_supported_ones_listed() {
-        let error = Vec::<CipherSuite>::parse("TLS_RSA_WITH_AES_128_CBC_SHA").unwrap_err();
-        assert!(error.contains("TLS_RSA_WITH_AES_128_CBC_SHA is unknown or not supported"), "{error}");
-        assert!(error.contains("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"), "{error}");
+    fn every_suite_is_found_by_its_name() {
+        for (suite, name) in CipherSuite::ALL {
+            assert_eq!(supported(name), [suite]);
+            assert_eq!(suite.name(), name);
+            assert_eq!(suite.is_tls13(), !name.contains("_WITH_"));
+        }
+        assert_eq!(supported(""), []);
+    }
+
+    #[test]
+    fn unsupported_suites_are_left_out_as_long_as_one_is_left() {
+        for name in UNSUPPORTED_SUITES {
+            let named = NamedSuites::parse(&format!("{name},TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256")).unwrap();
+            let expected =
+                NamedSuites { supported: vec![CipherSuite::EcdheRsaAes128GcmSha256], unsupported: vec![name] };
+            assert_eq!(named, expected);
+            let error = NamedSuites::parse(name).unwrap_err();
+            assert!(
+                error.contains("none of these") && error.contains("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"),
+                "{error}"
+            );
+        }
+        let error = NamedSuites::parse("TLS_RSA_WITH_ROT13,TLS_AES_128_GCM_SHA256").unwrap_err();
+        assert!(error.contains("TLS_RSA_WITH_ROT13 is unknown"), "{error}");
     }
 
     #[test]
     fn the_older_chacha_names_mean_the_same_suites() {
-        assert_eq!(
-            Vec::<CipherSuite>::parse("TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305"),
-            Ok(vec![CipherSuite::EcdheRsaChacha20Poly1305Sha256])
-        );
+        assert_eq!(supported("TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305"), [CipherSuite::EcdheRsaChacha20Poly1305Sha256]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What the TLS files hold, read and parsed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::RootCertStore;
@@ -24,18 +24,35 @@ pub(super) struct Material {
     pub(super) crls: Vec<CertificateRevocationListDer<'static>>,
 }
 
+/// A file and its flag.
+type Named<'a> = (&'static str, &'a Option<PathBuf>);
+
 impl Material {
-    /// Reads every file that `tls` names.
-    pub(super) fn read(tls: &TlsConfig) -> Result<Self, TlsError> {
+    /// Reads every file that a server needs.
+    pub(super) fn for_serving(tls: &TlsConfig) -> Result<Self, TlsError> {
         let flags = tls.flags();
-        let (Some(cert_file), Some(key_file)) = (&tls.cert_file, &tls.key_file) else {
-            return Err(TlsError::NotConfigured(flags.cert));
+        Self::read(tls, (flags.cert, &tls.cert_file), (flags.key, &tls.key_file))
+    }
+
+    /// Reads every file that a member needs that connects to another one.
+    pub(super) fn for_dialing(tls: &TlsConfig) -> Result<Self, TlsError> {
+        if tls.dialing_cert_file.is_none() {
+            return Self::for_serving(tls);
+        }
+        let flags = tls.flags();
+        Self::read(tls, (flags.dialing_cert, &tls.dialing_cert_file), (flags.dialing_key, &tls.dialing_key_file))
+    }
+
+    fn read(tls: &TlsConfig, cert: Named<'_>, key: Named<'_>) -> Result<Self, TlsError> {
+        let flags = tls.flags();
+        let ((cert_flag, Some(cert_file)), (key_flag, Some(key_file))) = (cert, key) else {
+            return Err(TlsError::NotConfigured(cert.0));
         };
         let authorities = tls.trusted_ca_file.as_deref();
         let (roots, authorities) = authorities.map(|path| roots(flags.ca, path)).transpose()?.unzip();
         Ok(Self {
-            chain: certificates(flags.cert, cert_file)?,
-            key: private_key(flags.key, key_file)?,
+            chain: certificates(cert_flag, cert_file)?,
+            key: private_key(key_flag, key_file)?,
             roots,
             authorities: authorities.unwrap_or_default(),
             crls: tls
@@ -84,6 +101,10 @@ fn roots(flag: &'static str, path: &Path) -> Result<Authorities, TlsError> {
         roots
             .add(cert.clone())
             .map_err(|error| unusable(flag, path, format!("holds an unusable authority: {error}")))?;
+    }
+    for (subject, problem) in cairn_tls::unusable_authorities(&authorities) {
+        let file = path.display();
+        tracing::warn!(subject, %file, problem, "an authority of {flag} vouches for no certificate");
     }
     Ok((Arc::new(roots), authorities))
 }

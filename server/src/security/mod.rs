@@ -37,6 +37,8 @@ mod verifier;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use rustls::pki_types::ServerName;
+
 use crate::config::{Config, TlsConfig, Url};
 
 pub use acceptor::{AcceptError, AcceptLimits, AcceptStats, Acceptor, Callers};
@@ -90,9 +92,14 @@ fn ensure_certificate<'a>(
     if !tls.is_configured() {
         return Err(TlsError::NotConfigured(tls.flags().cert));
     }
-    if !tls.has_files() {
+    if tls.has_files() {
+        // The files that are given count.
+        tls.auto_tls = false;
+    } else {
         let directory = config.data_dir().join("fixtures").join(port);
-        let hosts: BTreeSet<&str> = urls.map(Url::host).filter(|host| !host.is_empty()).collect();
+        // The file of a socket may have any name.
+        let is_name = |host: &&str| ServerName::try_from(*host).is_ok();
+        let hosts: BTreeSet<&str> = urls.map(Url::host).filter(is_name).collect();
         let pair = auto::ensure_self_signed(&directory, &hosts, tls.self_signed_cert_validity_years)?;
         tls.cert_file = Some(pair.cert_file);
         tls.key_file = Some(pair.key_file);

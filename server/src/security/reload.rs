@@ -132,11 +132,20 @@ type Stamp = (u64, u64, u64, i64, i64, i64, i64);
 
 /// The stamps of all files of a configuration, in a fixed order; none for a file that is not there.
 #[derive(Debug, PartialEq, Eq)]
-struct Stamps([Option<Stamp>; 4]);
+struct Stamps([Option<Stamp>; 6]);
 
 impl Stamps {
     fn of(tls: &TlsConfig) -> Self {
-        let files = [&tls.cert_file, &tls.key_file, &tls.trusted_ca_file, &tls.client_crl_file];
+        let TlsConfig {
+            cert_file,
+            key_file,
+            dialing_cert_file,
+            dialing_key_file,
+            trusted_ca_file,
+            client_crl_file,
+            ..
+        } = tls;
+        let files = [cert_file, key_file, dialing_cert_file, dialing_key_file, trusted_ca_file, client_crl_file];
         Self(files.map(|file| file.as_deref().and_then(stamp)))
     }
 }

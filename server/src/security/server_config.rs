@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use cairn_tls::certified_key;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
+use rustls::sign::SingleCertAndKey;
 use rustls::{RootCertStore, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion, version};
 
 use super::error::TlsError;
@@ -18,19 +20,18 @@ const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// Reads all files of `tls` and builds a server's configuration of them.
 pub(super) fn build(tls: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
-    let material = Material::read(tls)?;
+    let material = Material::for_serving(tls)?;
     let provider = Arc::new(CryptoProvider { cipher_suites: suites(&tls.cipher_suites), ..ring::default_provider() });
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&versions(tls.min_version, tls.max_version))
         .map_err(TlsError::Settings)?;
     let verifier = match material.roots {
-        Some(roots) => client_verifier(tls, roots, material.authorities, material.crls, provider)?,
+        Some(roots) => client_verifier(tls, roots, material.authorities, material.crls, Arc::clone(&provider))?,
         None => WebPkiClientVerifier::no_client_auth(),
     };
-    let mut config = builder
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(material.chain, material.key)
-        .map_err(|error| pair_error(tls, error))?;
+    let own = certified_key(material.chain, material.key, &provider).map_err(|error| pair_error(tls, error))?;
+    let own = Arc::new(SingleCertAndKey::from(own));
+    let mut config = builder.with_client_cert_verifier(verifier).with_cert_resolver(own);
     config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
     Ok(Arc::new(config))
 }
@@ -78,7 +79,7 @@ fn client_verifier(
     crls: Vec<CertificateRevocationListDer<'static>>,
     provider: Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
-    let signed = WebPkiClientVerifier::builder_with_provider(roots, provider)
+    let signed = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
         .with_crls(crls.clone())
         .allow_unknown_revocation_status()
         .build()
@@ -90,7 +91,7 @@ fn client_verifier(
     if !tls.allowed_common_names.is_empty() {
         names.push(AllowedNames::Common(tls.allowed_common_names.clone()));
     }
-    Ok(Arc::new(Verifier { signed, bundle, crls, names }))
+    Ok(Arc::new(Verifier { signed, roots, bundle, crls, names, provider }))
 }
 
 /// What is wrong with the authorities or the lists of what they have revoked.
@@ -110,7 +111,9 @@ pub(super) fn pair_error(tls: &TlsConfig, error: rustls::Error) -> TlsError {
         rustls::Error::General(_) => TlsError::Unusable {
             flag: tls.flags().key,
             path: tls.key_file.clone().unwrap_or_default(),
-            reason: "is of no supported kind (RSA of 2048 to 4096 bits, ECDSA P-256 or P-384, Ed25519)".to_owned(),
+            reason: "is of no supported kind: make a new key, of ECDSA P-256 or P-384, Ed25519, or RSA of 2048 to 4096 bits, \
+                     and a certificate for it"
+                .to_owned(),
         },
         rustls::Error::InconsistentKeys(_) => {
             TlsError::KeyMismatch { cert, key: tls.key_file.clone().unwrap_or_default() }

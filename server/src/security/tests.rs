@@ -1,6 +1,7 @@
 //! TLS over real sockets.
 
 mod handshakes;
+mod kinds;
 mod reloading;
 
 use std::io;

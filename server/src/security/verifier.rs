@@ -6,14 +6,14 @@
 
 use std::sync::Arc;
 
-use cairn_tls::Role;
+use cairn_tls::{Role, Signers};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::client::verify_server_name;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
-use x509_parser::revocation_list::RevokedCertificate;
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
 
 use super::error::TlsError;
 use super::identity::PeerIdentity;
@@ -65,12 +65,16 @@ impl AllowedNames {
 pub(super) struct Verifier {
     /// The library's.
     pub(super) signed: Arc<dyn ClientCertVerifier>,
+    /// The authorities of the bundle.
+    pub(super) roots: Arc<RootCertStore>,
     /// The certificates of the bundle.
     pub(super) bundle: Vec<CertificateDer<'static>>,
     /// What is revoked.
     pub(super) crls: Vec<CertificateRevocationListDer<'static>>,
     /// Names, of each of which a certificate must have one.
     pub(super) names: Vec<AllowedNames>,
+    /// Checks signatures.
+    pub(super) provider: Arc<CryptoProvider>,
 }
 
 impl Verifier {
@@ -78,15 +82,7 @@ impl Verifier {
     fn check_member(&self, member: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
         cairn_tls::check_member(member, Role::Client, now)?;
         let (_, member) = x509_parser::parse_x509_certificate(member).map_err(|_| CertificateError::BadEncoding)?;
-        for list in &self.crls {
-            let (_, list) = x509_parser::parse_x509_crl(list).map_err(|_| CertificateError::BadEncoding)?;
-            let mut revoked = list.iter_revoked_certificates().map(RevokedCertificate::raw_serial);
-            if list.issuer().as_raw() == member.issuer().as_raw() && revoked.any(|serial| serial == member.raw_serial())
-            {
-                return Err(CertificateError::Revoked.into());
-            }
-        }
-        Ok(())
+        cairn_tls::check_revoked(&member, &self.crls)
     }
 }
 
@@ -97,17 +93,20 @@ impl ClientCertVerifier for Verifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = match self.signed.verify_client_cert(end_entity, intermediates, now) {
-            Err(_) if self.bundle.iter().any(|member| member == end_entity) => {
-                self.check_member(end_entity, now)?;
-                ClientCertVerified::assertion()
+        cairn_tls::check_key(end_entity)?;
+        match self.signed.verify_client_cert(end_entity, intermediates, now) {
+            Ok(_) => {}
+            Err(_) if self.bundle.iter().any(|member| member == end_entity) => self.check_member(end_entity, now)?,
+            Err(refused) => {
+                let signers = Signers { roots: &self.roots, authorities: &self.bundle, crls: &self.crls };
+                let role = Role::Client;
+                cairn_tls::look_again(refused, end_entity, intermediates, &signers, role, now, &self.provider)?;
             }
-            verified => verified?,
-        };
+        }
         for names in &self.names {
             names.check(end_entity)?;
         }
-        Ok(verified)
+        Ok(ClientCertVerified::assertion())
     }
 
     fn offer_client_auth(&self) -> bool {
@@ -128,7 +127,7 @@ impl ClientCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.signed.verify_tls12_signature(message, cert, dss)
+        cairn_tls::verify_tls12_signature(message, cert, dss, &self.provider)
     }
 
     fn verify_tls13_signature(
@@ -137,7 +136,7 @@ impl ClientCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.signed.verify_tls13_signature(message, cert, dss)
+        cairn_tls::verify_tls13_signature(message, cert, dss, &self.provider)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -128,7 +128,20 @@ fn a_wrong_value_names_file_and_key() {
     let text = error("client-transport-security:\n  client-cert-auth: maybe");
     assert!(text.contains("client-transport-security.client-cert-auth in config file x.yml"), "{text}");
     assert!(error("client-transport-security: yes please").contains("must hold keys with values"));
-    assert!(error("peer-transport-security:\n  client-cert-file: x").contains("is refused: a member shows"));
+}
+
+#[test]
+fn names_of_clients_are_checked_and_where_they_come_from_is_not() {
+    let text = "client-transport-security:\n  allowed-cn: a\n  skip-client-san-verification: true";
+    let (config, notices) = parsed(text).unwrap();
+    assert_eq!(config.client_tls.allowed_common_names, ["a"]);
+    assert_eq!(notices.len(), 1, "{notices:?}");
+    assert_eq!(notices[0].setting, "client-transport-security.skip-client-san-verification");
+    let text =
+        "peer-transport-security:\n  client-cert-file: c\n  client-key-file: k\n  skip-client-san-verification: true";
+    let (config, notices) = parsed(text).unwrap();
+    assert!(config.peer_tls.skip_client_san_verification && notices.is_empty());
+    assert_eq!(config.peer_tls.dialing_cert_file, Some("c".into()));
 }
 
 #[test]

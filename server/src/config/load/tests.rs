@@ -147,10 +147,6 @@ fn a_flag_without_effect_at_its_default_is_nothing_to_say_about() {
 
 #[test]
 fn flags_that_must_not_be_ignored_are_refused() {
-    assert_eq!(
-        error(&["--peer-client-cert-file=x"], &[]),
-        "--peer-client-cert-file=x is refused: a member shows --peer-cert-file whichever side it is on"
-    );
     assert!(error(&["--auth-token=jwt,pub-key=x"], &[]).contains("is refused"));
     assert!(error(&[], &[("ETCD_AUTH_TOKEN", "jwt")]).starts_with("ETCD_AUTH_TOKEN=jwt is refused"));
 }
@@ -196,6 +192,16 @@ fn stages_of_the_v2_store_are_those_of_the_current_release() {
         assert_eq!(loaded(&[&format!("--v2-deprecation={stage}")], &[]).notices, []);
     }
     assert!(error(&["--v2-deprecation=not-yet"], &[]).contains("expected write-only"));
+}
+
+#[test]
+fn unsupported_cipher_suites_are_left_out_with_a_warning() {
+    let suites = "--cipher-suites=TLS_RSA_WITH_AES_128_CBC_SHA,TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256";
+    let loaded = loaded(&[suites], &[]);
+    assert_eq!(loaded.config.client_tls.cipher_suites.len(), 1);
+    let expected = Notice::new("--cipher-suites", "not supported, and left out: TLS_RSA_WITH_AES_128_CBC_SHA");
+    assert_eq!(loaded.notices, [expected]);
+    assert!(error(&["--cipher-suites=TLS_RSA_WITH_AES_128_CBC_SHA"], &[]).contains("none of these cipher suites"));
 }
 
 #[test]

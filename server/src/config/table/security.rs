@@ -1,10 +1,11 @@
 //! Flags about TLS, origins, passwords and tokens.
 
+use super::super::error::Notice;
 use super::super::flag::{
     Class::{Effect, Ignored, Refused},
     Draft, Flag, Group, Kind, put,
 };
-use super::super::tls::TlsVersion;
+use super::super::tls::{NamedSuites, TlsVersion};
 use super::{rows, set};
 
 pub(super) static SECURITY: &[Flag] = rows! { Security:
@@ -14,11 +15,12 @@ pub(super) static SECURITY: &[Flag] = rows! { Security:
     "client-cert-auth" Bool "false", "Require client certificates signed by --trusted-ca-file.", Effect(set!(client_tls.client_cert_auth));
     "client-crl-file" Text "", "Path to the client certificate revocation list file (PEM or DER, version 2), signed by the authority it is about.", Effect(set!(client_tls.client_crl_file));
     "client-cert-allowed-hostname" List "", "Comma-separated list of host names and addresses, one of which a client certificate must be for.", Effect(set!(client_tls.client_cert_allowed_hostnames));
+    "client-cert-allowed-cn" List "", "Comma-separated list of common names, one of which a client certificate must have.", Effect(set!(client_tls.allowed_common_names));
     "client-cert-file" Text "", "this member opens no client connections to itself", Ignored;
     "client-key-file" Text "", "this member opens no client connections to itself", Ignored;
     "auto-tls" Bool "false", "Client TLS using a generated certificate, kept in fixtures/client of the data directory.", Effect(set!(client_tls.auto_tls));
     "self-signed-cert-validity" Uint "1", "Validity of generated certificates, in years.", Effect(set!(client_tls.self_signed_cert_validity_years));
-    "cipher-suites" List "", "Comma-separated list of TLS 1.2 cipher suites, by Go's names (empty: all supported). TLS 1.3's are always on.", Effect(set!(client_tls.cipher_suites));
+    "cipher-suites" List "", "Comma-separated list of TLS 1.2 cipher suites, by Go's names (empty: all supported). Those that are not supported are left out with a warning. TLS 1.3's are always on.", Effect(put_suites);
     "tls-min-version" Text "TLS1.2", "Minimum TLS version: TLS1.2 or TLS1.3.", Effect(|draft, text| put_version(&mut draft.config.client_tls.min_version, TlsVersion::Tls12, text));
     "tls-max-version" Text "", "Maximum TLS version: TLS1.2 or TLS1.3 (empty: TLS1.3).", Effect(|draft, text| put_version(&mut draft.config.client_tls.max_version, TlsVersion::Tls13, text));
     "host-whitelist" List "*", "Acceptable hostnames from HTTP client requests, if server is not secure (empty or * means allow all).", Effect(set!(host_whitelist));
@@ -30,10 +32,10 @@ pub(super) static SECURITY: &[Flag] = rows! { Security:
     "peer-cert-allowed-cn" List "", "Comma-separated list of common names, one of which the certificate of a connecting member must have.", Effect(set!(peer_tls.allowed_common_names));
     "peer-cert-allowed-hostname" List "", "Comma-separated list of host names and addresses, one of which the certificate of a connecting member must be for.", Effect(set!(peer_tls.client_cert_allowed_hostnames));
     "peer-auto-tls" Bool "false", "Peer TLS using a generated certificate, kept in fixtures/peer of the data directory. It encrypts, but proves nothing.", Effect(set!(peer_tls.auto_tls));
-    "peer-client-cert-file" Text "", "a member shows --peer-cert-file whichever side it is on", Refused;
-    "peer-client-key-file" Text "", "a member shows --peer-cert-file whichever side it is on", Refused;
+    "peer-client-cert-file" Text "", "Path to the TLS cert file that this member shows to the others where it connects to them (empty: --peer-cert-file).", Effect(set!(peer_tls.dialing_cert_file));
+    "peer-client-key-file" Text "", "Path to the TLS key file of --peer-client-cert-file.", Effect(set!(peer_tls.dialing_key_file));
     "peer-crl-file" Text "", "Path to the revocation list file for certificates of other members.", Effect(set!(peer_tls.client_crl_file));
-    "peer-skip-client-san-verification" Bool "false", "the address that a member comes from is not compared with its certificate", Ignored;
+    "peer-skip-client-san-verification" Bool "false", "Take a certificate of another member from wherever it comes. Otherwise one with names or addresses must be for the address it comes from.", Effect(set!(peer_tls.skip_client_san_verification));
 };
 
 pub(super) static AUTH: &[Flag] = rows! { Auth:
@@ -41,6 +43,17 @@ pub(super) static AUTH: &[Flag] = rows! { Auth:
     "auth-token-ttl" Uint "300", "authentication is not served yet", Ignored;
     "bcrypt-cost" Uint "10", "authentication is not served yet", Ignored;
 };
+
+/// Takes the suites that are supported, and says which are not.
+fn put_suites(draft: &mut Draft, text: &str) -> Result<(), String> {
+    let NamedSuites { supported, unsupported } = NamedSuites::parse(text)?;
+    draft.config.client_tls.cipher_suites = supported;
+    if !unsupported.is_empty() {
+        let text = format!("not supported, and left out: {}", unsupported.join(", "));
+        draft.notices.push(Notice::new("--cipher-suites", text));
+    }
+    Ok(())
+}
 
 /// An empty version means `default`.
 fn put_version(field: &mut TlsVersion, default: TlsVersion, text: &str) -> Result<(), String> {

@@ -179,6 +179,10 @@ fn security_flags_take_effect() {
     takes_effect("peer-cert-file", "c", |c| c.peer_tls.cert_file = Some("c".into()));
     takes_effect("peer-key-file", "k", |c| c.peer_tls.key_file = Some("k".into()));
     takes_effect("peer-trusted-ca-file", "ca", |c| c.peer_tls.trusted_ca_file = Some("ca".into()));
+    takes_effect("peer-client-cert-file", "c", |c| c.peer_tls.dialing_cert_file = Some("c".into()));
+    takes_effect("peer-client-key-file", "k", |c| c.peer_tls.dialing_key_file = Some("k".into()));
+    takes_effect("peer-skip-client-san-verification", "true", |c| c.peer_tls.skip_client_san_verification = true);
+    takes_effect("client-cert-allowed-cn", "a", |c| c.client_tls.allowed_common_names = vec!["a".to_owned()]);
     takes_effect("peer-client-cert-auth", "true", |c| c.peer_tls.client_cert_auth = true);
     takes_effect("peer-crl-file", "r", |c| c.peer_tls.client_crl_file = Some("r".into()));
     takes_effect("peer-auto-tls", "true", |c| c.peer_tls.auto_tls = true);
@@ -270,6 +274,7 @@ fn every_flag_of_etcd_is_in_the_table_and_every_other_is_our_own() {
         own,
         [
             "lease-checkpoint-interval",
+            "client-cert-allowed-cn",
             "memtable-bytes",
             "block-cache-bytes",
             "entry-cache-bytes",
