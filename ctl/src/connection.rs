@@ -108,6 +108,15 @@ impl From<BuildError> for SetupError {
     }
 }
 
+/// Whether the scheme of an endpoint asks for TLS.
+fn wants_tls(endpoint: &str) -> bool {
+    endpoint.starts_with("https://") || endpoint.starts_with("unixs:")
+}
+
+fn has_scheme(endpoint: &str) -> bool {
+    endpoint.contains("://") || endpoint.starts_with("unix:") || endpoint.starts_with("unixs:")
+}
+
 /// An I/O error in the few words Go has for the common ones.
 fn reason(error: &io::Error) -> String {
     match error.kind() {
@@ -121,10 +130,11 @@ impl Options {
     /// A client of these endpoints, not yet known as any user unless by a token.
     pub fn client(&self, endpoints: &[String]) -> Result<Client, SetupError> {
         let tls_by_default = self.tls.given() || !self.insecure_transport;
-        let secured = tls_by_default || endpoints.iter().any(|endpoint| endpoint.starts_with("https://"));
+        let secured = tls_by_default || endpoints.iter().any(|endpoint| wants_tls(endpoint));
         let endpoints = endpoints.iter().filter(|endpoint| !endpoint.is_empty());
-        // Once TLS is set up it is for every endpoint but those with `http://`, so others that want none have to say so.
-        let plain = |endpoint: &str| secured && !tls_by_default && !endpoint.contains("://");
+        // Once TLS is set up it is for every endpoint but those whose scheme says no, so others that want none have to
+        // say so.
+        let plain = |endpoint: &str| secured && !tls_by_default && !has_scheme(endpoint);
         let endpoints =
             endpoints.map(|endpoint| if plain(endpoint) { format!("http://{endpoint}") } else { endpoint.clone() });
         let mut builder = Client::builder(endpoints)

@@ -21,7 +21,8 @@
 //! watch          who hears of which change              state        the replicated state machine, MVCC
 //! raft           raft-rs without I/O
 //! log            the durable raft log                   store        RocksDB behind a trait
-//! security       TLS and certificates                   config       flags, environment, YAML
+//! security       TLS and certificates                   socket       TCP, or a file of the file system
+//! config         flags, environment, YAML
 //! ```
 //!
 //! # The way of a write
@@ -47,6 +48,7 @@ pub mod peer;
 pub mod raft;
 pub mod security;
 pub mod server;
+pub mod socket;
 pub mod state;
 pub mod store;
 pub mod watch;

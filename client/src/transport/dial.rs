@@ -1,10 +1,10 @@
-//! Making one connection: raw, then TLS, both within the dial time-out.
+//! Making one connection: raw (TCP, or a socket in the file system), then TLS, both within the dial time-out.
 
 use std::{future::Future, io, pin::Pin, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
+    net::{TcpStream, UnixStream},
     time::timeout,
 };
 use tokio_rustls::TlsConnector;
@@ -27,7 +27,7 @@ pub(crate) type Connect = Arc<dyn Fn(Endpoint) -> BoxFuture<io::Result<BoxIo>> +
 /// Makes connections.
 #[derive(Clone)]
 pub(crate) struct Dialer {
-    /// Makes raw connections; TCP if there is none.
+    /// Makes raw connections; as the endpoint says if there is none.
     pub(crate) connect: Option<Connect>,
     pub(crate) tls: Option<Tls>,
     /// For everything until the connection can be used.
@@ -58,7 +58,7 @@ impl Dialer {
     async fn dial_unhurried(&self, endpoint: &Endpoint) -> io::Result<BoxIo> {
         let raw = match &self.connect {
             Some(connect) => connect(endpoint.clone()).await?,
-            None => tcp(endpoint).await?,
+            None => raw(endpoint).await?,
         };
         match &self.tls {
             Some(tls) if endpoint.uses_tls(true) => {
@@ -70,8 +70,14 @@ impl Dialer {
     }
 }
 
-async fn tcp(endpoint: &Endpoint) -> io::Result<BoxIo> {
-    let stream = TcpStream::connect((endpoint.host(), endpoint.port())).await?;
+async fn raw(endpoint: &Endpoint) -> io::Result<BoxIo> {
+    if let Some(path) = endpoint.socket() {
+        return Ok(Box::new(UnixStream::connect(path).await?));
+    }
+    let stream = match endpoint.zoned_addr()? {
+        Some(addr) => TcpStream::connect(addr).await?,
+        None => TcpStream::connect((endpoint.host(), endpoint.port())).await?,
+    };
     stream.set_nodelay(true)?;
     Ok(Box::new(stream))
 }

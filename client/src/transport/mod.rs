@@ -1,6 +1,7 @@
 //! What carries a request to one endpoint.
 //!
-//! [`dial`] makes connections: TCP or whatever a connector of the user gives, with TLS on top where the endpoint wants it; the server has begun to speak when they are handed on ([`greeting`]).
+//! [`dial`] makes connections: TCP, a socket in the file system, or whatever a connector of the user gives, with TLS on
+//! top where the endpoint wants it; the server has begun to speak when they are handed on ([`greeting`]).
 //! [`Transport`] is the gRPC service at the other end: an HTTP/2 channel over such connections, which connects on first use
 //! and again after a loss, or a service of this process. [`Link`] knows whether there can be a connection at all. None knows about other endpoints, retries or deadlines.
 

@@ -11,6 +11,7 @@ mod mirrors;
 mod offline;
 mod referee;
 mod running;
+mod sockets;
 mod tls;
 mod tour;
 mod users;

@@ -92,10 +92,11 @@ pub(crate) fn markdown() -> String {
          A flag is given as `--flag value` or `--flag=value` (one dash will do; a boolean takes its value only after `=`),\n\
          as an environment variable (`--data-dir` is `ETCD_DATA_DIR`), or as a key of the YAML file of `--config-file`,\n\
          where the TLS flags stand under `client-transport-security` as `cert-file`, `key-file`, `client-cert-auth`,\n\
-         `trusted-ca-file`, `auto-tls`, `allowed-hostname` and `crl-file`. With a config file, nothing else counts.\n\
+         `trusted-ca-file`, `auto-tls`, `allowed-cn`, `allowed-hostname` and `crl-file`. With a config file, nothing else counts.\n\
          A flag given together with its variable is an error, as in etcd.\n\n\
-         URLs begin with `http://` or `https://` and name a host and a port. Sockets in the file system (`unix://`, `unixs://`), on which an etcd\n\
-         can listen, are refused.\n\n\
+         URLs begin with `http://` or `https://` and name a host and a port, or with `unix://` or `unixs://` (TLS) and name a socket in the file\n\
+         system: `unix:///run/cairn/client.sock`, or a path from the working directory, as in `unix://name:0`. A socket that is left there is\n\
+         replaced, a file that is none is not; it is removed when the server ends. An IPv6 address may have a zone: `http://[fe80::1%25eth0]:2380`.\n\n\
          Every flag of etcd 3.5, 3.6 and 3.7 is in one of these classes; any other is an error that names the nearest flag.\n\n\
          | class | meaning |\n|---|---|\n\
          | yes | takes effect |\n\

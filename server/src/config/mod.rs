@@ -41,4 +41,4 @@ pub use settings::{
     LogOutput, MetricsLevel,
 };
 pub use tls::{CipherSuite, TlsConfig, TlsVersion};
-pub use url::{ListenAddr, Scheme, Url, listen_addrs};
+pub use url::{ListenAddr, Place, Scheme, Url, listen_addrs};

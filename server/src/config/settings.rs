@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::tls::TlsConfig;
-use super::url::{Scheme, Url};
+use super::url::Url;
 use super::value::{Value, parse_duration};
 
 /// Bytes in a MiB.
@@ -273,7 +273,7 @@ impl Config {
 
     /// Whether members are served with TLS.
     pub fn serves_peer_tls(&self) -> bool {
-        self.listen_peer_urls.iter().any(|url| url.scheme() == Scheme::Https)
+        self.listen_peer_urls.iter().any(Url::is_tls)
     }
 
     /// The largest gRPC message to receive, in bytes.
@@ -288,7 +288,7 @@ impl Config {
 
     /// Whether any client URL is served with TLS.
     pub fn serves_tls(&self) -> bool {
-        self.client_urls().any(|url| url.scheme() == Scheme::Https)
+        self.client_urls().any(Url::is_tls)
     }
 
     /// Whether a plain HTTP request whose `Host` header is `host` may be served (`--host-whitelist`). The port does not count.

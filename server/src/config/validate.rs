@@ -6,7 +6,7 @@ use super::error::{ConfigError, Notice};
 use super::identity::check_name;
 use super::settings::{AutoCompaction, Config};
 use super::tls::{TlsConfig, TlsVersion};
-use super::url::{Scheme, Url, listen_addrs};
+use super::url::{Place, Url, listen_addrs};
 
 /// The longest election time-out: etcd's limit, beyond which a cluster is dead for too long to call it highly available.
 const MAX_ELECTION_TIMEOUT: Duration = Duration::from_secs(50);
@@ -63,17 +63,17 @@ impl Config {
             ("listen-client-http-urls", &self.listen_client_http_urls, false),
             ("listen-metrics-urls", &self.listen_metrics_urls, false),
         ];
-        let mut taken: Vec<(&str, std::net::SocketAddr)> = Vec::new();
+        let mut taken: Vec<(&str, Place)> = Vec::new();
         for (flag, urls, required) in listening {
             if urls.is_empty() && required {
                 return invalid(format!("--{flag} needs at least one URL"));
             }
             let addrs = listen_addrs(urls).or_else(|reason| invalid(format!("--{flag}: {reason}")))?;
-            for addr in addrs.iter().map(|listen| listen.addr).filter(|addr| addr.port() != 0) {
-                if let Some((other, _)) = taken.iter().find(|(_, known)| *known == addr) {
-                    return invalid(format!("--{flag} and --{other} both listen on {addr}"));
+            for place in addrs.into_iter().map(|listen| listen.place).filter(|place| !place.is_any_port()) {
+                if let Some((other, _)) = taken.iter().find(|(_, known)| *known == place) {
+                    return invalid(format!("--{flag} and --{other} both listen on {place}"));
                 }
-                taken.push((flag, addr));
+                taken.push((flag, place));
             }
         }
         if self.initial_advertise_peer_urls.is_empty() {
@@ -84,7 +84,7 @@ impl Config {
             ("initial-advertise-peer-urls", &self.initial_advertise_peer_urls),
         ];
         for (flag, urls) in advertised {
-            if let Some(url) = urls.iter().find(|url| url.host().is_empty()) {
+            if let Some(url) = urls.iter().find(|url| url.host().is_empty() && url.socket().is_none()) {
                 return invalid(format!("--{flag} must be \"host:port\" (unexpected empty host {url})"));
             }
         }
@@ -192,15 +192,15 @@ impl Config {
     /// What is only to be said of TLS between members.
     fn validate_peer_tls(&self, notices: &mut Vec<Notice>) -> Result<(), ConfigError> {
         let tls = &self.peer_tls;
-        if !tls.allowed_common_names.is_empty() && !tls.client_cert_allowed_hostnames.is_empty() {
-            return invalid("--peer-cert-allowed-cn and --peer-cert-allowed-hostname are mutually exclusive");
+        if tls.dialing_cert_file.is_some() != tls.dialing_key_file.is_some() {
+            return invalid("--peer-client-cert-file and --peer-client-key-file must both be present, or neither");
         }
-        if !tls.allowed_common_names.is_empty() && tls.trusted_ca_file.is_none() {
+        if tls.dialing_cert_file.is_some() && !tls.is_configured() {
             return invalid(
-                "--peer-cert-allowed-cn needs --peer-trusted-ca-file: without it no certificate is checked",
+                "--peer-client-cert-file needs --peer-cert-file and --peer-key-file, for members that connect to this one",
             );
         }
-        let reaches_tls = self.initial_cluster().iter().any(|(_, url)| url.scheme() == Scheme::Https);
+        let reaches_tls = self.initial_cluster().iter().any(|(_, url)| url.is_tls());
         if (self.serves_peer_tls() || reaches_tls) && !tls.is_configured() {
             return invalid(
                 "TLS key/cert (--peer-cert-file, --peer-key-file) must be provided for peer URLs with HTTPS scheme, or \
@@ -208,12 +208,12 @@ impl Config {
             );
         }
         if tls.has_files() && tls.trusted_ca_file.is_none() {
-            return invalid(
-                "--peer-cert-file needs --peer-trusted-ca-file: without it this member could not tell whom it reaches",
-            );
+            let text = "no authority of members is given: members that connect are asked for no certificate, and those that this one \
+                        connects to need one of an authority that the system trusts";
+            notices.push(Notice::new("--peer-trusted-ca-file", text));
         }
         if tls.has_files()
-            && let Some(url) = self.listen_peer_urls.iter().find(|url| url.scheme() == Scheme::Http)
+            && let Some(url) = self.listen_peer_urls.iter().find(|url| !url.is_tls())
         {
             let text = "scheme is http while peer key and cert files are present; ignoring key and cert files";
             notices.push(Notice::new(url.to_string(), text));
@@ -227,8 +227,15 @@ impl Config {
     /// URLs against certificates: https without one is an error, http with one is served plain and said so.
     fn validate_schemes(&self, notices: &mut Vec<Notice>) -> Result<(), ConfigError> {
         let tls = &self.client_tls;
-        let of_scheme = |scheme| self.client_urls().filter(move |url: &&Url| url.scheme() == scheme);
-        if let Some(url) = of_scheme(Scheme::Https).next()
+        let urls = |tls| self.client_urls().filter(move |url: &&Url| url.is_tls() == tls);
+        if let Some(url) = self.listen_metrics_urls.iter().find(|url| url.is_tls())
+            && !tls.is_configured()
+        {
+            return invalid(format!(
+                "client TLS key/cert (--cert-file, --key-file) must be provided for metrics secure url {url}, or --auto-tls"
+            ));
+        }
+        if let Some(url) = urls(true).next()
             && !tls.is_configured()
         {
             return invalid(format!(
@@ -236,7 +243,7 @@ impl Config {
                  or --auto-tls"
             ));
         }
-        for url in of_scheme(Scheme::Http) {
+        for url in urls(false) {
             if tls.is_configured() {
                 let text = "scheme is http while key and cert files are present; ignoring key and cert files";
                 notices.push(Notice::new(url.to_string(), text));
@@ -266,8 +273,12 @@ fn validate_files(tls: &TlsConfig, served: bool) -> Result<(), ConfigError> {
             flags.client_cert_auth, flags.ca
         ));
     }
+    let (names, hosts) = (!tls.allowed_common_names.is_empty(), !tls.client_cert_allowed_hostnames.is_empty());
+    if names && hosts {
+        return invalid(format!("{} and {} are mutually exclusive", flags.common_name, flags.hostname));
+    }
     for (flag, given) in
-        [(flags.crl, tls.client_crl_file.is_some()), (flags.hostname, !tls.client_cert_allowed_hostnames.is_empty())]
+        [(flags.crl, tls.client_crl_file.is_some()), (flags.hostname, hosts), (flags.common_name, names)]
     {
         if given && tls.trusted_ca_file.is_none() {
             return invalid(format!("{flag} needs {}: without it no client certificate is checked", flags.ca));
@@ -344,7 +355,16 @@ mod tests {
             c.peer_tls.cert_file = Some("c".into());
             c.peer_tls.key_file = Some("k".into());
         };
-        assert!(error(files).starts_with("--peer-cert-file needs --peer-trusted-ca-file"));
+        let without_authority = notices(files);
+        assert!(
+            matches!(&without_authority[..], [only] if only.contains("asked for no certificate")),
+            "{without_authority:?}"
+        );
+        let dialing = |c: &mut Config| {
+            files(c);
+            c.peer_tls.dialing_cert_file = Some("c".into());
+        };
+        assert!(error(dialing).contains("must both be present"));
         assert!(
             error(|c| c.peer_tls.cert_file = Some("c".into())).starts_with("--peer-cert-file needs --peer-key-file")
         );
@@ -380,7 +400,11 @@ mod tests {
         let listen = |c: &mut Config| c.listen_client_urls = urls("http://127.0.0.1:1,https://127.0.0.1:2");
         let text = error(listen);
         assert!(text.contains("must be provided for client url https://127.0.0.1:2"), "{text}");
-        assert!(error(|c| c.listen_metrics_urls = urls("https://127.0.0.1:3")).contains("https://127.0.0.1:3"));
+        for url in ["https://127.0.0.1:3", "unixs://metrics"] {
+            let text = error(|c| c.listen_metrics_urls = urls(url));
+            let expected = "client TLS key/cert (--cert-file, --key-file) must be provided for metrics secure url";
+            assert!(text.starts_with(expected) && text.contains(url), "{text}");
+        }
         let notices = notices(|c| {
             listen(c);
             c.client_tls.auto_tls = true;

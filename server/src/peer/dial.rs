@@ -6,17 +6,14 @@ use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
+    net::{TcpStream, UnixStream},
 };
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
 use super::WINDOW_BYTES;
-use crate::{
-    config::{Scheme, Url},
-    security::TlsReloader,
-};
+use crate::{config::Url, security::TlsReloader};
 
 /// How long it may take until a connection is there, with TLS and all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -89,18 +86,29 @@ impl Dialer {
     }
 
     async fn open(&self, url: &Url) -> io::Result<Box<dyn Io>> {
-        let stream = TcpStream::connect((url.host(), url.port())).await?;
-        // Without this, small frames wait for the other side's delayed acknowledgements (40 ms).
-        stream.set_nodelay(true)?;
-        if url.scheme() == Scheme::Http {
-            return Ok(Box::new(stream));
+        let stream = connect(url).await?;
+        if !url.is_tls() {
+            return Ok(stream);
         }
         let Some(tls) = &self.tls else {
-            return Err(io::Error::other("its URL is https, but this member has no --peer-cert-file"));
+            return Err(io::Error::other("its URL asks for TLS, but this member has no --peer-cert-file"));
         };
         let name = ServerName::try_from(url.host().to_owned()).map_err(io::Error::other)?;
         Ok(Box::new(TlsConnector::from(tls.current().await).connect(name, stream).await?))
     }
+}
+
+async fn connect(url: &Url) -> io::Result<Box<dyn Io>> {
+    if let Some(path) = url.socket() {
+        return Ok(Box::new(UnixStream::connect(path).await?));
+    }
+    let stream = match url.ip_addr().map_err(io::Error::other)? {
+        Some(addr) => TcpStream::connect(addr).await?,
+        None => TcpStream::connect((url.host(), url.port().unwrap_or_default())).await?,
+    };
+    // Without this, small frames wait for the other side's delayed acknowledgements (40 ms).
+    stream.set_nodelay(true)?;
+    Ok(Box::new(stream))
 }
 
 /// The innermost reason of an error: what is around it only says that connecting failed.

@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
 use super::reload::TlsReloader;
 use super::stream::MaybeTlsStream;
 use crate::config::ListenAddr;
+use crate::socket::Stream;
 
 /// The first byte of every TLS connection: a handshake record. No HTTP method begins with it.
 const TLS_FIRST_BYTE: u8 = 0x16;
@@ -45,6 +45,9 @@ pub enum AcceptError {
     /// The handshake failed.
     #[error("TLS handshake failed: {0}")]
     Handshake(io::Error),
+    /// The certificate is for another address than that it came from.
+    #[error("the certificate does not fit the address: {0}")]
+    Elsewhere(String),
     /// What came is none of the protocols that are served.
     #[error("it does not speak HTTP: {0}")]
     NotHttp(String),
@@ -170,12 +173,13 @@ impl Acceptor {
     ///
     /// # Errors
     /// If the connection is not to be served; it is closed and, unless the client merely hung up, logged.
-    pub async fn accept(&self, stream: TcpStream) -> Result<MaybeTlsStream, AcceptError> {
+    pub async fn accept(&self, stream: impl Into<Stream>) -> Result<MaybeTlsStream, AcceptError> {
+        let stream = stream.into();
         let peer = stream.peer_addr();
         let result = self.inner.accept(stream).await;
         match &result {
             Ok(_) => drop(self.inner.stats.accepted.fetch_add(1, Ordering::Relaxed)),
-            Err(error) => self.reject(peer.ok(), error),
+            Err(error) => self.reject(peer.ok().flatten(), error),
         }
         result
     }
@@ -188,9 +192,8 @@ impl Acceptor {
 }
 
 impl Inner {
-    async fn accept(&self, stream: TcpStream) -> Result<MaybeTlsStream, AcceptError> {
-        // Without this, small answers wait for the client's delayed acknowledgements (40 ms).
-        stream.set_nodelay(true)?;
+    async fn accept(&self, stream: Stream) -> Result<MaybeTlsStream, AcceptError> {
+        stream.set_nodelay()?;
         let (reloader, either) = match &self.mode {
             Mode::Plain => return Ok(MaybeTlsStream::plain(stream)),
             Mode::Tls(reloader) => (reloader, false),
@@ -198,7 +201,8 @@ impl Inner {
         };
         let handshake = async {
             let _permit = self.handshakes.acquire().await;
-            if either && !begins_with_tls(&stream).await? {
+            // A client that hangs up before its first byte counts as plain, and is then served nothing.
+            if either && stream.first_byte().await? != Some(TLS_FIRST_BYTE) {
                 return Ok(MaybeTlsStream::plain(stream));
             }
             let config = reloader.current().await;
@@ -220,13 +224,6 @@ impl Inner {
             tracing::warn!("remote-addr" = peer, %error, unlogged, "rejected connection on {endpoint} endpoint");
         }
     }
-}
-
-/// Waits for the first byte without taking it. A client that hangs up before counts as plain, and is then served nothing.
-async fn begins_with_tls(stream: &TcpStream) -> io::Result<bool> {
-    let mut first = [0];
-    let read = stream.peek(&mut first).await?;
-    Ok(read > 0 && first[0] == TLS_FIRST_BYTE)
 }
 
 fn is_hang_up(error: &io::Error) -> bool {

@@ -1,16 +1,15 @@
 //! A client's connection, with TLS or without.
 
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use super::identity::PeerIdentity;
+use crate::socket::Stream;
 
 /// A connection that is ready to be served.
 #[derive(Debug)]
@@ -21,19 +20,19 @@ pub struct MaybeTlsStream {
 
 #[derive(Debug)]
 enum Transport {
-    Plain(TcpStream),
+    Plain(Stream),
     // TLS state is over a kilobyte.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Stream>>),
 }
 
 impl MaybeTlsStream {
     /// A connection without TLS.
-    pub fn plain(stream: TcpStream) -> Self {
+    pub fn plain(stream: Stream) -> Self {
         Self { transport: Transport::Plain(stream), peer: None }
     }
 
     /// A connection whose handshake is done.
-    pub fn tls(stream: TlsStream<TcpStream>) -> Self {
+    pub fn tls(stream: TlsStream<Stream>) -> Self {
         let peer = stream
             .get_ref()
             .1
@@ -58,23 +57,6 @@ impl MaybeTlsStream {
         match &self.transport {
             Transport::Plain(_) => None,
             Transport::Tls(stream) => stream.get_ref().1.alpn_protocol(),
-        }
-    }
-
-    /// The client's address.
-    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.tcp().peer_addr()
-    }
-
-    /// The address the client connected to.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.tcp().local_addr()
-    }
-
-    fn tcp(&self) -> &TcpStream {
-        match &self.transport {
-            Transport::Plain(stream) => stream,
-            Transport::Tls(stream) => stream.get_ref().0,
         }
     }
 }

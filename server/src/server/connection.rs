@@ -26,10 +26,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -44,6 +41,7 @@ use crate::{
     },
     http::{Http, Scope},
     security::Acceptor,
+    socket::Stream,
 };
 
 /// A client has to say something within this time.
@@ -120,7 +118,7 @@ pub struct Gate {
 
 impl Gate {
     /// Takes a connection that came in at `port` through its handshake and serves it until the client leaves or the server stops.
-    pub async fn serve_socket(self: Arc<Self>, stream: TcpStream, port: Port, acceptor: Acceptor) {
+    pub async fn serve_socket(self: Arc<Self>, stream: Stream, port: Port, acceptor: Acceptor) {
         let accepted = tokio::select! {
             accepted = acceptor.accept(stream) => accepted,
             () = self.stopping.cancelled() => return,

@@ -3,27 +3,19 @@
 //! One loop an address accepts and gives each connection to the thread with the fewest. (Letting every thread accept for itself with SO_REUSEPORT spreads
 //! connections by hash, which leaves a thread idle when there are few of them, and would let a second server take the same port unnoticed.)
 
-use std::{
-    io,
-    net::{SocketAddr, TcpListener, TcpStream},
-    sync::Arc,
-    time::Duration,
-};
-
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use std::{io, sync::Arc, time::Duration};
 
 use super::{
     connection::{Endpoints, Gate, Port},
     threads::Threads,
 };
 use crate::{
-    config::{Config, ListenAddr, Url, listen_addrs},
+    config::{Config, ListenAddr, Place, Url, listen_addrs},
     node::NodeHandle,
     security::Acceptor,
+    socket::{Detached, Listening, Stream},
 };
 
-/// Connections that wait to be accepted.
-const BACKLOG: i32 = 4096;
 /// How long to wait after the system had no resources for another connection.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
@@ -33,13 +25,13 @@ pub struct Listener {
     pub listen: ListenAddr,
     /// What is served there.
     pub port: Port,
-    socket: TcpListener,
+    socket: Listening,
 }
 
 impl Listener {
     /// Where it really listens.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
+    pub fn place(&self) -> io::Result<Place> {
+        self.socket.place()
     }
 }
 
@@ -50,10 +42,10 @@ pub enum ListenError {
     #[error("{0}")]
     Url(String),
     /// The system refuses.
-    #[error("cannot listen on {addr}: {source}")]
+    #[error("cannot listen on {place}: {source}")]
     Bind {
-        /// The address.
-        addr: SocketAddr,
+        /// The address or the path.
+        place: Place,
         /// The system's words.
         source: io::Error,
     },
@@ -66,8 +58,8 @@ pub fn listen(config: &Config) -> Result<Vec<Listener>, ListenError> {
     let mut listeners = Vec::new();
     let mut add = |urls: &[Url], port: Port| {
         for listen in listen_addrs(urls).map_err(ListenError::Url)? {
-            let bound = bind(listen.addr, config).map_err(|source| ListenError::Bind { addr: listen.addr, source })?;
-            listeners.push(Listener { listen, port, socket: bound });
+            let socket = bind(&listen, config)?;
+            listeners.push(Listener { listen, port, socket });
         }
         Ok(())
     };
@@ -78,23 +70,14 @@ pub fn listen(config: &Config) -> Result<Vec<Listener>, ListenError> {
 }
 
 /// Listens wherever the configuration says that other members are served.
-pub fn listen_for_members(config: &Config) -> Result<Vec<(ListenAddr, TcpListener)>, ListenError> {
-    let listen = |listen: ListenAddr| {
-        let bound = bind(listen.addr, config).map_err(|source| ListenError::Bind { addr: listen.addr, source })?;
-        Ok((listen, bound))
-    };
+pub fn listen_for_members(config: &Config) -> Result<Vec<(ListenAddr, Listening)>, ListenError> {
+    let listen = |listen: ListenAddr| bind(&listen, config).map(|socket| (listen, socket));
     listen_addrs(&config.listen_peer_urls).map_err(ListenError::Url)?.into_iter().map(listen).collect()
 }
 
-fn bind(addr: SocketAddr, config: &Config) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-    // Without this a restart has to wait until the old connections are forgotten.
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(config.socket_reuse_port)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&SockAddr::from(addr))?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+fn bind(listen: &ListenAddr, config: &Config) -> Result<Listening, ListenError> {
+    let bound = Listening::bind(&listen.place, config.socket_reuse_port);
+    bound.map_err(|source| ListenError::Bind { place: listen.place.clone(), source })
 }
 
 /// Accepts connections until the server stops. Where clients are served, connections wait in the system's backlog until the
@@ -103,8 +86,8 @@ pub async fn accept(listener: Listener, acceptor: Acceptor, gate: Arc<Gate>, thr
     if listener.port.serves_clients() && !node.wait_to_serve().await {
         return;
     }
-    let addr = listener.listen.addr;
-    let socket = match tokio::net::TcpListener::from_std(listener.socket) {
+    let addr = listener.listen.place;
+    let socket = match listener.socket.attach() {
         Ok(socket) => socket,
         Err(error) => return tracing::error!(%addr, %error, "cannot accept connections"),
     };
@@ -113,7 +96,7 @@ pub async fn accept(listener: Listener, acceptor: Acceptor, gate: Arc<Gate>, thr
             () = gate.stopping.cancelled() => return,
             accepted = async { acceptor.ready().await; socket.accept().await } => accepted,
         };
-        match accepted.and_then(|(stream, _)| stream.into_std()) {
+        match accepted.and_then(Stream::detach) {
             Ok(stream) => {
                 let (gate, acceptor) = (gate.clone(), acceptor.clone());
                 threads.spawn_connection(serve(gate, stream, listener.port, acceptor));
@@ -129,9 +112,9 @@ pub async fn accept(listener: Listener, acceptor: Acceptor, gate: Arc<Gate>, thr
     }
 }
 
-async fn serve(gate: Arc<Gate>, stream: TcpStream, port: Port, acceptor: Acceptor) {
+async fn serve(gate: Arc<Gate>, stream: Detached, port: Port, acceptor: Acceptor) {
     // Registered here, with the runtime that it is served on.
-    if let Ok(stream) = tokio::net::TcpStream::from_std(stream) {
+    if let Ok(stream) = stream.attach() {
         gate.serve_socket(stream, port, acceptor).await;
     }
 }

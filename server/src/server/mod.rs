@@ -62,7 +62,7 @@ use crate::{
         },
         metrics::ApiMetrics,
     },
-    config::{ClusterState, Config, ConfigError, InitialCluster, Url},
+    config::{ClusterState, Config, ConfigError, InitialCluster, Place, Url},
     http::Http,
     lease,
     node::{self, ChangeRules, CompactionPace, NodeConfig, NodeError, NodeHandle, identity::InitialMember},
@@ -188,8 +188,8 @@ impl Builder {
         let config = Arc::new(self.config);
         let tls = security::client_tls(&config)?;
         let listeners = if self.in_process_only { Vec::new() } else { listener::listen(&config)? };
-        let addrs =
-            listeners.iter().map(Listener::local_addr).collect::<Result<Vec<_>, _>>().map_err(StartError::Threads)?;
+        let places =
+            listeners.iter().map(Listener::place).collect::<Result<Vec<_>, _>>().map_err(StartError::Threads)?;
         let threads = Arc::new(Threads::start(threads_of(&config)).map_err(StartError::Threads)?);
         let alone = config.initial_cluster().iter().all(|(name, _)| *name == config.name);
         let peer_listeners =
@@ -219,9 +219,10 @@ impl Builder {
         }
         peers.start(&node);
         let peers_stopping = CancellationToken::new();
-        let peer_gate = peer::Gate::new(peers.clone(), peers_stopping.clone());
+        let peer_gate =
+            peer::Gate::new(peers.clone(), !config.peer_tls.skip_client_san_verification, peers_stopping.clone());
         for (listen, socket) in peer_listeners {
-            tracing::info!(address = %listen.addr, "serving other members");
+            tracing::info!(address = %listen.place, "serving other members");
             let acceptor = Acceptor::for_listener(
                 &listen,
                 peer_tls.as_ref().map(|tls| &tls.serving),
@@ -257,7 +258,7 @@ impl Builder {
         });
 
         let urls = advertised(&config, &listeners);
-        threads.first().spawn(publish(node.clone(), config.clone(), urls, addrs.clone(), stopping.clone()));
+        threads.first().spawn(publish(node.clone(), config.clone(), urls, places.clone(), stopping.clone()));
         threads.first().spawn(version::keep(node.clone(), peers.clone(), stopping.clone()));
         if !config.corrupt_check_time.is_zero() {
             let check = guard.clone().run(corruption::Kind::Periodic, config.corrupt_check_time, stopping.clone());
@@ -274,6 +275,7 @@ impl Builder {
             services.kv.clone(),
             stopping.clone(),
         ));
+        let addrs = places.iter().filter_map(tcp_addr).collect();
         let server =
             Server { config, addrs, services, node, peers, gate, threads, stopping, peers_stopping, ending: false };
         let Server { gate, threads, node, .. } = &server;
@@ -324,7 +326,8 @@ impl Server {
         &self.config
     }
 
-    /// Where clients are served, in the order of the configuration's URLs: client, HTTP, metrics.
+    /// Where clients are served by TCP, in the order of the configuration's URLs: client, HTTP, metrics. Sockets in the
+    /// file system are left out.
     pub fn addrs(&self) -> &[SocketAddr] {
         &self.addrs
     }
@@ -475,15 +478,22 @@ fn limits_of(config: &Config) -> Limits {
     }
 }
 
+fn tcp_addr(place: &Place) -> Option<SocketAddr> {
+    match place {
+        Place::Tcp(addr) => Some(*addr),
+        Place::Unix(_) => None,
+    }
+}
+
 /// The URLs that clients are told: those of the configuration, or where the server really listens.
 fn advertised(config: &Config, listeners: &[Listener]) -> Vec<String> {
     if !config.advertise_client_urls.is_empty() {
         return config.advertise_client_urls.iter().map(Url::to_string).collect();
     }
-    let urls = listeners.iter().filter(|listener| listener.port.grpc).filter_map(|listener| {
-        let scheme = if listener.listen.tls { "https" } else { "http" };
-        Some(format!("{scheme}://{}", listener.local_addr().ok()?))
-    });
+    let urls = listeners
+        .iter()
+        .filter(|listener| listener.port.grpc)
+        .filter_map(|listener| Some(listener.place().ok()?.url(listener.listen.tls)));
     urls.collect()
 }
 
@@ -492,7 +502,7 @@ async fn publish(
     node: NodeHandle,
     config: Arc<Config>,
     urls: Vec<String>,
-    addrs: Vec<SocketAddr>,
+    places: Vec<Place>,
     stopping: CancellationToken,
 ) {
     let propose = async || {
@@ -517,7 +527,7 @@ async fn publish(
         tokio::time::sleep(PUBLISH_PAUSE).await;
     }
     tracing::info!(name = config.name, client_urls = ?urls, "published the member to the cluster");
-    for addr in addrs {
-        tracing::info!(address = %addr, "ready to serve client requests");
+    for place in places {
+        tracing::info!(address = %place, "ready to serve client requests");
     }
 }

@@ -65,7 +65,7 @@ impl Cluster {
     }
 
     /// What is put at one member is read at another one.
-    async fn put_here_read_there(&self, here: usize, there: usize) {
+    pub async fn put_here_read_there(&self, here: usize, there: usize) {
         let put = pb::PutRequest { key: "key".into(), value: "value".into(), ..Default::default() };
         let written = async {
             // There may be no leader yet.

@@ -127,7 +127,7 @@ struct Impostor {
 impl Impostor {
     async fn of(trio: &Trio, leader: usize, from: u64) -> Self {
         let status = trio.of(leader).node().status();
-        let port = trio.urls[leader].port();
+        let port = trio.urls[leader].port().expect("a TCP port");
         let own = Hello {
             protocol: 1,
             version: "3.7.1".to_owned(),

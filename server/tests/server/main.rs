@@ -21,5 +21,6 @@ mod starting;
 mod strangers;
 mod support;
 mod trio;
+mod unix;
 mod watch;
 mod wire;

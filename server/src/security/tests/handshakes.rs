@@ -5,7 +5,7 @@ use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, SanType, SerialNumber, d
 use rustls::version::{TLS12, TLS13};
 
 use super::*;
-use crate::config::{CipherSuite, Config, ListenAddr, TlsVersion, Url};
+use crate::config::{CipherSuite, Config, ListenAddr, Place, TlsVersion, Url};
 use crate::security::error::TlsError;
 use crate::security::{AcceptError, Callers, client_tls};
 
@@ -216,7 +216,7 @@ async fn tls_and_plain_share_a_port_if_both_are_asked_for() {
     let ca = Ca::new("ca");
     let files = Files::new(&ca.server(1));
     let reloader = Arc::new(TlsReloader::new(files.tls.clone(), Duration::ZERO).unwrap());
-    let listen = ListenAddr { addr: "127.0.0.1:0".parse().unwrap(), plain: true, tls: true };
+    let listen = ListenAddr { place: Place::Tcp("127.0.0.1:0".parse().unwrap()), plain: true, tls: true };
     let server =
         Server::start(Acceptor::for_listener(&listen, Some(&reloader), Callers::Clients, AcceptLimits::default()))
             .await;
@@ -263,7 +263,7 @@ async fn a_client_that_says_nothing_is_dropped() {
     let files = Files::new(&ca.server(1));
     let reloader = Arc::new(TlsReloader::new(files.tls.clone(), Duration::ZERO).unwrap());
     let limits = AcceptLimits { handshake_timeout: Duration::from_millis(20), ..AcceptLimits::default() };
-    let both = ListenAddr { addr: "127.0.0.1:0".parse().unwrap(), plain: true, tls: true };
+    let both = ListenAddr { place: Place::Tcp("127.0.0.1:0".parse().unwrap()), plain: true, tls: true };
     for acceptor in [
         Acceptor::tls(Arc::clone(&reloader), limits),
         Acceptor::for_listener(&both, Some(&reloader), Callers::Clients, limits),
