@@ -9,13 +9,16 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
-use tokio::{net::TcpStream, sync::Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tower::Service as _;
 
-use super::{WINDOW_BYTES, plain, registry::Peers, service::Service};
-use crate::security::{AcceptError, Acceptor};
+use super::{WINDOW_BYTES, plain, registry::Peers, service::Service, source};
+use crate::{
+    security::{AcceptError, Acceptor},
+    socket::{Listening, Stream},
+};
 
 /// Connections to the peer port that may be open at a time; the next ones wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 1024;
@@ -35,21 +38,26 @@ pub struct Gate {
     peers: Arc<Peers>,
     service: PeerServer<Service>,
     connections: Arc<Semaphore>,
+    /// Whether certificates have to be for the address that they come from.
+    checks_source: bool,
     stopping: CancellationToken,
 }
 
 impl Gate {
     /// Serves connections until `stopping` is cancelled, and hands what arrives to the replica of `peers`.
-    pub fn new(peers: Arc<Peers>, stopping: CancellationToken) -> Arc<Self> {
+    ///
+    /// `checks_source` says whether the certificate of a member has to be for the address that it comes from.
+    pub fn new(peers: Arc<Peers>, checks_source: bool, stopping: CancellationToken) -> Arc<Self> {
         let service = PeerServer::new(Service::new(Arc::clone(&peers)))
             .max_decoding_message_size(peers.frame_bytes_max())
             .max_encoding_message_size(usize::MAX);
-        Arc::new(Self { peers, service, connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)), stopping })
+        let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        Arc::new(Self { peers, service, connections, checks_source, stopping })
     }
 
     /// Accepts connections until the server stops. To be spawned where the replica runs.
-    pub async fn accept(self: Arc<Self>, socket: std::net::TcpListener, acceptor: Acceptor) {
-        let socket = match tokio::net::TcpListener::from_std(socket) {
+    pub async fn accept(self: Arc<Self>, socket: Listening, acceptor: Acceptor) {
+        let socket = match socket.attach() {
             Ok(socket) => socket,
             Err(error) => return tracing::error!(%error, "cannot accept connections of members"),
         };
@@ -61,7 +69,7 @@ impl Gate {
                 accepted = async { acceptor.ready().await; socket.accept().await } => accepted,
             };
             match accepted {
-                Ok((stream, _)) => {
+                Ok(stream) => {
                     let (gate, acceptor) = (Arc::clone(&self), acceptor.clone());
                     tokio::spawn(async move {
                         gate.serve(stream, acceptor).await;
@@ -78,14 +86,20 @@ impl Gate {
         }
     }
 
-    async fn serve(self: Arc<Self>, stream: TcpStream, acceptor: Acceptor) {
-        let address = stream.peer_addr().ok();
+    async fn serve(self: Arc<Self>, stream: Stream, acceptor: Acceptor) {
+        let address = stream.peer_addr().ok().flatten();
         let accepted = tokio::select! {
             accepted = acceptor.accept(stream) => accepted,
             () = self.stopping.cancelled() => return,
         };
         // Why a handshake failed was logged there.
         let Ok(stream) = accepted else { return };
+        if self.checks_source
+            && let (Some(identity), Some(from)) = (stream.peer_identity(), address)
+            && let Err(reason) = source::check(identity, from).await
+        {
+            return acceptor.reject(address, &AcceptError::Elsewhere(reason));
+        }
         let gate = Arc::clone(&self);
         let service = service_fn(move |mut request: Request<Incoming>| {
             let gate = Arc::clone(&gate);

@@ -76,6 +76,7 @@ mod registry;
 mod seldom;
 mod service;
 mod snapshot;
+mod source;
 mod speakers;
 mod versions;
 

@@ -70,13 +70,39 @@ async fn a_member_with_another_token_is_refused_and_both_sides_say_why() {
 
 /// Starts member `at`, which shows the certificate for servers of `certs` and trusts their authority.
 fn spawn_with(places: &Places, at: usize, certs: &Certs) -> Process {
+    spawn_with_flags(places, at, certs, &[])
+}
+
+/// The same with further flags.
+fn spawn_with_flags(places: &Places, at: usize, certs: &Certs, more: &[String]) -> Process {
     let flags = [
         format!("--peer-cert-file={}", certs.path("server.crt").display()),
         format!("--peer-key-file={}", certs.path("server.key").display()),
         format!("--peer-trusted-ca-file={}", certs.path("ca.crt").display()),
         "--peer-client-cert-auth".to_owned(),
     ];
-    places.spawn(at, &flags.each_ref().map(String::as_str))
+    let flags: Vec<&str> = flags.iter().chain(more).map(String::as_str).collect();
+    places.spawn(at, &flags)
+}
+
+#[tokio::test]
+async fn a_member_whose_certificate_is_for_another_host_is_refused_unless_that_is_skipped() {
+    // The certificate for clients is for a host that is not here.
+    let mut flags = vec![
+        format!("--peer-client-cert-file={}", certs().path("client.crt").display()),
+        format!("--peer-client-key-file={}", certs().path("client.key").display()),
+    ];
+    let start = |places: &Places, flags: &[String]| [0, 1].map(|at| spawn_with_flags(places, at, certs(), flags));
+    let places = Places::new("https");
+    for member in &start(&places, &flags) {
+        says(member, &["rejected connection on peer endpoint", "does not fit the address", "127.0.0.1", "client"])
+            .await;
+    }
+    flags.push("--peer-skip-client-san-verification".to_owned());
+    let places = Places::new("https");
+    for member in &mut start(&places, &flags) {
+        serves(member).await;
+    }
 }
 
 #[tokio::test]
