@@ -3,12 +3,13 @@
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use prost::Message;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until};
 use tonic::{Code, Request, Status, Streaming, client::Grpc, codegen::tokio_stream, metadata::MetadataValue};
 use tonic_prost::ProstCodec;
 
 use crate::{
     client::Client,
+    deadline::until,
     endpoint::Endpoint,
     error::Error,
     namespace::Namespace,
@@ -246,8 +247,16 @@ impl<'c> Attempts<'c> {
         }
     }
 
-    /// The endpoint to try now, after waiting until one may be tried.
+    /// The endpoint to try now, after waiting until one may be tried. None is tried once the time is up.
     pub(crate) async fn next(&mut self) -> Result<Arc<Peer>, Error> {
+        let peer = self.choose().await?;
+        if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Err(self.too_late(None));
+        }
+        Ok(peer)
+    }
+
+    async fn choose(&mut self) -> Result<Arc<Peer>, Error> {
         let peers = self.client.peers();
         if !Arc::ptr_eq(&self.peers, &peers) {
             // The numbers of those tried are of another list.
@@ -307,7 +316,7 @@ impl<'c> Attempts<'c> {
             return Ok(attempt.await);
         };
         let unconnected = peer.link.unconnected();
-        if let Ok(result) = timeout_at(deadline, attempt).await {
+        if let Some(result) = until(deadline, attempt).await {
             return Ok(result);
         }
         peer.is_unreachable(&"no answer in time", Instant::now());

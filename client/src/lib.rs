@@ -62,6 +62,7 @@
 mod call;
 mod client;
 mod cluster;
+mod deadline;
 mod endpoint;
 mod error;
 mod key;

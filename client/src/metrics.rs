@@ -2,10 +2,11 @@
 
 use http_body_util::{BodyExt, Limited};
 use hyper_util::rt::TokioIo;
-use tokio::time::timeout;
+use tokio::time::Instant;
 use tonic::{Status, body::Body};
 
 use crate::{
+    deadline::until,
     error::Error,
     maintenance::EndpointClient,
     transport::{BoxError, Dialer},
@@ -25,9 +26,9 @@ impl EndpointClient {
             return Err(Error::Answered { endpoint, status });
         };
         let Some(limit) = self.client().timeout() else { return self.fetch(dialer).await };
-        timeout(limit, self.fetch(dialer))
+        until(Instant::now() + limit, self.fetch(dialer))
             .await
-            .unwrap_or_else(|_| Err(Error::DeadlineExceeded { timeout: limit, endpoint: Some(endpoint), last: None }))
+            .unwrap_or_else(|| Err(Error::DeadlineExceeded { timeout: limit, endpoint: Some(endpoint), last: None }))
     }
 
     async fn fetch(&self, dialer: &Dialer) -> Result<String, Error> {

@@ -5,12 +5,12 @@ use std::{future::Future, io, pin::Pin, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream},
-    time::timeout,
+    time::Instant,
 };
 use tokio_rustls::TlsConnector;
 
 use super::greeting::greet;
-use crate::{endpoint::Endpoint, tls::Tls};
+use crate::{deadline::until, endpoint::Endpoint, tls::Tls};
 
 pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -49,7 +49,7 @@ impl Dialer {
     }
 
     async fn in_time(&self, endpoint: &Endpoint, dial: impl Future<Output = io::Result<BoxIo>>) -> io::Result<BoxIo> {
-        timeout(self.timeout, dial).await.unwrap_or_else(|_| {
+        until(Instant::now() + self.timeout, dial).await.unwrap_or_else(|| {
             let text = format!("no connection to {endpoint} within {:?}", self.timeout);
             Err(io::Error::new(io::ErrorKind::TimedOut, text))
         })

@@ -44,13 +44,15 @@ use cairn_proto::{
 use parking_lot::Mutex;
 use tokio::{
     sync::{mpsc, oneshot},
-    time::timeout,
+    time::Instant,
 };
 
 pub use error::WatchError;
 use hub::{Command, Order};
 
-use crate::{client::Client, endpoint::Endpoint, error::Error, key::KeyRange, namespace::Namespace, seen::Seen};
+use crate::{
+    client::Client, deadline::until, endpoint::Endpoint, error::Error, key::KeyRange, namespace::Namespace, seen::Seen,
+};
 
 /// Answers a watcher may leave unread before it is paused.
 const BUFFER_ANSWERS: usize = 64;
@@ -157,7 +159,7 @@ impl Watch {
     /// Creates the watch; the same as awaiting it.
     pub async fn start(self) -> Result<Watcher, WatchError> {
         let Some(limit) = self.client.timeout() else { return self.created().await };
-        timeout(limit, self.created()).await.unwrap_or_else(|_| {
+        until(Instant::now() + limit, self.created()).await.unwrap_or_else(|| {
             Err(WatchError::Failed(Error::DeadlineExceeded { timeout: limit, endpoint: None, last: None }))
         })
     }

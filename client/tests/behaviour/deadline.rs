@@ -2,7 +2,7 @@
 
 use std::{error::Error as _, time::Duration};
 
-use cairn_client::{Client, Error, proto::ApiError};
+use cairn_client::{Client, Error, Put, WatchError, proto::ApiError};
 use tonic::Code;
 
 use crate::{
@@ -77,4 +77,39 @@ async fn a_hanging_service_of_this_process_is_given_up_too() {
     let error = client.put("k", "v").await.unwrap_err();
     assert_eq!(error.code(), Code::DeadlineExceeded);
     assert!(error.may_have_happened());
+}
+
+/// Whatever a client can do, with no time for it: it ends with the time-out, every time, and the member hears nothing.
+#[tokio::test]
+async fn nothing_is_sent_when_the_time_is_up() {
+    const TIMES: usize = 200;
+    let (network, member) = (Network::new(), Member::new(1));
+    network.accept("a", &member);
+    let connected = network.client(["a"]).build().unwrap();
+    connected.get("k").await.unwrap();
+    let asked = member.seen();
+    for client in [connected, network.client(["a"]).build().unwrap(), Client::in_process(member.routes())] {
+        let client = client.with_timeout(Duration::ZERO);
+        for _ in 0..TIMES {
+            let ended = [
+                client.get("k").await.err(),
+                client.put("k", "v").await.err(),
+                client.delete("k").await.err(),
+                client.txn().then(Put::new("k", "v")).await.err(),
+                client.get("k").stream().await.err(),
+                client.lease_grant(10, 0).await.err(),
+                client.lease_keep_alive_once(1).await.err(),
+                client.alarms().await.err(),
+                client.member_list().await.err(),
+            ];
+            for error in ended {
+                let error = error.expect("there was no time");
+                assert!(matches!(error, Error::DeadlineExceeded { endpoint: None, .. }), "{error:?}");
+                assert!(!error.may_have_happened());
+            }
+            let error = client.watch("k").await.expect_err("there was no time");
+            assert!(matches!(error, WatchError::Failed(Error::DeadlineExceeded { .. })), "{error:?}");
+        }
+    }
+    assert_eq!(member.seen(), asked);
 }
