@@ -7,7 +7,7 @@ use crate::cli::Invocation;
 use crate::connection::error_text;
 use crate::exit::{Failure, code};
 use crate::golang::parse_int;
-use crate::output::{Format, emit};
+use crate::output::{Format, aside, emit};
 use crate::session::{Session, explain};
 
 pub async fn grant(invocation: &Invocation) -> Result<(), Failure> {
@@ -85,7 +85,10 @@ pub async fn keep_alive(invocation: &Invocation) -> Result<(), Failure> {
     let mut lease = client.keep_alive(id);
     let lost = loop {
         match lease.renewed().await {
-            Ok(answer) => session.printer.lease_keep_alive(&answer)?,
+            Ok(answer) => {
+                let printer = session.printer;
+                aside(move || printer.lease_keep_alive(&answer)).await?;
+            }
             Err(lost) => break lost,
         }
     };

@@ -8,6 +8,7 @@ use super::interrupted;
 use crate::cli::Invocation;
 use crate::connection::error_text;
 use crate::exit::Failure;
+use crate::output::aside;
 use crate::session::{Session, failed};
 
 /// The time to live, in seconds, where none is asked for that is above 0.
@@ -66,7 +67,8 @@ pub async fn show(session: &Session, lease: &Lease, held: &Held) -> Result<bool,
     let answer = lease.client().call(request).await.map_err(|error| failed(&error))?;
     let there = !answer.kvs.is_empty();
     if there {
-        session.printer.get(&answer)?;
+        let printer = session.printer;
+        aside(move || printer.get(&answer)).await?;
     }
     Ok(there)
 }

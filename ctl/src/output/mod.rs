@@ -360,3 +360,10 @@ pub fn emit(bytes: &[u8]) -> Result<(), Failure> {
         _ => Failure::error(format!("writing to standard output: {error}")),
     })
 }
+
+/// Prints on another thread. A reader of the output that takes its time holds up the printing and nothing else: leases are
+/// renewed and answers fetched meanwhile.
+pub async fn aside(print: impl FnOnce() -> Result<(), Failure> + Send + 'static) -> Result<(), Failure> {
+    let printed = tokio::task::spawn_blocking(print).await;
+    printed.unwrap_or_else(|error| Err(Failure::error(format!("printing: {error}"))))
+}

@@ -1,6 +1,6 @@
 //! Programs that run until they are told to end: started, listened to line by line, signalled.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, ErrorKind, PipeReader, PipeWriter, Write as _, pipe};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -41,7 +41,12 @@ fn listen(stream: impl std::io::Read + Send + 'static) -> Receiver<String> {
 impl Running {
     /// Starts the program of a side with a line of arguments.
     pub fn start(side: &Side, line: &str) -> Self {
-        let mut child = prepared(&side.program, &side.words(line), &[]).spawn().expect("start the program");
+        Self::start_given(side, line, &[])
+    }
+
+    /// The same with these variables.
+    pub fn start_given(side: &Side, line: &str, env: &[(&str, &str)]) -> Self {
+        let mut child = prepared(&side.program, &side.words(line), env).spawn().expect("start the program");
         let lines = listen(child.stdout.take().expect("a pipe"));
         let errors = listen(child.stderr.take().expect("a pipe"));
         Self { stdin: child.stdin.take(), child, lines, errors, seen: String::new() }
@@ -115,4 +120,62 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A program whose output is not read.
+pub struct Stalled(Child);
+
+impl Stalled {
+    /// Starts the program of a side with a line of arguments.
+    pub fn start(side: &Side, line: &str) -> Self {
+        Self(prepared(&side.program, &side.words(line), &[]).spawn().expect("start the program"))
+    }
+
+    /// Waits until something holds of its process.
+    #[track_caller]
+    pub fn wait_for(&self, holds: impl Fn(u32) -> bool) {
+        let deadline = Instant::now() + DEADLINE;
+        while !holds(self.0.id()) {
+            assert!(Instant::now() < deadline, "it never came to that");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Reads its output at last, up to that line.
+    #[track_caller]
+    pub fn read_until(&mut self, wanted: &str) -> Vec<String> {
+        let output = listen(self.0.stdout.take().expect("a pipe"));
+        let mut lines: Vec<String> = Vec::new();
+        while lines.last().is_none_or(|line| line != wanted) {
+            match output.recv_timeout(DEADLINE) {
+                Ok(line) => lines.push(line.trim_end_matches('\n').to_owned()),
+                Err(error) => panic!("no more ({error}) after {} lines", lines.len()),
+            }
+        }
+        lines
+    }
+}
+
+impl Drop for Stalled {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A pipe that takes nothing more.
+pub fn full_pipe() -> (PipeReader, PipeWriter) {
+    use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+    let (reader, mut writer) = pipe().expect("a pipe");
+    let flags = fcntl_getfl(&writer).expect("its flags");
+    fcntl_setfl(&writer, flags | OFlags::NONBLOCK).expect("set its flags");
+    loop {
+        match writer.write(&[b'x'; 512]) {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    fcntl_setfl(&writer, flags).expect("set its flags");
+    (reader, writer)
 }

@@ -1,8 +1,10 @@
 //! `watch`: the same watches by a genuine etcdctl and by this program. They start in the past, so that what they print does
 //! not depend on who is faster.
 
-use crate::referee::{Given, On, Output, Pair, Side, by_etcdctl_on_both_servers, on_either_server};
-use crate::running::Running;
+use std::time::{Duration, Instant};
+
+use crate::referee::{Given, On, Output, Pair, Side, by_etcdctl_on_both_servers, cairnctl, on_either_server, prepared};
+use crate::running::{Running, Stalled, full_pipe};
 
 on_either_server! {
     events_are_printed_alike_in_every_format,
@@ -132,4 +134,57 @@ fn watches_are_asked_for_line_by_line(on: On) {
     let (genuine, ours) = (dialogue(&pair.genuine), dialogue(&pair.ours));
     assert_eq!(ours.stderr, genuine.stderr);
     assert_eq!(ours.code, genuine.code);
+}
+
+/// MiB of memory that a program has in use.
+fn resident_mib(id: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("a program that runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+    line.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).expect("a number") / 1024
+}
+
+#[test]
+fn what_happens_while_the_output_stands_still_is_told_after_a_compaction_too() {
+    const PUTS: usize = 60;
+    let side = Side::of_one(cairnctl(), On::Cairn);
+    let value = "x".repeat(1_000_000);
+    let put = |key: &str, value: &str| {
+        let line = format!("put {key}");
+        assert_eq!(side.output(&line, Given { stdin: value, ..Given::default() }).code, 0);
+    };
+    // Nothing of the output is read until the watch holds all that happened, and none of it is left at the member.
+    let mut stalled = Stalled::start(&side, "watch k --rev 1");
+    for _ in 0..PUTS {
+        put("k", &value);
+    }
+    stalled.wait_for(|id| resident_mib(id) > PUTS as u64);
+    assert_eq!(side.output(&format!("compaction {}", PUTS + 1), Given::default()).code, 0);
+    put("k", "last");
+    let lines = stalled.read_until("last");
+    assert_eq!(lines.len(), 3 * (PUTS + 1));
+    assert_eq!(lines.iter().filter(|line| **line == value).count(), PUTS);
+}
+
+#[test]
+fn a_lease_is_kept_alive_while_the_output_stands_still() {
+    let side = Side::of_one(cairnctl(), On::Cairn);
+    let granted = side.output("lease grant 6", Given::default()).stdout;
+    let id = granted.split(' ').nth(1).expect("a lease").to_owned();
+    let (_reader, full) = full_pipe();
+    let mut keeper = prepared(&side.program, &side.words(&format!("lease keep-alive {id}")), &[]);
+    let mut keeper = keeper.stdout(full).spawn().expect("start the program");
+    // Renewed over and over, though not even its first line could be printed.
+    let ttl = |side: &Side| side.output(&format!("lease timetolive {id}"), Given::default()).stdout;
+    let mut renewals = 0;
+    let (mut before, deadline) = (6, Instant::now() + Duration::from_mins(1));
+    while renewals < 3 {
+        let shown = ttl(&side);
+        let left = shown.split("remaining(").nth(1).and_then(|rest| rest.split('s').next()?.parse::<i64>().ok());
+        let left = left.unwrap_or_else(|| panic!("the lease is gone: {shown}"));
+        renewals += usize::from(left > before);
+        before = left;
+        assert!(Instant::now() < deadline, "not renewed");
+    }
+    let _ = keeper.kill();
+    let _ = keeper.wait();
 }

@@ -1,7 +1,10 @@
 //! `watch`: tells what happens to keys until it is interrupted, or until the watch ends.
 
+mod backlog;
 mod wanted;
 
+use std::convert::Infallible;
+use std::future::pending;
 use std::io::BufRead as _;
 
 use bytes::Bytes;
@@ -15,12 +18,16 @@ use crate::cli::env::lookup;
 use crate::connection::error_text;
 use crate::exit::{Failure, code};
 use crate::golang::{quote, quote_list};
-use crate::output::{Printer, Watched, emit};
+use crate::output::{Printer, Watched, aside, emit};
 use crate::session::Session;
+use backlog::{ANSWERS_AHEAD, Told, backlog};
 use wanted::{Line, Wanted};
 
 /// Lines read from standard input that may wait; who types ahead further waits.
 const LINES_MAX: usize = 16;
+
+/// MiB of events that are kept while the output takes none.
+const BACKLOG_MIB_MAX: u32 = 256;
 
 pub async fn run(invocation: &Invocation) -> Result<(), Failure> {
     let variable = |name| lookup(&invocation.environment, name).unwrap_or_default();
@@ -123,7 +130,7 @@ async fn follow_asked(
     printer: Printer,
     mut asked: mpsc::Receiver<()>,
 ) -> Result<(), Failure> {
-    let mut watch = client.watch(range).revision(wanted.revision).require_leader();
+    let mut watch = client.watch(range).revision(wanted.revision).require_leader().buffer(ANSWERS_AHEAD);
     if wanted.prev_kv {
         watch = watch.prev_kv();
     }
@@ -134,37 +141,68 @@ async fn follow_asked(
         Ok(watcher) => watcher,
         Err(error) => return over(&error, printer),
     };
-    loop {
-        let answer = tokio::select! {
-            answer = watcher.next() => answer,
-            Some(()) = asked.recv() => {
-                // An end of the watch is told by the watch.
-                let _ = watcher.request_progress().await;
-                continue;
+    let (mut backlog, mut told) = backlog(BACKLOG_MIB_MAX * 1024);
+    let fetching = async {
+        loop {
+            let answer = tokio::select! {
+                answer = watcher.next() => answer,
+                Some(()) = asked.recv() => {
+                    // An end of the watch is told by the watch.
+                    let _ = watcher.request_progress().await;
+                    continue;
+                }
+            };
+            match answer {
+                Ok(answer) => backlog.add(answer).await,
+                Err(error) => {
+                    backlog.end(error);
+                    return pending::<Infallible>().await;
+                }
             }
-        };
-        match answer {
-            Ok(answer) => show(answer, wanted, printer).await?,
-            Err(error) => return over(&error, printer),
         }
+    };
+    let showing = async {
+        while let Some(told) = told.recv().await {
+            match told {
+                Told::Answer(answer, _room) => show(answer, wanted, printer).await?,
+                Told::Over { error, was_full } => {
+                    if was_full && matches!(error, WatchError::Compacted { .. }) {
+                        eprintln!(
+                            "the output was more than {BACKLOG_MIB_MAX} MiB behind, and what followed has been compacted \
+                             meanwhile"
+                        );
+                    }
+                    return over(&error, printer);
+                }
+            }
+        }
+        Ok(())
+    };
+    tokio::select! {
+        ended = showing => ended,
+        never = fetching => match never {},
     }
 }
 
 async fn show(answer: WatchAnswer, wanted: &Wanted, printer: Printer) -> Result<(), Failure> {
     let revision = answer.header.revision;
-    if answer.is_progress() {
-        emit(format!("progress notify: {revision}\n").as_bytes())?;
-    }
-    let told = Watched { header: answer.header, events: Some(answer.events), ..Default::default() };
-    printer.watch(&told)?;
+    let events = answer.events.clone();
+    aside(move || {
+        if answer.is_progress() {
+            emit(format!("progress notify: {revision}\n").as_bytes())?;
+        }
+        printer.watch(&Watched { header: answer.header, events: Some(answer.events), ..Default::default() })
+    })
+    .await?;
     if wanted.command.is_empty() {
         return Ok(());
     }
-    for event in told.events.iter().flatten() {
-        let kv = event.kv.clone().unwrap_or_default();
+    for event in events {
+        let kind = event.r#type().as_str_name();
+        let kv = event.kv.unwrap_or_default();
         let variables = vec![
             ("ETCD_WATCH_REVISION", revision.to_string()),
-            ("ETCD_WATCH_EVENT_TYPE", quote(event.r#type().as_str_name().as_bytes())),
+            ("ETCD_WATCH_EVENT_TYPE", quote(kind.as_bytes())),
             ("ETCD_WATCH_KEY", quote(&kv.key)),
             ("ETCD_WATCH_VALUE", quote(&kv.value)),
         ];
