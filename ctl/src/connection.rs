@@ -18,6 +18,9 @@ pub const MAX_REQUEST_BYTES: usize = 2 * 1024 * 1024;
 /// The largest answer accepted unless the user says otherwise, in bytes.
 pub const MAX_RECV_BYTES: usize = i32::MAX as usize;
 
+/// How long an attempt to connect may take where the user sets no limit (`--dial-timeout 0s`): gRPC's own.
+const DIAL_TIMEOUT_UNSET: Duration = Duration::from_secs(20);
+
 /// The files and switches that decide about TLS.
 #[derive(Debug, Clone, Default)]
 pub struct TlsFiles {
@@ -48,7 +51,7 @@ pub enum Credentials {
 /// How to reach the members.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// How long one attempt to connect may take, and changing a password for a token.
+    /// How long one attempt to connect may take, and changing a password for a token. Zero sets no limit.
     pub dial_timeout: Duration,
     /// How long a request may take, connecting included.
     pub command_timeout: Duration,
@@ -127,6 +130,10 @@ fn reason(error: &io::Error) -> String {
 }
 
 impl Options {
+    fn dial_limit(&self) -> Option<Duration> {
+        Some(self.dial_timeout).filter(|limit| !limit.is_zero())
+    }
+
     /// A client of these endpoints, not yet known as any user unless by a token.
     pub fn client(&self, endpoints: &[String]) -> Result<Client, SetupError> {
         let tls_by_default = self.tls.given() || !self.insecure_transport;
@@ -138,7 +145,7 @@ impl Options {
         let endpoints =
             endpoints.map(|endpoint| if plain(endpoint) { format!("http://{endpoint}") } else { endpoint.clone() });
         let mut builder = Client::builder(endpoints)
-            .dial_timeout(self.dial_timeout)
+            .dial_timeout(self.dial_limit().unwrap_or(DIAL_TIMEOUT_UNSET))
             .command_timeout(self.command_timeout)
             .keep_alive(self.keepalive_time, self.keepalive_timeout)
             .request_bytes_max(self.max_request_bytes)
@@ -158,7 +165,7 @@ impl Options {
     pub async fn authenticated(&self, client: Client) -> Result<Client, Error> {
         let Some(Credentials::User { name, password }) = self.credentials.clone() else { return Ok(client) };
         let request = pb::AuthenticateRequest { name, password };
-        match client.with_timeout(self.dial_timeout).call(request).await {
+        match client.with_timeout(self.dial_limit()).call(request).await {
             Ok(answer) => Ok(client.with_token(&answer.token).unwrap_or(client)),
             Err(error) if error.api_error() == Some(ApiError::AuthNotEnabled) => Ok(client),
             Err(error) => Err(error),

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// Exit codes, as scripts around etcdctl test for them.
 pub mod code {
-    /// A request failed, or the command line could not be read.
+    /// A request failed, an endpoint is not healthy, or the command line could not be read.
     pub const ERROR: u8 = 1;
     /// The client could not be set up: no endpoints, or the user was refused.
     pub const BAD_CONNECTION: u8 = 2;
@@ -14,8 +14,6 @@ pub mod code {
     pub const BAD_FEATURE: u8 = 4;
     /// A watch was ended by the server.
     pub const INTERRUPTED: u8 = 5;
-    /// At least one endpoint is not healthy.
-    pub const CLUSTER_NOT_HEALTHY: u8 = 5;
     /// Wrong number of arguments, or arguments that exclude each other.
     pub const BAD_ARGS: u8 = 128;
 }

@@ -33,13 +33,13 @@ mod password;
 pub mod session;
 
 use std::ffi::OsString;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::os::unix::ffi::OsStringExt as _;
 
 use cli::env::{self, Environment};
 use cli::flags::FlagError;
 use cli::resolve::{UnknownCommand, resolve};
-use cli::{Action, Flags, Invocation, PROGRAM, help};
+use cli::{Action, Flags, Invocation, PROGRAM, completion, help};
 use exit::{Failure, code};
 
 /// The version of etcdctl whose behaviour this is.
@@ -66,37 +66,42 @@ fn execute(words: &[Vec<u8>], environment: &Environment) -> Result<(), Failure> 
     env::check_api_version(environment)?;
     let resolved = resolve(words).map_err(unknown_command)?;
     let path = resolved.path;
-    match resolved.command.action {
-        Action::Later => {
-            let names: Vec<_> = path.iter().map(|command| command.name).collect();
-            return Err(Failure::error(format!("\"{}\" is not available yet in {PROGRAM}", names.join(" "))));
-        }
-        Action::Help => return commands::help(&resolved.words),
-        _ => {}
-    }
+    let action = resolved.command.action;
     let (mut flags, args) = match Flags::read(&resolved.flags, &resolved.words) {
         Ok(read) => read,
-        Err(FlagError::Help) => return output::emit(help::usage(&path).as_bytes()),
-        Err(error) => {
-            output::emit(help::usage(&path).as_bytes())?;
-            return Err(Failure::new(code::ERROR, error.to_string()));
-        }
+        Err(FlagError::Help) => return output::emit(help::help(&path).as_bytes()),
+        Err(error) => return Err(misused(&path, error)),
     };
-    let action = resolved.command.action;
-    if action == Action::Group {
-        return output::emit(help::usage(&path).as_bytes());
+    match action {
+        Action::Group => return output::emit(help::help(&path).as_bytes()),
+        Action::Help => return commands::help(&args),
+        Action::Completion => {
+            let script = completion::script(&args).map_err(|error| misused(&path, error))?;
+            return output::emit(&script);
+        }
+        _ => {}
     }
     for warning in env::apply(&mut flags, environment)? {
         eprintln!("Warning: {warning}");
     }
-    commands::run(&Invocation {
+    let invocation = Invocation {
         command: resolved.command,
         action,
         flags,
         args,
         words: resolved.words,
         environment: environment.clone(),
-    })
+    };
+    if action == Action::Later {
+        let names: Vec<_> = path.iter().map(|command| command.name).collect();
+        return commands::later(&names, &invocation);
+    }
+    commands::run(&invocation)
+}
+
+/// The failure of a command that was not called as it must be: what is wrong, and how it is called.
+fn misused(path: &[&'static cli::Command], error: impl fmt::Display) -> Failure {
+    Failure::new(code::ERROR, format!("{error}\n{}", help::usage(path)))
 }
 
 fn unknown_command(unknown: UnknownCommand) -> Failure {

@@ -4,14 +4,13 @@ use clap_complete::{Shell, generate};
 
 use super::PROGRAM;
 use super::flags::{Flag, Kind};
+use super::help::is_later;
 use super::tree::{Action, Command, ROOT};
-use crate::exit::{Failure, code};
 
 /// The script for the shell that `args` name.
-pub fn script(args: &[Vec<u8>]) -> Result<Vec<u8>, Failure> {
+pub fn script(args: &[Vec<u8>]) -> Result<Vec<u8>, String> {
     let [shell] = args else {
-        let text = format!("accepts 1 arg(s), received {}", args.len());
-        return Err(Failure::new(code::ERROR, text));
+        return Err(format!("accepts 1 arg(s), received {}", args.len()));
     };
     let shell = match shell.as_slice() {
         b"bash" => Shell::Bash,
@@ -20,9 +19,7 @@ pub fn script(args: &[Vec<u8>]) -> Result<Vec<u8>, Failure> {
         b"powershell" => Shell::PowerShell,
         other => {
             let name = crate::golang::quote(other);
-            let text =
-                format!("invalid argument {name} for \"{PROGRAM} completion\", choose bash, zsh, fish or powershell");
-            return Err(Failure::new(code::ERROR, text));
+            return Err(format!("invalid argument {name} for \"{PROGRAM} completion\""));
         }
     };
     let mut script = Vec::new();
@@ -34,7 +31,7 @@ pub fn script(args: &[Vec<u8>]) -> Result<Vec<u8>, Failure> {
 fn described(command: &'static Command) -> clap::Command {
     let flags = command.flags.iter().map(argument);
     let inherited = command.inherited.iter().map(|flag| argument(flag).global(true));
-    let children = command.children.iter().filter(|child| child.action != Action::Later).map(described);
+    let children = command.children.iter().filter(|child| !is_later(child)).map(described);
     let mut described = clap::Command::new(command.name)
         .about(command.short)
         .disable_help_subcommand(true)
@@ -83,7 +80,8 @@ mod tests {
 
     #[test]
     fn anything_but_one_known_shell_is_refused() {
-        assert_eq!(script(&[]).unwrap_err().text.unwrap(), "accepts 1 arg(s), received 0");
-        assert_eq!(script(&[b"tcsh".to_vec()]).unwrap_err().code, code::ERROR);
+        assert_eq!(script(&[]).unwrap_err(), "accepts 1 arg(s), received 0");
+        let refused = script(&[b"tcsh".to_vec()]).unwrap_err();
+        assert_eq!(refused, "invalid argument \"tcsh\" for \"cairnctl completion\"");
     }
 }

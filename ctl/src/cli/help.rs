@@ -1,123 +1,151 @@
-//! `--help`, `help` and `options`, laid out as etcdctl lays them out.
+//! `--help`, `help`, `options`, and the usage behind an error, laid out as Go's `cobra` lays them out for etcdctl 3.7.
+//!
+//! Help ([`help`]) is an answer: it says what a command is for, then its usage, and goes to standard output. Usage ([`usage`])
+//! alone stands behind an error about flags, and goes to standard error with it.
 
 use std::fmt::Write as _;
 
 use super::PROGRAM;
 use super::flags::{Flag, Kind};
 use super::tree::{Action, Command, GLOBAL, ROOT};
-use crate::{API_LEVEL, API_VERSION};
+
+/// The commands below the program itself, under the headings of its help.
+const HEADINGS: [(&str, &[&str]); 5] = [
+    ("Key-value commands", &["compaction", "del", "get", "lease", "put", "txn", "watch"]),
+    (
+        "Cluster maintenance commands",
+        &["alarm", "defrag", "downgrade", "endpoint", "member", "move-leader", "snapshot"],
+    ),
+    ("Concurrency commands", &["elect", "lock"]),
+    ("Authentication commands", &["auth", "role", "user"]),
+    ("Utility commands", &["check", "completion", "help", "make-mirror", "options", "version"]),
+];
+
+/// Names of commands are padded to this many columns at least.
+const NAME_COLUMNS: usize = 11;
 
 /// Explains the command at the end of `path`, or the whole program for an empty one.
-pub fn usage(path: &[&'static Command]) -> String {
-    let mut text = String::new();
-    let words: Vec<_> = path.iter().map(|command| command.name).collect();
+pub fn help(path: &[&'static Command]) -> String {
     let command = path.last().copied().unwrap_or(&ROOT);
-    let name = if path.is_empty() { PROGRAM.to_owned() } else { words.join(" ") };
-    let _ = writeln!(text, "NAME:\n\t{name} - {}\n", command.short);
+    let about = if command.long.is_empty() { command.short } else { command.long };
+    format!(
+        "{}\n\n{}Use \"{PROGRAM} options\" for a list of global command-line options (applies to all commands).\n",
+        about.trim_end(),
+        usage(path)
+    )
+}
 
-    let mut line = vec![PROGRAM];
-    line.extend(words.iter().take(words.len().saturating_sub(1)));
-    if !path.is_empty() {
-        line.push(command.usage);
-    }
-    let _ = writeln!(text, "USAGE:\n\t{} [flags]\n", line.join(" "));
-    if path.is_empty() {
-        let _ = writeln!(text, "VERSION:\n\t{API_LEVEL} ({PROGRAM} {})\n", env!("CARGO_PKG_VERSION"));
+/// How the command at the end of `path` is called, and with which flags.
+pub fn usage(path: &[&'static Command]) -> String {
+    let command = path.last().copied().unwrap_or(&ROOT);
+    let mut words = vec![PROGRAM];
+    words.extend(path.iter().map(|command| command.name));
+    let full_name = words.join(" ");
+    let mut text = "Usage:\n".to_owned();
+    if command.action != Action::Group {
+        words.pop();
+        // The one command whose line lists no flags.
+        let flags = if command.action == Action::Completion { "" } else { " [flags]" };
+        let _ = writeln!(text, "  {} {}{flags}", words.join(" "), command.usage);
     }
     if !command.children.is_empty() {
-        let _ = writeln!(text, "API VERSION:\n\t{API_VERSION}\n");
-        commands(&mut text, command);
+        let _ = writeln!(text, "  {full_name} [command]");
+        commands(&mut text, command, path.is_empty());
     }
-    if !command.long.is_empty() {
-        text.push_str("DESCRIPTION:\n");
-        for line in command.long.lines() {
-            let _ = writeln!(text, "\t{line}");
-        }
-        text.push('\n');
+    if let Some(above) = path.len().checked_sub(1) {
+        let help = Flag { name: "help", short: Some('h'), kind: Kind::Bool, default: "false", usage: "" };
+        let mut local: Vec<_> = command.flags.iter().chain(command.inherited).map(row).collect();
+        local.push((help.name, row(&help).1, format!("help for {}", command.name)));
+        flag_list(&mut text, "Flags", local);
+        // The flags that every command has are listed by `options` alone.
+        flag_list(
+            &mut text,
+            "Global Flags",
+            path[..above].iter().flat_map(|command| command.inherited).map(row).collect(),
+        );
     }
-
-    let local_inherited = if path.is_empty() { &[][..] } else { command.inherited };
-    let mut local: Vec<&Flag> = command.flags.iter().chain(local_inherited).collect();
-    let help_text = format!("help for {}", command.name);
-    let mut rows: Vec<_> = local.drain(..).map(|flag| (flag.name, flag_row(flag))).collect();
-    rows.push(("help", ("  -h, --help[=false]".to_owned(), help_text)));
-    rows.sort_by_key(|(name, _)| *name);
-    text.push_str("OPTIONS:\n");
-    table(&mut text, &rows.into_iter().map(|(_, row)| row).collect::<Vec<_>>());
-
-    let above = path.iter().rev().skip(1).flat_map(|command| command.inherited);
-    let mut inherited: Vec<&Flag> = above.chain(GLOBAL).collect();
-    inherited.sort_by_key(|flag| flag.name);
-    text.push_str("\nGLOBAL OPTIONS:\n");
-    table(&mut text, &inherited.into_iter().map(flag_row).collect::<Vec<_>>());
-    text.push('\n');
+    if !command.children.is_empty() {
+        let _ = writeln!(text, "\nUse \"{full_name} [command] --help\" for more information about a command.");
+    }
     text
 }
 
 /// What `options` prints.
 pub fn options() -> String {
     let mut text = "The following options can be passed to any command:\n\n".to_owned();
-    table(&mut text, &GLOBAL.iter().map(flag_row).collect::<Vec<_>>());
+    rows(&mut text, GLOBAL.iter().map(row).collect());
     text
 }
 
-/// The commands below one, those that are not there yet apart from the others.
-fn commands(text: &mut String, above: &'static Command) {
-    let mut leaves = Vec::new();
-    collect(above, "", &mut leaves);
-    leaves.sort_by(|a, b| a.0.cmp(&b.0));
-    let (later, there): (Vec<_>, Vec<_>) = leaves.into_iter().partition(|(_, command)| command.action == Action::Later);
-    let rows = |commands: Vec<(String, &'static Command)>| -> Vec<_> {
-        commands.into_iter().map(|(name, command)| (format!("\t{name}"), command.short.to_owned())).collect()
-    };
-    text.push_str("COMMANDS:\n");
-    table(text, &rows(there));
-    text.push('\n');
-    if !later.is_empty() {
-        text.push_str("NOT AVAILABLE YET:\n");
-        table(text, &rows(later));
-        text.push('\n');
-    }
-}
-
-fn collect(above: &'static Command, prefix: &str, leaves: &mut Vec<(String, &'static Command)>) {
-    for child in above.children {
-        let name = format!("{prefix}{}", child.name);
-        if child.children.is_empty() {
-            leaves.push((name, child));
-        } else {
-            collect(child, &format!("{name} "), leaves);
+/// The commands below one, each with what it does.
+fn commands(text: &mut String, above: &'static Command, is_root: bool) {
+    let columns = above.children.iter().map(|child| child.name.len()).fold(NAME_COLUMNS, usize::max);
+    let mut children: Vec<_> = above.children.iter().collect();
+    children.sort_unstable_by_key(|child| child.name);
+    let mut list = |heading: &str, listed: &dyn Fn(&Command) -> bool| {
+        let _ = write!(text, "\n{heading}\n");
+        for child in children.iter().filter(|child| listed(child)) {
+            let name = child.name;
+            let more = match (is_root, child.children.is_empty()) {
+                (true, false) => format!(". Use `{PROGRAM} {name} --help` to see subcommands"),
+                _ => String::new(),
+            };
+            let later = if is_later(child) { " (not available yet)" } else { "" };
+            let _ = writeln!(text, "  {name:columns$} {}{more}{later}", child.short);
         }
+    };
+    if is_root {
+        for (heading, names) in HEADINGS {
+            list(heading, &|child| names.contains(&child.name));
+        }
+    } else {
+        list("Available Commands:", &|_| true);
     }
 }
 
-/// How help writes a flag, its default value included.
-fn flag_row(flag: &Flag) -> (String, String) {
-    let mut left = match flag.short {
+/// Whether there is nothing behind a command, or behind any below it.
+pub(super) fn is_later(command: &Command) -> bool {
+    match command.children {
+        [] => command.action == Action::Later,
+        children => children.iter().all(is_later),
+    }
+}
+
+/// A list of flags under its heading; nothing for none.
+fn flag_list(text: &mut String, heading: &str, mut list: Vec<Row>) {
+    if !list.is_empty() {
+        let _ = write!(text, "\n{heading}:\n");
+        list.sort_unstable_by_key(|(name, ..)| *name);
+        rows(text, list);
+    }
+}
+
+/// A flag's name, its spelling with the kind of its value, and what it does with its default value.
+type Row = (&'static str, String, String);
+
+fn row(flag: &Flag) -> Row {
+    let spelling = match flag.short {
         Some(short) => format!("  -{short}, --{}", flag.name),
         None => format!("      --{}", flag.name),
     };
-    let _ = match flag.kind {
-        Kind::Bool => write!(left, "[={}]", flag.default),
-        Kind::Text => write!(left, "=\"{}\"", flag.default),
-        Kind::List => write!(left, "=[{}]", flag.default),
-        Kind::Int | Kind::Duration => write!(left, "={}", flag.default),
+    let (kind, default) = match (flag.kind, flag.default) {
+        (Kind::Bool, "false") => ("", String::new()),
+        (Kind::Bool, other) => ("", format!(" (default {other})")),
+        (Kind::Int, "0") => (" int", String::new()),
+        (Kind::Int, other) => (" int", format!(" (default {other})")),
+        (Kind::Text, "") => (" string", String::new()),
+        (Kind::Text, other) => (" string", format!(" (default \"{other}\")")),
+        (Kind::Duration, other) => (" duration", format!(" (default {other})")),
+        (Kind::List, other) => (" strings", format!(" (default [{other}])")),
     };
-    (left, flag.usage.to_owned())
+    (flag.name, spelling + kind, format!("{}{default}", flag.usage))
 }
 
-/// Two columns, the second one beginning at a tab stop behind the longest entry of the first.
-fn table(text: &mut String, rows: &[(String, String)]) {
-    const TAB: usize = 8;
-    let columns = |entry: &str| {
-        let plain = entry.trim_start_matches('\t');
-        (entry.len() - plain.len()) * TAB + plain.chars().count()
-    };
-    let widest = rows.iter().map(|(left, _)| columns(left)).max().unwrap_or(0);
-    let stop = (widest + 1).next_multiple_of(TAB);
-    for (left, right) in rows {
-        let tabs = (stop - columns(left)).div_ceil(TAB);
-        let _ = writeln!(text, "{left}{}{right}", "\t".repeat(tabs));
+/// Two columns, three blanks apart at the widest.
+fn rows(text: &mut String, rows: Vec<Row>) {
+    let columns = rows.iter().map(|(_, spelling, _)| spelling.len()).max().unwrap_or(0);
+    for (_, spelling, usage) in rows {
+        let _ = writeln!(text, "{spelling:columns$}   {usage}");
     }
 }
 
@@ -126,31 +154,75 @@ mod tests {
     use super::*;
     use crate::cli::resolve::resolve;
 
+    const PROMPT: &str =
+        "Use \"cairnctl options\" for a list of global command-line options (applies to all commands).\n";
+
     fn help(line: &str) -> String {
         let words: Vec<_> = line.split_whitespace().map(|word| word.as_bytes().to_vec()).collect();
-        usage(&resolve(&words).expect("a command").path)
+        super::help(&resolve(&words).expect("a command").path)
     }
 
     #[test]
-    fn a_command_is_explained_in_etcdctls_layout() {
-        let text = help("endpoint hashkv");
-        let expected = "NAME:\n\tendpoint hashkv - Prints the KV history hash for each endpoint in --endpoints\n\n\
-            USAGE:\n\tcairnctl endpoint hashkv [flags]\n\n\
-            OPTIONS:\n  -h, --help[=false]\thelp for hashkv\n      --rev=0\t\tmaximum revision to hash (default: all revisions)\n\n\
-            GLOBAL OPTIONS:\n";
-        assert!(text.starts_with(expected), "{text}");
-        assert!(text.contains("      --cluster[=false]\t\t\t\tuse all endpoints"), "{text}");
-        assert!(text.contains("  -w, --write-out=\"simple\"\t\t\tset the output format"), "{text}");
+    fn a_command_is_explained_by_what_it_does_how_it_is_called_and_its_flags() {
+        let expected = "Prints the KV history hash for each endpoint in --endpoints\n\n\
+            Usage:\n  cairnctl endpoint hashkv [flags]\n\n\
+            Flags:\n  -h, --help      help for hashkv\n      --rev int   maximum revision to hash (default: all revisions)\n\n\
+            Global Flags:\n      --cluster   use all endpoints from the cluster member list\n";
+        assert_eq!(help("endpoint hashkv"), format!("{expected}{PROMPT}"));
     }
 
     #[test]
-    fn the_program_lists_what_is_there_apart_from_what_is_not() {
+    fn a_group_lists_what_is_below_it() {
+        let expected = "Endpoint related commands\n\n\
+            Usage:\n  cairnctl endpoint [command]\n\n\
+            Available Commands:\n\
+            \x20 hashkv      Prints the KV history hash for each endpoint in --endpoints\n\
+            \x20 health      Checks the healthiness of endpoints specified in `--endpoints` flag\n\
+            \x20 status      Prints out the status of endpoints specified in `--endpoints` flag\n\n\
+            Flags:\n      --cluster   use all endpoints from the cluster member list\n  -h, --help      help for endpoint\n\n\
+            Use \"cairnctl endpoint [command] --help\" for more information about a command.\n";
+        assert_eq!(help("endpoint"), format!("{expected}{PROMPT}"));
+    }
+
+    #[test]
+    fn default_values_stand_behind_what_a_flag_does() {
+        let lock = help("lock");
+        assert!(lock.contains("\n  cairnctl lock <lockname> [exec-command arg1 arg2 ...] [flags]\n"), "{lock}");
+        assert!(
+            lock.contains("\n  -h, --help      help for lock\n      --ttl int   timeout for session (default 10)\n"),
+            "{lock}"
+        );
+        assert!(help("completion").contains("\n  cairnctl completion [bash|zsh|fish|powershell]\n"));
+        let options = options();
+        for line in [
+            "      --command-timeout duration     timeout for short running command (excluding dial timeout) (default 5s)\n",
+            "      --endpoints strings            gRPC endpoints (default [127.0.0.1:2379])\n",
+            "      --insecure-transport           disable transport security for client connections (default true)\n",
+            "  -w, --write-out string             set the output format (fields, json, protobuf, simple, table) (default \"simple\")\n",
+        ] {
+            assert!(options.contains(line), "no {line} in\n{options}");
+        }
+    }
+
+    #[test]
+    fn the_program_lists_every_command_under_one_heading_and_no_flags() {
         let text = help("");
-        let there = text.find("\nCOMMANDS:\n").expect("commands");
-        let later = text.find("\nNOT AVAILABLE YET:\n").expect("later commands");
-        let options = text.find("\nOPTIONS:\n").expect("options");
-        assert!(text[there..later].contains("\n\tmember list\t"));
-        assert!(text[later..options].contains("\n\tsnapshot\t"));
-        assert!(text[there..later].contains("\n\tmember add\t"));
+        assert!(
+            text.contains("\n\nUsage:\n  cairnctl [command]\n\nKey-value commands\n  compaction  Compacts"),
+            "{text}"
+        );
+        for child in ROOT.children {
+            assert_eq!(text.matches(&format!("\n  {:11} ", child.name)).count(), 1, "{}", child.name);
+        }
+        let end = "\n\nUse \"cairnctl [command] --help\" for more information about a command.\n";
+        assert!(text.ends_with(&format!("{end}{PROMPT}")) && !text.contains("Flags:"), "{text}");
+        assert!(
+            text.contains("  user        User related commands. Use `cairnctl user --help` to see subcommands (not")
+        );
+        assert!(
+            text.contains(
+                "  member      Membership related commands. Use `cairnctl member --help` to see subcommands\n"
+            )
+        );
     }
 }

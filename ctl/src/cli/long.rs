@@ -52,3 +52,5 @@ bash:        source <(cairnctl completion bash)
 zsh:         cairnctl completion zsh > \"${fpath[1]}/_cairnctl\"
 fish:        cairnctl completion fish | source
 powershell:  cairnctl completion powershell | Out-String | Invoke-Expression";
+
+pub(super) const HELP_LONG: &str = "Explains the program, or the command that is named behind it.";

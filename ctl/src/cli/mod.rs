@@ -8,18 +8,20 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | [`tree`] | the table of commands and flags |
+//! | [`tree`] | the table of commands, those that are not there yet in `later`, and of flags in `flag_table` |
 //! | [`flags`] | reading flags and arguments |
 //! | [`resolve`] | finding the command the words name |
 //! | [`mod@env`] | `ETCDCTL_*` variables |
-//! | [`help`] | `--help`, `help`, `options` |
+//! | [`help`] | `--help`, `help`, `options`, usage behind errors |
 //! | `long` | the long texts of the table |
 //! | [`completion`] | scripts for the shells |
 
 pub mod completion;
 pub mod env;
+mod flag_table;
 pub mod flags;
 pub mod help;
+mod later;
 mod long;
 pub mod resolve;
 pub mod tree;

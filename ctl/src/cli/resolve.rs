@@ -5,7 +5,7 @@
 //! known which take a value, and a flag unknown so far counts as one that does.
 
 use super::flags::{Flag, Kind};
-use super::tree::{Action, Command, ROOT};
+use super::tree::{Command, ROOT};
 
 /// The command the words name, and what is left for it.
 #[derive(Debug)]
@@ -46,9 +46,6 @@ pub fn resolve(words: &[Vec<u8>]) -> Result<Resolved, UnknownCommand> {
         command = child;
         path.push(child);
         inherited.extend(child.inherited);
-        if child.action == Action::Later {
-            break;
-        }
     }
     let mut flags = inherited;
     flags.extend(command.flags);
@@ -125,13 +122,6 @@ mod tests {
     fn unique_beginnings_are_enough() {
         assert_eq!(resolved("mem li").0, ["member", "list"]);
         assert_eq!(resolved("g a").0, ["get"]);
-    }
-
-    #[test]
-    fn a_command_that_is_not_there_yet_is_found_without_reading_on() {
-        let (path, words) = resolved("role add 10 --bogus");
-        assert_eq!(path, ["role"]);
-        assert_eq!(words.join(" "), "add 10 --bogus");
     }
 
     #[test]

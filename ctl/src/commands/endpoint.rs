@@ -36,7 +36,7 @@ pub async fn health(invocation: &Invocation) -> Result<(), Failure> {
     if list.iter().all(EndpointHealth::healthy) {
         return Ok(());
     }
-    Err(Failure::new(code::CLUSTER_NOT_HEALTHY, "unhealthy cluster"))
+    Err(Failure::new(code::ERROR, "unhealthy cluster"))
 }
 
 async fn check(session: &Session, endpoint: String) -> Result<EndpointHealth, Failure> {

@@ -13,6 +13,7 @@ mod endpoint;
 mod execute;
 mod get;
 mod keys;
+mod later;
 mod lease;
 mod lock;
 mod make_mirror;
@@ -26,10 +27,12 @@ use std::future::Future;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::resolve::resolve;
-use crate::cli::{Action, Invocation, PROGRAM, completion, help as help_texts};
+use crate::cli::{Action, Invocation, PROGRAM, help as help_texts};
 use crate::exit::Failure;
 use crate::output::emit;
 use crate::{API_LEVEL, API_VERSION};
+
+pub use later::run as later;
 
 /// Runs a command.
 pub fn run(invocation: &Invocation) -> Result<(), Failure> {
@@ -39,7 +42,6 @@ pub fn run(invocation: &Invocation) -> Result<(), Failure> {
         Action::CheckDatascale => block_on(check::datascale(invocation)),
         Action::CheckPerf => block_on(check::perf(invocation)),
         Action::Compaction => block_on(compaction::run(invocation)),
-        Action::Completion => emit(&completion::script(&invocation.args)?),
         Action::Defrag => block_on(defrag::run(invocation)),
         Action::Del => block_on(del::run(invocation)),
         Action::Elect => block_on(elect::run(invocation)),
@@ -65,22 +67,18 @@ pub fn run(invocation: &Invocation) -> Result<(), Failure> {
         Action::Txn => block_on(txn::run(invocation)),
         Action::Version => version(),
         Action::Watch => block_on(watch::run(invocation)),
-        Action::Group | Action::Help | Action::Later => Ok(()),
+        Action::Completion | Action::Group | Action::Help | Action::Later => Ok(()),
     }
 }
 
-/// `help`, with the words that name a command.
+/// `help`, with the words that name a command. Where they name none, the program's usage is said with the complaint.
 pub fn help(words: &[Vec<u8>]) -> Result<(), Failure> {
-    let named = resolve(words);
-    let path = match &named {
-        Ok(resolved) if !words.is_empty() => resolved.path.as_slice(),
-        Ok(_) => &[],
-        Err(unknown) => {
-            eprintln!("Unknown help topic [`{}`]", unknown.word);
-            &[]
-        }
-    };
-    emit(help_texts::usage(path).as_bytes())
+    if let Ok(resolved) = resolve(words) {
+        return emit(help_texts::help(&resolved.path).as_bytes());
+    }
+    let topics: Vec<_> = words.iter().map(|word| format!("`{}`", String::from_utf8_lossy(word))).collect();
+    eprint!("Unknown help topic [{}]\n{}", topics.join(" "), help_texts::usage(&[]));
+    Ok(())
 }
 
 /// `version`: the lines scripts look for, then our own.

@@ -1,7 +1,5 @@
 //! `-w simple`: keys and values as they are, one a line.
 
-use std::fmt::Write as _;
-
 use cairn_proto::etcdserverpb as pb;
 use cairn_proto::etcdserverpb::response_op::Response;
 use cairn_proto::mvccpb::KeyValue;
@@ -100,14 +98,10 @@ pub fn watch(out: &mut Vec<u8>, answer: &Watched, printer: Printer) {
 /// Alarms, in protobuf's text form.
 pub fn alarms(out: &mut Vec<u8>, answer: &pb::AlarmResponse) {
     for member in &answer.alarms {
-        let mut text = String::new();
-        if member.member_id != 0 {
-            let _ = write!(text, "memberID:{} ", member.member_id);
-        }
-        if member.alarm != 0 {
-            let _ = write!(text, "alarm:{} ", alarm_name(member.alarm));
-        }
-        line(out, text.as_bytes(), false);
+        let id = (member.member_id != 0).then(|| format!("memberID:{}", member.member_id));
+        let alarm = (member.alarm != 0).then(|| format!("alarm:{}", alarm_name(member.alarm)));
+        let fields: Vec<_> = id.into_iter().chain(alarm).collect();
+        line(out, fields.join(" ").as_bytes(), false);
     }
 }
 

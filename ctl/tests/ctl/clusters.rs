@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use crate::compared::as_before_3_7;
 use crate::referee::{Given, On, Output, Side, cairnctl, etcdctl, mask_after, without_newer_fields};
 
 /// How long a cluster may take until it is ready for what is asked of it.
@@ -120,7 +121,7 @@ fn normal(text: &str) -> String {
     for prefix in ["raft_term", "dbSize", "dbSizeInUse", "raftIndex", "raftTerm", "raftAppliedIndex", "hash"] {
         text = mask_after(&text, &format!("\"{prefix}\":"), |character| !character.is_ascii_digit());
     }
-    text = without_newer_fields(&text);
+    text = as_before_3_7(&without_newer_fields(&text));
     // An id with a leading zero is a digit shorter, and padded.
     while text.contains("  ") {
         text = text.replace("  ", " ");

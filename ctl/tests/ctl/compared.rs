@@ -3,8 +3,8 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 
 use crate::referee::{
-    Given, On, Output, Pair, Side, by_etcdctl_on_both_servers, mask_after, on_either_server, output, prepared, run,
-    without_newer_fields,
+    Given, On, Output, Pair, Side, by_etcdctl_on_both_servers, is_listed_difference, mask_after, on_either_server,
+    output, prepared, run, without_newer_fields,
 };
 
 on_either_server! {
@@ -216,6 +216,18 @@ pub fn measured(text: &str) -> String {
     text
 }
 
+/// Takes out what the genuine program at hand does not tell yet: how long a defragmentation took; and a blank it still prints.
+pub fn as_before_3_7(text: &str) -> String {
+    let mut parts = text.split(". took ");
+    let first = parts.next().unwrap_or_default().to_owned();
+    let text = parts.fold(first, |text, part| match part.find(['(', '\n']) {
+        Some(end) if part[end..].starts_with('(') => text + " " + &part[end..],
+        Some(end) => text + &part[end..],
+        None => text,
+    });
+    text.replace(" \n", "\n").trim_end_matches(' ').to_owned()
+}
+
 fn members_and_endpoints_are_shown_alike(on: On) {
     let pair = Pair::start(on, &[]);
     all_same(
@@ -236,11 +248,11 @@ fn members_and_endpoints_are_shown_alike(on: On) {
             "alarm disarm",
             "alarm disarm -w json",
             "alarm disarm x",
-            "defrag",
-            "defrag -w json",
-            "defrag --cluster",
         ],
     );
+    for line in ["defrag", "defrag -w json", "defrag --cluster"] {
+        pair.same_masked(line, as_before_3_7);
+    }
     for line in ["member list -w protobuf", "alarm list -w protobuf"] {
         pair.same_server(line, Given::default());
     }
@@ -306,6 +318,10 @@ fn what_this_api_level_added_is_shown_and_listed_as_a_difference(on: On) {
     assert_eq!(genuine[..3], ours[..3], "endpoint, ID, version");
     assert_eq!(genuine[4..9], ours[8..13], "is leader to raft applied index");
 
+    let (_, ours) = pair.outputs("defrag", given);
+    assert!(ours.stdout.starts_with("Finished defragmenting etcd member[<endpoint>]. took "), "{}", ours.stdout);
+    assert!(is_listed_difference("Defragmentation"));
+
     let version = "etcdctl version: 3.7.1\nAPI version: 3.7\ncairnctl version: 0.1.0\n";
     pair.differs("Version", "version", given, &output(0, version, ""));
 }
@@ -358,7 +374,7 @@ fn unusable_command_lines_are_refused_with_the_same_text_and_exit_code(on: On) {
             "check perf --load huge",
         ],
     );
-    // The usage that both print differs by the flags that are new; the error must not.
+    // The genuine program at hand prints its usage in another layout, to standard output; the error must not differ.
     for line in [
         "get a --limit x",
         "get a --limit 99999999999999999999",
@@ -374,8 +390,11 @@ fn unusable_command_lines_are_refused_with_the_same_text_and_exit_code(on: On) {
         "endpoint hashkv --rev x",
     ] {
         let (genuine, ours) = pair.outputs(line, Given::default());
-        assert_eq!((ours.code, &ours.stderr), (genuine.code, &genuine.stderr), "`{line}`: ours is on the left");
-        assert!(ours.stdout.starts_with("NAME:\n\t"), "`{line}`: {}", ours.stdout);
+        let error = |output: &Output| output.stderr.lines().next().unwrap_or_default().to_owned();
+        assert_eq!((ours.code, error(&ours)), (genuine.code, error(&genuine)), "`{line}`: ours is on the left");
+        if !matches!(on, On::Both(_)) {
+            pair.differs("Help and usage", line, Given::default(), &ours);
+        }
     }
     for line in ["bogus", "gett a", "--hex bogus get"] {
         let (genuine, ours) = pair.outputs(line, Given::default());
@@ -389,9 +408,8 @@ fn unusable_command_lines_are_refused_with_the_same_text_and_exit_code(on: On) {
     }
     for line in ["", "--help", "endpoint", "endpoint bogus", "alarm", "get --help", "help get", "help bogus"] {
         let (genuine, ours) = pair.outputs(line, Given::default());
-        assert_eq!((ours.code, ours.stderr), (genuine.code, genuine.stderr), "`{line}`: ours is on the left");
-        let start = |text: &str| text.lines().take(1).map(str::to_owned).collect::<Vec<_>>();
-        assert_eq!(start(&ours.stdout), start(&genuine.stdout), "`{line}`");
+        let complaint = |output: &Output| output.stderr.lines().next().unwrap_or_default().to_owned();
+        assert_eq!((ours.code, complaint(&ours)), (genuine.code, complaint(&genuine)), "`{line}`: ours is on the left");
     }
 }
 
@@ -425,6 +443,9 @@ fn flags_and_endpoints_are_read_in_every_spelling(on: On) {
             "get a --user someone --password password",
             "get a --password password",
             "get a --command-timeout 0s",
+            "put a 2 --command-timeout 0s",
+            "get a --dial-timeout 0s",
+            "get a --dial-timeout 0s --user someone:password",
         ],
     );
     let env = |pairs| Given { env: pairs, ..Given::default() };
@@ -469,22 +490,19 @@ fn endpoints_that_do_not_answer_end_in_the_same_errors(on: On) {
             "--endpoints http://@ --insecure-transport=false get a",
             "--endpoints 127.0.0.1:1 endpoint status --command-timeout 300ms -w json",
             "--endpoints 127.0.0.1:1 endpoint hashkv --command-timeout 300ms -w json",
-            "--endpoints 127.0.0.1:1,@ defrag --command-timeout 300ms",
             "--endpoints 127.0.0.1:1 endpoint status --cluster --command-timeout 300ms",
             "--endpoints 127.0.0.1:1 get a --user a:b --dial-timeout 300ms",
             "endpoint hashkv --rev 200 -w json",
         ],
     );
+    pair.same_masked("--endpoints 127.0.0.1:1,@ defrag --command-timeout 300ms", as_before_3_7);
     pair.same_masked("--endpoints 127.0.0.1:1,@ endpoint status --command-timeout 300ms -w json", measured);
     for line in [
         "--endpoints 127.0.0.1:1 endpoint health --command-timeout 300ms",
         "--endpoints 127.0.0.1:1,@ endpoint health --command-timeout 300ms -w json",
         "--endpoints 127.0.0.1:1,@ endpoint health --command-timeout 300ms",
     ] {
-        let (genuine, ours) = pair.outputs(line, Given::default());
-        assert_eq!((ours.code, genuine.code), (5, 1), "`{line}`");
-        assert_eq!(measured(&ours.stdout), measured(&genuine.stdout), "`{line}`: ours is on the left");
-        assert_eq!(measured(&ours.stderr), measured(&genuine.stderr), "`{line}`: ours is on the left");
+        assert_eq!(pair.same_masked(line, measured).code, 1, "`{line}`");
     }
 }
 
@@ -518,7 +536,8 @@ fn a_full_store_raises_an_alarm_that_is_shown_and_cleared_alike(on: On) {
     });
     assert!(full, "the quota was never reached");
     let masked = |text: &str| {
-        let text = mask_after(&measured(text), "\"revision\":", |character| !character.is_ascii_digit());
+        let text =
+            mask_after(&as_before_3_7(&measured(text)), "\"revision\":", |character| !character.is_ascii_digit());
         mask_after(&text, "\"Revision\" : ", |character| character == '\n')
     };
     for line in
@@ -531,11 +550,10 @@ fn a_full_store_raises_an_alarm_that_is_shown_and_cleared_alike(on: On) {
         );
     }
     pair.same_server("alarm list -w protobuf", Given::default());
-    let (genuine, ours) = pair.outputs("endpoint health -w json", Given::default());
-    assert_eq!((ours.code, genuine.code), (5, 1));
-    assert_eq!(measured(&ours.stdout), measured(&genuine.stdout));
-    assert_eq!(ours.stderr, genuine.stderr);
-    all_same(&pair, &["del key0", "alarm disarm", "alarm disarm", "put key0 1"]);
+    assert_eq!(pair.same_masked("endpoint health -w json", measured).code, 1);
+    pair.same("del key0");
+    pair.same_masked("alarm disarm", as_before_3_7);
+    all_same(&pair, &["alarm disarm", "put key0 1"]);
 }
 
 fn what_would_have_ended_the_genuine_program_badly_is_answered(on: On) {

@@ -8,6 +8,7 @@ mod corruption;
 mod leases;
 mod locks;
 mod mirrors;
+mod newest;
 mod offline;
 mod referee;
 mod running;

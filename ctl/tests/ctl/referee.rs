@@ -327,6 +327,13 @@ impl Side {
         Self { program, server, others: Vec::new(), own: Vec::new() }
     }
 
+    /// A program with one member, whose ids are known by `<cluster>` and `<member>`.
+    pub fn of_one(program: PathBuf, on: On) -> Self {
+        let mut side = Self::new(program, Server::start_binary(&on.binary(), "http", &[]));
+        side.learn_ids("");
+        side
+    }
+
     /// A program with a cluster of three members, whose ids are known by `<member>`, `<member 2>` and so on.
     pub fn of_three(program: PathBuf, on: On) -> Self {
         let mut servers = Server::start_cluster(&on.binary(), "http", &[], 3);
@@ -532,14 +539,16 @@ impl Pair {
         let (genuine, ours) = self.outputs(line, given);
         assert_eq!(&ours, expected, "`{line}`: ours is on the left");
         assert_ne!(ours, genuine, "`{line}`: no difference left, take it off the list");
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/etcdctl-differences.md");
-        let list = std::fs::read_to_string(path).expect("the list of differences");
-        assert!(
-            list.lines().any(|line| line == format!("### {heading}")),
-            "{heading:?} is not on the list of differences"
-        );
+        assert!(is_listed_difference(heading), "{heading:?} is not on the list of differences");
         genuine
     }
+}
+
+/// Whether the list of differences has this heading.
+pub fn is_listed_difference(heading: &str) -> bool {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/etcdctl-differences.md");
+    let list = std::fs::read_to_string(path).expect("the list of differences");
+    list.lines().any(|line| line == format!("### {heading}"))
 }
 
 /// Replaces what follows `prefix`, up to the first character that `stop` names, wherever `prefix` stands.
