@@ -33,6 +33,10 @@ use crate::{
     options::{KEEP_ALIVE_INTERVAL_MIN, Options},
 };
 
+/// Bytes of answers on all streams that wait to be read: no more than HTTP/2 has words for. What bounds them is the streams' own windows, 2 MiB each. Half of it
+/// is the HTTP/2 library's budget for what small frames cost that are not read yet, above which it ends the connection with every call on it.
+const CONNECTION_WINDOW_BYTES: u32 = i32::MAX as u32;
+
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The gRPC service of one endpoint. Cloning is cheap; clones share the connection.
@@ -51,7 +55,11 @@ impl Transport {
         };
         // The channel believes in plain text, because TLS is the dialer's affair; only the requests' scheme tells.
         let origin = if endpoint.uses_tls(dialer.has_tls()) { "https" } else { "http" };
-        let mut http2 = Http2::from(uri("http")).origin(uri(origin));
+        let mut http2 = Http2::from(uri("http"))
+            .origin(uri(origin))
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            // The library counts each answer that comes after its call was given up, over the connection's life, and would end it.
+            .http2_max_local_error_reset_streams(None);
         if let Some(keep_alive) = options.keep_alive {
             http2 = http2
                 .http2_keep_alive_interval(keep_alive.interval.max(KEEP_ALIVE_INTERVAL_MIN))

@@ -12,7 +12,7 @@ use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
-use super::WINDOW_BYTES;
+use super::{CONNECTION_WINDOW_BYTES, LOCAL_RESETS_MAX, STREAM_WINDOW_BYTES};
 use crate::{config::Url, security::TlsReloader};
 
 /// How long it may take until a connection is there, with TLS and all.
@@ -71,8 +71,9 @@ impl Dialer {
         let unreachable = |reason: String| DialError::Unreachable { url: text.to_owned(), reason };
         // The connection is made here, whatever the endpoint's URL says.
         let endpoint = Endpoint::from_static("http://member")
-            .initial_stream_window_size(WINDOW_BYTES)
-            .initial_connection_window_size(WINDOW_BYTES);
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .http2_max_local_error_reset_streams(LOCAL_RESETS_MAX);
         let dialer = self.clone();
         let connector = service_fn(move |_| {
             let (dialer, url) = (dialer.clone(), url.clone());

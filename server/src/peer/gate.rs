@@ -14,7 +14,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tower::Service as _;
 
-use super::{WINDOW_BYTES, plain, registry::Peers, service::Service, source};
+use super::{
+    CONNECTION_WINDOW_BYTES, LOCAL_RESETS_MAX, PENDING_RESETS_MAX, STREAM_WINDOW_BYTES, plain, registry::Peers,
+    service::Service, source,
+};
 use crate::{
     security::{AcceptError, Acceptor},
     socket::{Listening, Stream},
@@ -112,8 +115,10 @@ impl Gate {
             .http2()
             .timer(TokioTimer::new())
             .auto_date_header(false)
-            .initial_stream_window_size(WINDOW_BYTES)
-            .initial_connection_window_size(WINDOW_BYTES)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
+            .max_local_error_reset_streams(LOCAL_RESETS_MAX)
             .max_concurrent_streams(STREAMS_MAX)
             .keep_alive_interval(self.peers.read_timeout())
             .keep_alive_timeout(self.peers.read_timeout());

@@ -110,8 +110,15 @@ const FRAME_OVERHEAD_BYTES: usize = 8 << 20;
 /// What a forwarded command may have beyond the largest client request here: members may be told different limits, and the
 /// leader has to get it to the others in a frame.
 const COMMAND_OVERHEAD_BYTES: usize = FRAME_OVERHEAD_BYTES / 2;
-/// Bytes that may be under way on a stream, and on a connection.
-const WINDOW_BYTES: u32 = 8 << 20;
+/// Bytes that may be under way on a stream.
+const STREAM_WINDOW_BYTES: u32 = 8 << 20;
+/// The same for a connection: a stream whose bytes are not read does not hold the others up. Half of it is the HTTP/2 library's budget for what small frames
+/// cost that are not read yet; above it the library ends the connection. A whole window of one stream in frames of 32 bytes takes 56 MiB of it.
+const CONNECTION_WINDOW_BYTES: u32 = 16 * STREAM_WINDOW_BYTES;
+/// Calls that were reset before they were accepted, as they come when this member was paused; more end the connection.
+const PENDING_RESETS_MAX: usize = 4096;
+/// Streams that this member reset by itself over a connection's life; more end the connection. While they are not sent, each takes about 600 bytes.
+const LOCAL_RESETS_MAX: usize = 64 << 10;
 
 /// The largest frame to take, in bytes, where a client's request has at most `request_bytes`.
 const fn frame_bytes_max(request_bytes: usize) -> usize {

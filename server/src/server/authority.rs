@@ -1,31 +1,37 @@
-//! Names of servers that Go's clients send and our HTTP library refuses.
+//! Names of servers that clients send and our HTTP library refuses.
 //!
-//! A client in Go calls a server by what its endpoint says: `http://host:2379/` makes the `:authority` of its requests `host:2379/`, an empty endpoint in
-//! a list an empty one, and `etcdctl defrag --cluster` of etcd 3.4 the whole URL. None of them is an authority, so h2 resets the stream as malformed
-//! before anyone is asked; a genuine etcd does not look. There is no setting for it. But HTTP/2 lets a request name its server by `host` in place of
-//! `:authority`, and to say the one for the other is to change one byte: the index of the name in HPACK's static table.
+//! A client calls a server by what its target says. Go's makes of `http://host:2379/` the `:authority` `host:2379/`, of an empty endpoint an empty one;
+//! gRPC core makes of `ipv4:1.2.3.4:1,5.6.7.8:2` all addresses with commas, spells other characters with percent signs, writes the field's name in full and
+//! puts it before `:method`. None of these is an authority, so h2 resets the stream as malformed before the service is asked. h2 has no setting for it, and
+//! its reading of a request is no public interface. A genuine etcd does not look at the value, and gRPC does not use it here.
+//!
+//! The value of such a field is therefore written over in the request's head, before h2 reads it. The field stays where it is and stays as long as it is:
 //!
 //! ```text
-//!   0x41 len value     literal with incremental indexing, name 1:  :authority
-//!   0x66 len value     the same with name 38:                      host
-//!   0x81, 0xa6         both without a value, as the static table has them
+//!   0x41 len value                    name 1 of the static table, to be indexed          0x01, 0x11: not to be indexed
+//!   0x40 10 ":authority" len value    the name in full, or in Huffman's code
+//!   0x81, 0x41 0                      without a value: one character is put in, and the frame becomes longer
 //! ```
 //!
-//! Where the field goes into the dynamic table, later requests name the server by that entry, and find `host` there. That the entry is six bytes
-//! smaller than the client believes does no harm: entries are counted from the newest, and one that is kept for longer is never asked for.
+//! Where the field goes into the dynamic table, later requests name the server by that entry, and find the new value there. The entry is no larger than the
+//! client believes, as encoders use Huffman's code only where it is shorter, so that the table never drops an entry that the client still counts on. An
+//! empty value to be indexed makes an exception of one byte; no known client sends one.
 //!
-//! What is left alone, and so refused by the library: a field that does not come whole with the head of its frame in one piece of the connection, one that
-//! is not to be indexed (Go's are), and one before other pseudo-headers (Go's is the last).
+//! Left alone, and so refused by the library: a field that goes on in a CONTINUATION frame, and one whose name is an entry of the dynamic table.
 
 use http::uri::Authority;
 
-/// The first byte of a field with name 1 of the static table, to be indexed.
-const AUTHORITY: u8 = 0x41;
-/// The same with name 38.
-const HOST: u8 = 0x66;
-/// All of a field that is in the static table at 1, and at 38: without a value, both.
+/// The index of the field in HPACK's static table, without a value.
+const AUTHORITY: usize = 1;
+const AUTHORITY_NAME: &[u8] = b":authority";
+/// The name in Huffman's code.
+const AUTHORITY_CODED: &[u8] = &[0xb8, 0x3b, 0x53, 0x39, 0xec, 0x32, 0x7d, 0x7f];
+/// All of a field that is in the static table.
 const EMPTY_AUTHORITY: u8 = 0x81;
-const EMPTY_HOST: u8 = 0xa6;
+/// The same, spelled out with a value, not to be indexed.
+const SPELLED_AUTHORITY: [u8; 3] = [0x01, 1, FILLING];
+/// What values are written over with.
+const FILLING: u8 = b'a';
 /// Flags of a HEADERS frame: its payload begins with how many bytes of padding it ends with, and with a priority.
 const PADDED: u8 = 0x08;
 const PRIORITY: u8 = 0x20;
@@ -33,22 +39,46 @@ const PRIORITY_BYTES: usize = 5;
 /// Set in the length of a string that is coded by Huffman's method.
 const HUFFMAN: u8 = 0x80;
 
-/// Says `host` for an `:authority` that is none, in the payload of a HEADERS frame or as much of it as is there.
-pub fn mend(flags: u8, payload: &mut [u8]) {
+/// How a request names the server without a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Empty {
+    /// By the entry of the static table, at this place of the payload.
+    Indexed(usize),
+    /// With a value of length 0, which is at this place.
+    Spelled(usize),
+}
+
+impl Empty {
+    /// Puts a value in; the payload begins at `start` of `bytes`. By how many bytes it becomes longer.
+    pub fn fill(self, bytes: &mut Vec<u8>, start: usize) -> usize {
+        let (at, new) = match self {
+            Self::Indexed(at) => (start + at, &SPELLED_AUTHORITY[..]),
+            Self::Spelled(at) => (start + at, &[1, FILLING][..]),
+        };
+        bytes.splice(at..=at, new.iter().copied());
+        new.len() - 1
+    }
+}
+
+/// Writes over an `:authority` that is none, in the payload of a HEADERS frame. An empty one has no room: it is returned.
+pub fn mend(flags: u8, payload: &mut [u8]) -> Option<Empty> {
     let padding = usize::from(flags & PADDED != 0);
     let mut fields =
         Fields { bytes: payload, at: if flags & PRIORITY == 0 { padding } else { padding + PRIORITY_BYTES } };
-    let (at, host) = loop {
+    let value = loop {
         let at = fields.at;
-        match fields.next() {
-            Some((EMPTY_AUTHORITY, _)) => break (at, EMPTY_HOST),
-            Some((AUTHORITY, Some(value))) if value.is_authority() => return,
-            Some((AUTHORITY, _)) => break (at, HOST),
-            Some(_) => {}
-            None => return,
+        match fields.next()? {
+            Field::Indexed(EMPTY_AUTHORITY) => return Some(Empty::Indexed(at)),
+            Field::Authority(value) if value.bytes.is_empty() => return Some(Empty::Spelled(value.at)),
+            Field::Authority(value) if value.is_authority() => return None,
+            Field::Authority(value) => break value,
+            Field::Indexed(_) | Field::Other => {}
         }
     };
-    payload[at] = host;
+    let (at, len, end) = (value.at, value.bytes.len(), fields.at);
+    payload[at] &= !HUFFMAN;
+    payload[end - len..end].fill(FILLING);
+    None
 }
 
 /// Goes from field to field of a header block.
@@ -57,15 +87,27 @@ struct Fields<'p> {
     at: usize,
 }
 
+/// A field of a header block.
+enum Field<'p> {
+    /// It is an entry of a table, or changes the table; its first byte.
+    Indexed(u8),
+    /// The name of the server, with a value that is spelled out.
+    Authority(Coded<'p>),
+    /// Any other that is spelled out.
+    Other,
+}
+
 /// A string as HPACK has it.
 struct Coded<'p> {
+    /// Where its length begins.
+    at: usize,
     huffman: bool,
     bytes: &'p [u8],
 }
 
 impl<'p> Fields<'p> {
-    /// Passes a field; its first byte, and its value if that is spelled out. None at the end of what is there.
-    fn next(&mut self) -> Option<(u8, Option<Coded<'p>>)> {
+    /// Passes a field. None at the end of what is there.
+    fn next(&mut self) -> Option<Field<'p>> {
         let first = *self.bytes.get(self.at)?;
         let (prefix, literal) = match first {
             0x80.. => (7, false),
@@ -75,12 +117,14 @@ impl<'p> Fields<'p> {
         };
         let name = self.integer(prefix)?;
         if !literal {
-            return Some((first, None));
+            return Some(Field::Indexed(first));
         }
-        if name == 0 {
-            self.string()?;
-        }
-        Some((first, Some(self.string()?)))
+        let is_authority = match name {
+            0 => self.string()?.is_authority_name(),
+            name => name == AUTHORITY,
+        };
+        let value = self.string()?;
+        Some(if is_authority { Field::Authority(value) } else { Field::Other })
     }
 
     /// An integer whose first bits are the last of a byte (RFC 7541, 5.1).
@@ -107,15 +151,20 @@ impl<'p> Fields<'p> {
     }
 
     fn string(&mut self) -> Option<Coded<'p>> {
-        let huffman = *self.bytes.get(self.at)? & HUFFMAN != 0;
+        let at = self.at;
+        let huffman = *self.bytes.get(at)? & HUFFMAN != 0;
         let len = self.integer(7)?;
         let bytes = self.bytes.get(self.at..)?.get(..len)?;
         self.at += len;
-        Some(Coded { huffman, bytes })
+        Some(Coded { at, huffman, bytes })
     }
 }
 
 impl Coded<'_> {
+    fn is_authority_name(&self) -> bool {
+        self.bytes == if self.huffman { AUTHORITY_CODED } else { AUTHORITY_NAME }
+    }
+
     fn is_authority(&self) -> bool {
         if self.huffman {
             decoded(self.bytes).is_some_and(|text| Authority::try_from(text).is_ok())
@@ -198,7 +247,9 @@ mod tests {
     }
 
     fn mended(mut payload: Vec<u8>, flags: u8) -> Vec<u8> {
-        mend(flags, &mut payload);
+        if let Some(empty) = mend(flags, &mut payload) {
+            empty.fill(&mut payload, 0);
+        }
         payload
     }
 
@@ -223,21 +274,27 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_authority_becomes_a_host_and_what_is_one_stays() {
+    fn what_is_no_authority_is_written_over_and_what_is_one_stays() {
         for huffman in [false, true] {
             for (value, is_one) in [
                 (&b"127.0.0.1:2379"[..], true),
                 (b"[::1]:2379", true),
                 (b"etcd-0.etcd.svc", true),
+                (b"user:password@host:2379", true),
                 (b"127.0.0.1:2379/", false),
                 (b"etcd.example/some/path", false),
                 (b"http://127.0.0.1:2379", false),
                 (b"#initially=[127.0.0.1:2379]", false),
-                (b"", false),
+                (b"1.2.3.4:1,5.6.7.8:2/", false),
+                (b"100%", false),
             ] {
                 let head = head(value, huffman);
                 let mut expected = head.clone();
-                expected[7] = if is_one { AUTHORITY } else { HOST };
+                if !is_one {
+                    let len = usize::from(head[8] & !HUFFMAN);
+                    expected[8] = len as u8;
+                    expected[9..9 + len].fill(FILLING);
+                }
                 assert_eq!(mended(head.clone(), 4), expected, "{value:?}");
                 // Behind a length of padding and a priority.
                 let behind = |bytes: &[u8]| [&[2, 0, 0, 0, 0, 16], bytes, &[0, 0]].concat();
@@ -247,8 +304,26 @@ mod tests {
     }
 
     #[test]
-    fn an_authority_without_a_name_becomes_a_host_without_one() {
-        assert_eq!(mended(vec![0x83, 0x86, EMPTY_AUTHORITY, 0x90], 4), [0x83, 0x86, EMPTY_HOST, 0x90]);
+    fn the_name_may_be_spelled_in_full_and_come_before_the_others() {
+        assert_eq!(coded(AUTHORITY_NAME), AUTHORITY_CODED);
+        for form in [0x00, 0x10, 0x40] {
+            let in_full = [&[form, 10][..], AUTHORITY_NAME, &[3], b"a,/", &[0x83, 0x86]].concat();
+            let expected = [&[form, 10][..], AUTHORITY_NAME, &[3], b"aaa", &[0x83, 0x86]].concat();
+            assert_eq!(mended(in_full, 4), expected);
+            let in_code = [&[form, 8 | HUFFMAN][..], AUTHORITY_CODED, &[0, 0x83]].concat();
+            let expected = [&[form, 8 | HUFFMAN][..], AUTHORITY_CODED, &[1, FILLING, 0x83]].concat();
+            assert_eq!(mended(in_code, 4), expected);
+            let by_index = [&[0x83, form | 1, 2][..], b"a/", &[0x86]].concat();
+            assert_eq!(mended(by_index, 4), [&[0x83, form | 1, 2][..], b"aa", &[0x86]].concat());
+        }
+        let another = [&[0x00, 10][..], b":authoritx", &[2], b"a/"].concat();
+        assert_eq!(mended(another.clone(), 4), another);
+    }
+
+    #[test]
+    fn an_authority_without_a_value_gets_one() {
+        assert_eq!(mended(vec![0x83, 0x86, EMPTY_AUTHORITY, 0x90], 4), [0x83, 0x86, 0x01, 1, FILLING, 0x90]);
+        assert_eq!(mended(vec![0x83, 0x41, 0, 0x86], 4), [0x83, 0x41, 1, FILLING, 0x86]);
     }
 
     proptest! {
@@ -258,19 +333,15 @@ mod tests {
         }
 
         #[test]
-        fn a_head_in_two_pieces_is_left_alone_or_mended(text in "[a-z/:0-9]{0,30}", cut in 0..60usize) {
-            let head = head(text.as_bytes(), true);
-            let (before, after) = head.split_at(cut.min(head.len()));
-            let whole = mended(head.clone(), 4);
-            let cut = [&mended(before.to_vec(), 4), after].concat();
-            prop_assert!(cut == whole || cut == head);
+        fn any_bytes_are_looked_at_and_none_is_lost(bytes: Vec<u8>, flags: u8) {
+            let changed = mended(bytes.clone(), flags);
+            prop_assert!((bytes.len()..=bytes.len() + 2).contains(&changed.len()));
         }
 
         #[test]
-        fn of_any_bytes_one_is_changed_at_most(bytes: Vec<u8>, flags: u8) {
-            let changed = mended(bytes.clone(), flags);
-            let differ: Vec<_> = bytes.iter().zip(&changed).filter(|(before, after)| before != after).collect();
-            prop_assert!(differ.is_empty() || differ == [(&AUTHORITY, &HOST)] || differ == [(&EMPTY_AUTHORITY, &EMPTY_HOST)]);
+        fn a_head_that_was_mended_needs_nothing_more(text in "[-a-z0-9:./#?@&|~,%]{0,40}", huffman: bool) {
+            let once = mended(head(text.as_bytes(), huffman), 4);
+            prop_assert_eq!(mended(once.clone(), 4), once);
         }
     }
 }

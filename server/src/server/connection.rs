@@ -1,7 +1,7 @@
 //! One client's connection, from its first byte to its end.
 //!
 //! ```text
-//!   Acceptor (TLS) ─▶ Line (sends together) ─▶ Watched (pings, names) ─▶ HTTP/1.1 or HTTP/2 ─▶ gRPC by content type, else the HTTP endpoints
+//!   Acceptor (TLS) ─▶ Line (sends together) ─▶ Watched (frames) ─▶ HTTP/1.1 or HTTP/2 ─▶ gRPC by content type, else the HTTP endpoints
 //! ```
 //!
 //! Every wait for the client has a time-out until it has made itself known. What comes in is bytes from anyone: whatever does not speak a protocol we know
@@ -48,8 +48,13 @@ use crate::{
 const FIRST_BYTE_TIMEOUT: Duration = Duration::from_mins(1);
 /// The head of an HTTP/1.1 request has to be complete within this time.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
-/// Bytes a client may send before it has to wait, for a call and for the connection.
-const WINDOW_BYTES: u32 = 1024 * 1024;
+/// Bytes of a call's request that wait to be read; then the client has to wait.
+const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
+/// The same for all calls of a connection: one that waits does not hold the others up. Half of it is the library's budget for what small frames that wait
+/// cost besides.
+const CONNECTION_WINDOW_BYTES: u32 = 32 * STREAM_WINDOW_BYTES;
+/// Calls that a client has reset before they were accepted; more end the connection. They come in one turn: fewer than so many are read in one.
+const PENDING_RESETS_MAX: usize = 4096;
 
 /// Bytes of a request's head, all metadata included, as HTTP/2 counts them. A client is told; a call whose head is a little larger is refused for
 /// itself, one that is far larger ends its connection.
@@ -158,6 +163,7 @@ impl Gate {
         }));
         loop {
             let turn = poll_fn(|cx| {
+                activity.begin_turn();
                 // How a connection ends is of no interest: clients leave in every way there is.
                 let ended = connection.as_mut().poll(cx).is_ready();
                 let broken = matches!(line.poll_send(cx), Poll::Ready(Err(_)));
@@ -182,8 +188,11 @@ impl Gate {
             .http2()
             .timer(TokioTimer::new())
             .auto_date_header(false)
-            .initial_stream_window_size(WINDOW_BYTES)
-            .initial_connection_window_size(WINDOW_BYTES)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
+            // Counted over a connection's life, which may last for months; what piles up of them is bounded where frames are read.
+            .max_local_error_reset_streams(None)
             .max_header_list_size(HEAD_BYTES_MAX)
             .max_concurrent_streams(self.limits.max_streams)
             .keep_alive_interval(self.limits.ping_interval)

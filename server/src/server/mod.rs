@@ -22,6 +22,7 @@ mod corruption;
 #[cfg(test)]
 mod flag_tests;
 mod frames;
+mod intake;
 mod line;
 pub mod listener;
 mod pings;

@@ -1,12 +1,18 @@
-//! Keeps clients from pinging too often (`--grpc-keepalive-min-time`), and has the names mended by which some call this server ([`authority`]): what
-//! clients say is followed here.
+//! Keeps clients from pinging too often (`--grpc-keepalive-min-time`), and from more than this server takes at once: what clients say is followed here, on
+//! its way through the [`intake`](super::intake).
 //!
 //! The rule is gRPC's: a ping that comes sooner after the last one than allowed is a strike, and so is any within two hours while no call is open. Data
 //! sent to the client clears the strikes. The third strike ends the connection with `ENHANCE_YOUR_CALM` and the words `too_many_pings`, upon which
 //! well-behaved clients ping less.
+//!
+//! The HTTP/2 library reads all that there is before the tasks of its calls have a turn, and counts what they have not read and accepted by then: after a
+//! pause of this server or of the network that would be the whole socket. So a turn of the connection ends after [some frames](TURN_FRAMES_MAX), and the
+//! next one follows after the other tasks of the thread. And while a client takes nothing of what is sent, only [so many](BLOCKED_FRAMES_MAX) frames are
+//! read: most frames that break a rule are answered by one, which would pile up.
 
 use std::{
     io::{self, IoSlice},
+    mem::MaybeUninit,
     pin::Pin,
     sync::{
         Arc,
@@ -22,14 +28,21 @@ use tokio::{
 };
 
 use super::{
-    authority,
     frames::{Frames, calm_down},
+    intake::{Intake, Passed},
 };
 
 /// Strikes that are forgiven.
 const STRIKES_MAX: u32 = 2;
 /// The least time between pings while no call is open.
 const IDLE_MIN_TIME: Duration = Duration::from_hours(2);
+
+/// Frames that are read in a turn of a connection, and those of one more piece of it: the library's budget for unread frames is a hundred times as large.
+const TURN_FRAMES_MAX: usize = 512;
+/// Frames that are read while nothing can be sent. A stream that such a frame opens and resets takes about 600 bytes.
+const BLOCKED_FRAMES_MAX: usize = 64 << 10;
+/// Bytes that are read at once where something is held.
+const HELD_READ_BYTES: usize = 8 << 10;
 
 /// What a connection's service tells about its calls.
 #[derive(Debug, Default)]
@@ -42,6 +55,8 @@ pub struct Activity {
     sent: AtomicBool,
     /// The client has said something.
     heard: AtomicBool,
+    /// Frames that were read in this turn.
+    turn_frames: AtomicUsize,
 }
 
 impl Activity {
@@ -50,6 +65,11 @@ impl Activity {
         self.begun.fetch_add(1, Relaxed);
         self.open.fetch_add(1, Relaxed);
         OpenCall(self.clone())
+    }
+
+    /// A turn of the connection begins.
+    pub fn begin_turn(&self) {
+        self.turn_frames.store(0, Relaxed);
     }
 
     /// Whether the client has said something.
@@ -99,16 +119,17 @@ impl Strikes {
     }
 }
 
-/// A connection whose pings are watched.
+/// A connection whose frames are watched.
 pub struct Watched<I> {
     io: I,
     activity: Arc<Activity>,
-    read: Frames,
+    intake: Intake,
     written: Frames,
-    last_stream: u32,
     /// Calls that the client has opened.
     opened: usize,
     strikes: Strikes,
+    /// Frames that were read since the client last took something, if it takes nothing.
+    blocked: Option<usize>,
     /// The last words and how many bytes of them are written, once there were too many pings.
     farewell: Option<(Vec<u8>, usize)>,
 }
@@ -119,32 +140,52 @@ impl<I> Watched<I> {
         Self {
             io,
             activity,
-            read: Frames::of_client(),
-            written: Frames::of_server(),
-            last_stream: 0,
+            intake: Intake::new(),
+            written: Frames::new(),
             opened: 0,
             strikes: Strikes { min_time, last: None, count: 0 },
+            blocked: None,
             farewell: None,
         }
     }
 
-    fn heard(&mut self, bytes: &mut [u8]) {
-        if bytes.is_empty() {
+    fn heard(&mut self, passed: Passed) {
+        self.activity.heard.store(true, Relaxed);
+        self.activity.turn_frames.fetch_add(passed.frames, Relaxed);
+        if let Some(frames) = &mut self.blocked {
+            *frames += passed.frames;
+        }
+        self.opened += passed.streams;
+        if passed.pings == 0 {
             return;
         }
-        self.activity.heard.store(true, Relaxed);
-        let passed = self.read.follow_heads(bytes, authority::mend);
-        self.last_stream = self.last_stream.max(passed.last_stream);
-        self.opened += passed.streams;
         // What was opened but not handed over yet is open too.
         let waiting = self.opened.saturating_sub(self.activity.begun.load(Relaxed));
         let open = self.activity.open.load(Relaxed) + waiting;
         for _ in 0..passed.pings {
             let sent = self.activity.sent.swap(false, Relaxed);
             if !self.strikes.ping(Instant::now(), sent, open) && self.farewell.is_none() {
-                self.farewell = Some((calm_down(self.last_stream), 0));
+                self.farewell = Some((calm_down(self.intake.last_stream()), 0));
             }
         }
+    }
+
+    /// Whether no more is read for now. The task is woken when that changes.
+    fn pauses(&self, cx: &Context<'_>) -> bool {
+        if self.activity.turn_frames.load(Relaxed) >= TURN_FRAMES_MAX {
+            cx.waker().wake_by_ref();
+            return true;
+        }
+        // Whatever can be written wakes the task.
+        self.blocked.is_some_and(|frames| frames >= BLOCKED_FRAMES_MAX)
+    }
+
+    /// Notes whether the client takes what is sent.
+    fn wrote<T>(&mut self, written: &Poll<T>) {
+        self.blocked = match written {
+            Poll::Ready(_) => None,
+            Poll::Pending => self.blocked.or(Some(0)),
+        };
     }
 }
 
@@ -165,9 +206,37 @@ impl<I: AsyncWrite + Unpin> Watched<I> {
 
 impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
-        self.heard(&mut buf.filled_mut()[before..]);
+        while !this.intake.give(buf) {
+            if this.pauses(cx) {
+                return Poll::Pending;
+            }
+            let Some(held) = this.intake.held() else {
+                ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
+                let fresh = &mut buf.filled_mut()[before..];
+                if fresh.is_empty() {
+                    return Poll::Ready(Ok(()));
+                }
+                let (len, passed) = this.intake.take(fresh);
+                buf.set_filled(before + len);
+                this.heard(passed);
+                if len > 0 {
+                    return Poll::Ready(Ok(()));
+                }
+                continue;
+            };
+            let mut more = [MaybeUninit::uninit(); HELD_READ_BYTES];
+            let mut more = ReadBuf::uninit(&mut more);
+            ready!(Pin::new(&mut this.io).poll_read(cx, &mut more))?;
+            if more.filled().is_empty() {
+                this.intake.end();
+                continue;
+            }
+            held.extend_from_slice(more.filled());
+            let passed = this.intake.take_held();
+            this.heard(passed);
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -175,8 +244,10 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
 impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.poll_farewell(cx))?;
-        let written = ready!(Pin::new(&mut self.io).poll_write(cx, buf))?;
-        if self.read.is_http2() {
+        let written = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.wrote(&written);
+        let written = ready!(written)?;
+        if self.intake.is_http2() {
             self.written.follow(&buf[..written]);
         }
         Poll::Ready(Ok(written))
@@ -188,8 +259,10 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_farewell(cx))?;
-        let written = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, bufs))?;
-        if self.read.is_http2() {
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.wrote(&written);
+        let written = ready!(written)?;
+        if self.intake.is_http2() {
             let mut left = written;
             for buf in bufs {
                 let len = left.min(buf.len());

@@ -8,6 +8,7 @@ mod embedding;
 mod flags;
 mod forged;
 mod http;
+mod http2;
 mod kubernetes;
 mod lease;
 mod lock;

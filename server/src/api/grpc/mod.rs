@@ -5,12 +5,13 @@
 //! ```
 //!
 //! [`method`] lists the RPCs, [`message`] takes requests' messages out of their frames, [`encoding`] decompresses some of them, [`body`] frames answers, [`stream`] has the calls with many
-//! messages and what ends them. [`health`] is the one service that is no part of the store's API. Tonic's own machinery serves
+//! messages and what ends them, [`drained`] receives their requests before they are asked for. [`health`] is the one service that is no part of the store's API. Tonic's own machinery serves
 //! reflection only: doing the few steps here spares copies of large answers and gives refusals the texts that clients know.
 //!
 //! The one invariant: this folder decides nothing about the store. Whatever it calls can be called without gRPC.
 
 pub mod body;
+mod drained;
 pub mod encoding;
 pub mod health;
 pub mod message;
@@ -34,6 +35,7 @@ use tower::{Service, util::BoxCloneSyncService};
 
 use self::{
     body::{Body, Framed, MessageStream},
+    drained::Drained,
     encoding::Encoding,
     message::Messages,
     method::Method,
@@ -313,7 +315,8 @@ impl Arrived<'_> {
         S: Stream<Item = Result<A, Refusal>> + Send + 'static,
     {
         let (method, metrics) = (self.method, self.grpc.metrics.clone());
-        let (requests, broken) = stream::requests(self.messages(), method, metrics);
+        let messages = Messages::new(Drained::new(self.body), self.encoding, self.grpc.max_receive_bytes);
+        let (requests, broken) = stream::requests(messages, method, metrics);
         let answers = framed(serve(Box::pin(requests)));
         Served::Stream(stream::guarded(answers, broken))
     }

@@ -1,12 +1,12 @@
 //! Calls with many messages: requests as a stream, and what ends a stream from outside.
 //!
 //! ```text
-//!   body ─▶ Messages ─▶ requests() ─▶ a service: requests in, answers out ─▶ Guarded ─▶ Body
-//!                            '──── a broken request ends the call ────────▶──┘ ◀── deadline, no leader, shutdown
+//!   body ─▶ Drained ─▶ Messages ─▶ requests() ─▶ a service: requests in, answers out ─▶ Guarded ─▶ Body
+//!                                       '──── a broken request ends the call ────────▶──┘ ◀── deadline, no leader, shutdown
 //! ```
 //!
-//! Nothing here is kept for later: a service takes the next request when somebody reads its answers, and a client that reads none is held up by HTTP's
-//! own windows. What a client gives up is dropped with everything the service keeps in its streams.
+//! A service takes the next request when its answers are read. Requests of a client that reads none wait in [`Drained`](super::drained::Drained), and
+//! when that is full the client is held up by HTTP's own windows. What a client gives up is dropped with everything the service keeps in its streams.
 
 use std::{
     future::{Future, pending},
@@ -18,7 +18,6 @@ use std::{
 
 use cairn_proto::ApiError;
 use futures::Stream;
-use hyper::body::Incoming;
 use prost::Message;
 use tokio::{
     sync::{oneshot, watch},
@@ -27,7 +26,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::{body::MessageStream, message::Messages, method::Method};
+use super::{body::MessageStream, drained::Drained, message::Messages, method::Method};
 use crate::{api::metrics::ApiMetrics, node::NodeHandle};
 
 /// Election time-outs without a leader after which streams that want one are ended.
@@ -134,7 +133,7 @@ impl Stream for Guarded {
 
 /// The requests of a call, and how it ends should one of them not be readable. After such a one the requests neither go on nor end.
 pub(super) fn requests<M: Message + Default>(
-    messages: Messages<Incoming>,
+    messages: Messages<Drained>,
     method: Method,
     metrics: Arc<ApiMetrics>,
 ) -> (impl Stream<Item = M> + Send + 'static, impl Future<Output = Status> + Send + 'static) {
@@ -161,7 +160,7 @@ pub(super) fn requests<M: Message + Default>(
 }
 
 async fn next<M: Message + Default>(
-    messages: &mut Messages<Incoming>,
+    messages: &mut Messages<Drained>,
     method: Method,
     metrics: &ApiMetrics,
 ) -> Result<Option<M>, Status> {
