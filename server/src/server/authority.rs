@@ -218,6 +218,9 @@ mod tests {
 
     use super::*;
 
+    /// The field's index with a value that is to be indexed.
+    const INDEXED_AUTHORITY: u8 = 0x41;
+
     fn coded(text: &[u8]) -> Vec<u8> {
         let mut bits = Vec::new();
         for character in text {
@@ -240,7 +243,7 @@ mod tests {
     fn head(value: &[u8], huffman: bool) -> Vec<u8> {
         let mut head = vec![0x83, 0x86, 0x45, 3, b'/', b'a', b'b'];
         let bytes = if huffman { coded(value) } else { value.to_vec() };
-        head.extend([AUTHORITY, bytes.len() as u8 | if huffman { HUFFMAN } else { 0 }]);
+        head.extend([INDEXED_AUTHORITY, bytes.len() as u8 | if huffman { HUFFMAN } else { 0 }]);
         head.extend(bytes);
         head.extend([0x40, 1, b'x', 1, b'y', 0x0f, 0x2b, 1, b'z']);
         head

@@ -20,8 +20,8 @@ use http_body::{Body, Frame};
 use parking_lot::Mutex;
 use tokio_util::task::AbortOnDropHandle;
 
-/// Bytes that are received before they are read: renewals of 30,000 leases.
-const BYTES_MAX: usize = 512 << 10;
+/// Bytes that are received before they are read: renewals of 8,000 leases.
+const BYTES_MAX: usize = 128 << 10;
 
 /// A body of which some is received before it is read. What was not read ends with it.
 pub struct Drained<E = hyper::Error> {
