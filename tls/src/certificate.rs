@@ -179,7 +179,7 @@ impl ExtendedKeyUsageValidator for Usages {
         let mut any_at_all = false;
         for usage in usages {
             let usage = usage?;
-            if self.0.iter().any(|taken| *taken == usage) {
+            if self.0.contains(&usage) {
                 return Ok(());
             }
             any_at_all = true;
