@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, histogram::Histogram},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 use tonic::Code;
@@ -50,6 +50,11 @@ struct HandledLabels {
     grpc_type: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ScrapeLabels {
+    code: &'static str,
+}
+
 /// Counters of one RPC, looked up once.
 struct MethodMetrics {
     started: Counter,
@@ -71,6 +76,10 @@ pub struct ApiMetrics {
     pub health_success: Counter,
     /// Health checks that did not.
     pub health_failures: Counter,
+    /// Answers with all metrics.
+    pub scrapes: Counter,
+    /// Answers with all metrics that are being made.
+    pub scrapes_in_flight: Gauge,
 }
 
 impl ApiMetrics {
@@ -96,6 +105,11 @@ impl ApiMetrics {
                 seconds: extensive.then(|| seconds.get_or_create_owned(&labels)),
             }
         });
+        let scrapes = Family::<ScrapeLabels, Counter>::default();
+        // There is no other answer, but rates of failures want to be zero, not missing.
+        for code in ["500", "503"] {
+            drop(scrapes.get_or_create_owned(&ScrapeLabels { code }));
+        }
         let metrics = Self {
             methods: methods.collect(),
             requesters: Requesters::new(),
@@ -103,6 +117,8 @@ impl ApiMetrics {
             sent_bytes: Counter::default(),
             health_success: Counter::default(),
             health_failures: Counter::default(),
+            scrapes: scrapes.get_or_create_owned(&ScrapeLabels { code: "200" }),
+            scrapes_in_flight: Gauge::default(),
         };
         registry.register(
             "etcd_server_client_requests",
@@ -126,6 +142,12 @@ impl ApiMetrics {
                 "Histogram of response latency (seconds) of gRPC that had been application-level handled by the server";
             registry.register("grpc_server_handling_seconds", help, seconds);
         }
+        registry.register("promhttp_metric_handler_requests", "Total number of scrapes by HTTP status code", scrapes);
+        registry.register(
+            "promhttp_metric_handler_requests_in_flight",
+            "Current number of scrapes being served",
+            metrics.scrapes_in_flight.clone(),
+        );
         let mut counter = |name, help, counter: &Counter| registry.register(name, help, counter.clone());
         counter(
             "etcd_network_client_grpc_received_bytes",

@@ -28,6 +28,14 @@ impl Page {
         self.sample(name, "gauge", help, &format!("{{{label}=\"{value}\"}}"), 1.0);
     }
 
+    /// Adds a gauge that has a value for each set of labels, which are written as in the text.
+    fn gauges(&mut self, name: &str, help: &str, values: impl IntoIterator<Item = (String, bool)>) {
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} gauge");
+        for (labels, value) in values {
+            let _ = writeln!(self.0, "{name}{{{labels}}} {}", u8::from(value));
+        }
+    }
+
     fn sample(&mut self, name: &str, kind: &str, help: &str, labels: &str, value: f64) {
         // Writing to a String cannot fail.
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name}{labels} {value}");
@@ -36,13 +44,17 @@ impl Page {
 
 impl Http {
     pub(super) fn expose(&self) -> Response<Body> {
+        self.metrics.scrapes_in_flight.inc();
         let mut page = Page::default();
         self.expose_member(&mut page);
         process::expose(&mut page);
+        process::expose_runtime(&mut page);
         let mut registered = String::new();
         if text::encode_registry(&mut registered, &self.registry).is_ok() {
             page.0.push_str(&exposition::from_openmetrics(&registered));
         }
+        self.metrics.scrapes_in_flight.dec();
+        self.metrics.scrapes.inc();
         let mut response = Response::new(Body::Plain(page.0.into()));
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(exposition::CONTENT_TYPE));
         response
@@ -62,6 +74,20 @@ impl Http {
         page.info("etcd_cluster_version", &cluster, "cluster_version", &cluster_minor);
         let id = "Server or member ID in hexadecimal format. 1 for 'server_id' label with current ID";
         page.info("etcd_server_id", id, "server_id", &format!("{:x}", status.member_id));
+        let members = node.members();
+        let local = status.member_id;
+        let peers = members.members.keys().map(|id| (format!("Local=\"{local:x}\",Remote=\"{id:x}\""), true));
+        page.gauges("etcd_network_known_peers", "The current number of known peers", peers);
+        let gates = [
+            ("CompactHashCheck", self.config.compact_hash_check),
+            ("InitialCorruptCheck", self.config.initial_corrupt_check),
+        ];
+        let gates = gates.map(|(name, open)| (format!("name=\"{name}\",stage=\"ALPHA\""), open));
+        page.gauges(
+            "etcd_server_feature_enabled",
+            "Whether or not a feature is enabled. 1 is enabled, 0 is not",
+            gates,
+        );
         let quota = self.config.quota_bytes().map_or(0.0, |bytes| bytes as f64);
         page.gauge("etcd_server_quota_backend_bytes", "Current backend storage quota size in bytes", quota);
         let open = "The number of currently open read transactions";

@@ -38,6 +38,7 @@ async fn a_snapshot_is_counted_by_the_member_that_sends_it_and_the_one_that_rece
         format!("etcd_network_snapshot_send_total_duration_seconds_count{{To=\"{receiver:x}\"}} 1"),
         "# TYPE etcd_network_snapshot_send_success counter".to_owned(),
         "etcd_disk_backend_snapshot_duration_seconds_count 1".to_owned(),
+        "etcd_debugging_snap_save_total_duration_seconds_count 1".to_owned(),
     ];
     let received = [
         format!("etcd_network_snapshot_receive_success{{From=\"{sender:x}\"}} 1"),

@@ -240,8 +240,10 @@ impl Flusher {
             tracing::warn!(%error, "a snapshot for another member could not be made");
         });
         if let Ok(meta) = &made {
-            self.shared.metrics.backend_snapshot.observe(started.elapsed().as_secs_f64());
-            tracing::info!(index = meta.last.index, took = ?started.elapsed(), "made a snapshot for other members");
+            let took = started.elapsed();
+            self.shared.metrics.backend_snapshot.observe(took.as_secs_f64());
+            self.shared.metrics.snap_save.observe(took.as_secs_f64());
+            tracing::info!(index = meta.last.index, ?took, "made a snapshot for other members");
         }
         self.inbox.send(Input::Checkpointed(made.ok()));
     }
