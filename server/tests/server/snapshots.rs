@@ -48,7 +48,7 @@ async fn a_snapshot_is_counted_by_the_member_that_sends_it_and_the_one_that_rece
         "# TYPE etcd_network_snapshot_receive_failures counter".to_owned(),
         "etcd_server_snapshot_apply_in_progress_total 0".to_owned(),
     ];
-    for (at, lines) in [(trio.leader().await, &sent), (lags, &received)] {
+    for (at, lines) in [(trio.leader().await, &sent[..]), (lags, &received[..])] {
         for line in lines {
             let what = format!("{line:?} is on the page");
             eventually(&what, async || {
