@@ -20,13 +20,13 @@ pub const DEFAULT_PORT: u16 = 2379;
 /// listens on in the file system, by a path that may be relative: in plain text and over TLS.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Endpoint {
-    text: String,
-    host: String,
+    text: Box<str>,
+    host: Box<str>,
     /// The interface of an IPv6 address.
-    zone: Option<String>,
+    zone: Option<Box<str>>,
     port: u16,
     /// The path, if it is a socket in the file system.
-    socket: Option<String>,
+    socket: Option<Box<str>>,
     security: Security,
 }
 
@@ -116,8 +116,8 @@ impl Endpoint {
         if file.is_empty() || path.contains(char::is_control) {
             return Err("no path of a socket");
         }
-        let host = file.split(':').next().unwrap_or_default().to_owned();
-        Ok(Self { text: text.to_owned(), host, zone: None, port: 0, socket: Some(path.to_owned()), security })
+        let host = file.split(':').next().unwrap_or_default().into();
+        Ok(Self { text: text.into(), host, zone: None, port: 0, socket: Some(path.into()), security })
     }
 }
 
@@ -160,8 +160,8 @@ impl FromStr for Endpoint {
         if zone.is_some_and(|zone| zone.is_empty() || host.parse::<Ipv6Addr>().is_err()) {
             return Err(invalid("no valid IPv6 address with a zone"));
         }
-        let (host, zone) = (host.to_owned(), zone.map(str::to_owned));
-        Ok(Self { text: text.to_owned(), host, zone, port, socket: None, security })
+        let (host, zone) = (host.into(), zone.map(Into::into));
+        Ok(Self { text: text.into(), host, zone, port, socket: None, security })
     }
 }
 

@@ -243,7 +243,7 @@ impl Draft {
         let left_over = matches!((&flag.class, origin), (Class::Dropped, Origin::Variable | Origin::File(..)));
         if left_over && !flag.is_default(text) {
             let text = format!("no current release knows it, accepted without effect: {}", flag.text);
-            self.notices.push(Notice::new(&origin.setting(flag), text));
+            self.notices.push(Notice::new(origin.setting(flag), text));
             return Ok(());
         }
         self.apply_as(flag, text, &origin.setting(flag))

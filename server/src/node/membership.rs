@@ -95,10 +95,9 @@ impl Judge<'_> {
                 return Err(ApiError::MemberNotEnoughStarted);
             }
             // Whoever is down is not part of the quorum that is there.
-            if (self.connected_for)(id).is_some() {
-                if self.healthy_voters().saturating_sub(1) < quorum(others.len()) {
-                    return Err(ApiError::Unhealthy);
-                }
+            let is_connected = (self.connected_for)(id).is_some();
+            if is_connected && self.healthy_voters().saturating_sub(1) < quorum(others.len()) {
+                return Err(ApiError::Unhealthy);
             }
         }
         if self.voters().all(|voter| voter.id == id) {

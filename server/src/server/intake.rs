@@ -318,9 +318,12 @@ mod tests {
         }
     }
 
+    /// Kind, flags, stream and payload of a frame.
+    type FrameParts = (u8, u8, u32, Vec<u8>);
+
     /// Frames with their payloads, those of a stream's data put together.
-    fn frames(mut bytes: &[u8]) -> (Vec<(u8, u8, u32, Vec<u8>)>, usize) {
-        let (mut frames, mut count) = (Vec::<(u8, u8, u32, Vec<u8>)>::new(), 0);
+    fn frames(mut bytes: &[u8]) -> (Vec<FrameParts>, usize) {
+        let (mut frames, mut count) = (Vec::<FrameParts>::new(), 0);
         while let Some(Header { len, kind, flags, stream }) = Header::of(bytes) {
             let payload = &bytes[HEADER_BYTES..HEADER_BYTES + len];
             bytes = &bytes[HEADER_BYTES + len..];

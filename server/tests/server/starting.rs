@@ -183,7 +183,9 @@ async fn one_of_three_serves_nothing_without_the_others_and_nothing_old_with_the
         (read.header?.revision >= newest).then_some(())
     };
     eventually("the puts are everywhere", everywhere).await;
-    members.iter_mut().for_each(|member| member.take().expect("it runs").kill());
+    for member in &mut members {
+        member.take().expect("it runs").kill();
+    }
 
     members[2] = Some(start(2));
     let metrics = ports[2].metrics_addr();

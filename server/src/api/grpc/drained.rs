@@ -136,15 +136,15 @@ mod tests {
         }
     }
 
-    fn data(len: usize) -> Sent {
-        Ok(Frame::data(vec![7; len].into()))
+    fn data(len: usize) -> Frame<Bytes> {
+        Frame::data(vec![7; len].into())
     }
 
     #[tokio::test]
     async fn what_nobody_reads_is_received_up_to_the_bound() {
         let (sender, mut body) = drained();
         for _ in 0..4 * BYTES_MAX / 1024 {
-            sender.send(data(1024)).expect("the body is open");
+            sender.send(Ok(data(1024))).expect("the body is open");
         }
         settle().await;
         assert_eq!(body.queue.lock().bytes.len(), BYTES_MAX);
@@ -161,7 +161,7 @@ mod tests {
     #[tokio::test]
     async fn what_came_before_an_error_is_read_before_it() {
         let (sender, mut body) = drained();
-        sender.send(data(3)).expect("the body is open");
+        sender.send(Ok(data(3))).expect("the body is open");
         sender.send(Err("reset")).expect("the body is open");
         settle().await;
         assert_eq!(body.frame().await.expect("data").expect("data").into_data().expect("data").len(), 3);
@@ -182,7 +182,7 @@ mod tests {
         let (sender, mut body) = drained();
         let reading = tokio::spawn(async move { body.frame().await.map(|frame| frame.map(|frame| frame.is_data())) });
         settle().await;
-        sender.send(data(1)).expect("the body is open");
+        sender.send(Ok(data(1))).expect("the body is open");
         assert_eq!(reading.await.expect("it ends"), Some(Ok(true)));
     }
 }

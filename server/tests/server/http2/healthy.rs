@@ -176,13 +176,17 @@ async fn renewals_at_a_follower_wait_for_members_that_were_paused() {
     let mut raw = Raw::connect(members[follower].addrs[0]).await;
     raw.watch(1, "mine").await;
     let others: Vec<_> = (0..3).filter(|at| *at != follower).map(|at| &members[at]).collect();
-    others.iter().for_each(|member| member.pause());
+    for member in &others {
+        member.pause();
+    }
     let calls =
         streams(500).skip(1).flat_map(|stream| unary(stream, RANGE, &range("mine"), &field("grpc-timeout", "300m")));
     raw.write(&[open(3, KEEP_ALIVE), (0..4000).flat_map(|id| renewal(3, 1 + id)).collect(), calls.collect()].concat())
         .await;
     raw.read_until("reads end by their deadlines", |seen| seen.resets + seen.ended >= 499).await;
-    others.iter().for_each(|member| member.resume());
+    for member in &others {
+        member.resume();
+    }
     raw.read_until("all are answered", |seen| seen.of(3) == 4000).await;
     raw.goes_on(100_001, 1, "mine").await;
 }

@@ -42,7 +42,9 @@ impl Replica {
     /// Proposes a membership change that waits, if one may be proposed by now.
     pub(super) fn retry_changes(&mut self) {
         if !self.pending_changes.is_empty() {
-            mem::take(&mut self.pending_changes).into_iter().for_each(|change| self.change(change));
+            for change in mem::take(&mut self.pending_changes) {
+                self.change(change);
+            }
         }
     }
 
