@@ -259,7 +259,9 @@ impl Builder {
         });
 
         let urls = advertised(&config, &listeners);
-        threads.first().spawn(publish(node.clone(), config.clone(), urls, places.clone(), stopping.clone()));
+        let ready = CancellationToken::new();
+        let publishing = publish(node.clone(), config.clone(), urls, places.clone(), stopping.clone(), ready.clone());
+        threads.first().spawn(publishing);
         threads.first().spawn(version::keep(node.clone(), peers.clone(), stopping.clone()));
         if !config.corrupt_check_time.is_zero() {
             let check = guard.clone().run(corruption::Kind::Periodic, config.corrupt_check_time, stopping.clone());
@@ -277,8 +279,19 @@ impl Builder {
             stopping.clone(),
         ));
         let addrs = places.iter().filter_map(tcp_addr).collect();
-        let server =
-            Server { config, addrs, services, node, peers, gate, threads, stopping, peers_stopping, ending: false };
+        let server = Server {
+            config,
+            addrs,
+            services,
+            node,
+            peers,
+            gate,
+            threads,
+            stopping,
+            peers_stopping,
+            ready,
+            ending: false,
+        };
         let Server { gate, threads, node, .. } = &server;
         if let Some(begun) = begun {
             // If this member is wrong, the server that was started so far ends.
@@ -306,6 +319,8 @@ pub struct Server {
     threads: Arc<Threads>,
     stopping: CancellationToken,
     peers_stopping: CancellationToken,
+    /// Cancelled once the member serves and has said so in the log.
+    ready: CancellationToken,
     /// Somebody waits, or has waited, for the end.
     ending: bool,
 }
@@ -356,7 +371,10 @@ impl Server {
     /// Waits until the member serves clients, which is when the cluster has heard of it and everything that it had applied
     /// or acknowledged before is applied again. `false` if it fails or stops before.
     pub async fn ready(&self) -> bool {
-        self.node.wait_to_serve().await
+        tokio::select! {
+            () = self.ready.cancelled() => true,
+            _ = self.wait() => false,
+        }
     }
 
     /// Waits until the server fails, and returns why; returns nothing when it was shut down.
@@ -505,6 +523,7 @@ async fn publish(
     urls: Vec<String>,
     places: Vec<Place>,
     stopping: CancellationToken,
+    ready: CancellationToken,
 ) {
     let propose = async || {
         // A member with a name must have something in its log: see `peer`.
@@ -531,4 +550,5 @@ async fn publish(
     for place in places {
         tracing::info!(address = %place, "ready to serve client requests");
     }
+    ready.cancel();
 }
