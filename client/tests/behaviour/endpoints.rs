@@ -51,7 +51,7 @@ async fn members_that_cannot_serve_are_left_out() {
         listed("a", "http://a:2379"),
         listed("", "http://b:2379"),
         pb::Member { is_learner: true, ..listed("c", "http://c:2379") },
-        listed("d", "unix:///run/d"),
+        listed("d", "ftp://d"),
         listed("e", "http://a:2379"),
     ]);
     let client = network.client(["a"]).build().unwrap();

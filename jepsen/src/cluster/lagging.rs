@@ -143,7 +143,7 @@ async fn finish(mut members: Members, load: Load, summary: &mut Summary) -> Resu
 
 /// Makes a member lag, and has it catch up. How often it was killed meanwhile.
 async fn catch_up(members: &mut Members, load: &Load, victim: usize, lag: Lag, random: &mut StdRng) -> Result<usize> {
-    let (index, state) = (members.raft_index(victim).await?, members.state(victim)?);
+    let state = members.state(victim)?;
     if lag == Lag::Frozen {
         members.member(victim).freeze()?;
     } else {
@@ -151,6 +151,8 @@ async fn catch_up(members: &mut Members, load: &Load, victim: usize, lag: Lag, r
     }
     load.wait_for_writes(500).await?;
     let others: Vec<usize> = (0..members.len()).filter(|&member| member != victim).collect();
+    // Beyond all that the member that lags may have in its log.
+    let index = members.raft_index(others[0]).await?;
     members.wait_until_cut(&others, index).await?;
     let dir = members.member(victim).data_dir().join("member");
     let mut kills = 0;

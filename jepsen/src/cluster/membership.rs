@@ -9,7 +9,7 @@ use cairn_proto::{
         MemberAddRequest, MemberListRequest, MemberRemoveRequest, StatusRequest, cluster_client::ClusterClient,
         maintenance_client::MaintenanceClient,
     },
-    peer::{MembersRequest, peer_client::PeerClient},
+    peer::{MembersRequest, MembersResponse, peer_client::PeerClient},
 };
 use tokio::time::{Instant, timeout};
 use tonic::transport::Endpoint;
@@ -92,10 +92,15 @@ impl Members {
         Ok(client.status(StatusRequest {}).await?.into_inner().raft_index)
     }
 
+    /// What a member tells other members of the cluster.
+    pub async fn known_to(&mut self, member: usize) -> Result<MembersResponse> {
+        let channel = Endpoint::from_shared(self.member(member).peer_url())?.connect().await?;
+        Ok(PeerClient::new(channel).members(MembersRequest {}).await?.into_inner())
+    }
+
     /// The first entry that a member's log still holds.
     pub async fn first_index(&mut self, member: usize) -> Result<u64> {
-        let channel = Endpoint::from_shared(self.member(member).peer_url())?.connect().await?;
-        Ok(PeerClient::new(channel).members(MembersRequest {}).await?.into_inner().first_index)
+        Ok(self.known_to(member).await?.first_index)
     }
 
     /// Waits until all of these members have cut from their logs everything up to `index`.

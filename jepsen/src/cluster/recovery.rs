@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use cairn_proto::etcdserverpb::{MemberListRequest, PutRequest, cluster_client::ClusterClient, kv_client::KvClient};
+use cairn_proto::etcdserverpb::{PutRequest, kv_client::KvClient};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::time::Instant;
 
@@ -117,15 +117,12 @@ pub async fn remove_one_of_two(cairn: &Path, leader_goes: bool) -> Result<()> {
     put(&mut members, stays).await
 }
 
-/// How many members a member lists, as soon as it answers.
+/// How many members a member knows, as soon as it answers other members: without a majority it answers no client.
 async fn listed(members: &mut Members, member: usize) -> Result<usize> {
     let deadline = Instant::now() + DEADLINE;
     loop {
-        if let Ok(channel) = members.member(member).connect().await {
-            let list = ClusterClient::new(channel).member_list(MemberListRequest { linearizable: false }).await;
-            if let Ok(list) = list {
-                return Ok(list.into_inner().members.len());
-            }
+        if let Ok(known) = members.known_to(member).await {
+            return Ok(known.members.len());
         }
         ensure!(Instant::now() < deadline, "it does not answer:\n{}", members.member(member).log_tail());
         tokio::time::sleep(LOOK).await;
