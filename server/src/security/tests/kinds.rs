@@ -27,9 +27,9 @@ fn file(name: &str) -> PathBuf {
 /// Shows a certificate and trusts those of an authority.
 fn showing(name: &str, authority: &str) -> TlsConfig {
     TlsConfig {
-        cert_file: Some(file(&format!("{name}.pem"))),
+        cert_file: Some(file(&format!("{name}.crt"))),
         key_file: Some(file(&format!("{name}.key"))),
-        trusted_ca_file: Some(file(&format!("{authority}.pem"))),
+        trusted_ca_file: Some(file(&format!("{authority}.crt"))),
         client_cert_auth: true,
         ..TlsConfig::between_members()
     }
@@ -90,7 +90,7 @@ async fn what_is_refused_says_what_to_do() {
 
 fn certificate(name: &str) -> CertificateDer<'static> {
     use rustls::pki_types::pem::PemObject as _;
-    CertificateDer::from_pem_file(file(&format!("{name}.pem"))).unwrap()
+    CertificateDer::from_pem_file(file(&format!("{name}.crt"))).unwrap()
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ set -eu
 here=$(dirname "$(readlink -f "$0")")
 etcd=$1 ctl=$2
 cd "$here"
-rm -f -- *.pem *.key *.crl answers.txt
+rm -f -- *.crt *.key *.crl answers.txt
 days=36500
 
 key() { # name, kind
@@ -20,10 +20,10 @@ key() { # name, kind
 authority() { # name, kind, version
     key "$1" "$2"
     if [ "$3" = 3 ]; then
-        openssl req -x509 -new -key "$1.key" -subj "/CN=$1" -days $days -out "$1.pem"
+        openssl req -x509 -new -key "$1.key" -subj "/CN=$1" -days $days -out "$1.crt"
     else
         openssl req -new -key "$1.key" -subj "/CN=$1" |
-            openssl x509 -req -signkey "$1.key" -days $days -out "$1.pem" 2> /dev/null
+            openssl x509 -req -signkey "$1.key" -days $days -out "$1.crt" 2> /dev/null
     fi
 }
 
@@ -36,8 +36,8 @@ certificate() { # name, kind, version, usage or -, authority
         extensions=(-extfile extensions)
     fi
     openssl req -new -key "$1.key" -subj "/CN=$1" |
-        openssl x509 -req -CA "$5.pem" -CAkey "$5.key" -set_serial "0x$(openssl rand -hex 8)" -days $days \
-            "${extensions[@]}" -out "$1.pem" 2> /dev/null
+        openssl x509 -req -CA "$5.crt" -CAkey "$5.key" -set_serial "0x$(openssl rand -hex 8)" -days $days \
+            "${extensions[@]}" -out "$1.crt" 2> /dev/null
     rm -f extensions
 }
 
@@ -49,7 +49,7 @@ asked() { # server's certificate, its authority, client's certificate, its autho
     dir=$(mktemp -d) client=$(port) peer=$(port)
     "$etcd" --data-dir "$dir" --listen-client-urls "https://127.0.0.1:$client" --advertise-client-urls "https://127.0.0.1:$client" \
         --listen-peer-urls "http://127.0.0.1:$peer" --initial-advertise-peer-urls "http://127.0.0.1:$peer" \
-        --initial-cluster "default=http://127.0.0.1:$peer" --cert-file "$1.pem" --key-file "$1.key" --trusted-ca-file "$4.pem" \
+        --initial-cluster "default=http://127.0.0.1:$peer" --cert-file "$1.crt" --key-file "$1.key" --trusted-ca-file "$4.crt" \
         --client-cert-auth > "$dir.log" 2>&1 &
     local pid=$!
     for _ in $(seq 50); do
@@ -57,7 +57,7 @@ asked() { # server's certificate, its authority, client's certificate, its autho
         kill -0 $pid 2> /dev/null || break
         sleep 0.1
     done
-    "$ctl" --endpoints "https://127.0.0.1:$client" --cacert "$2.pem" --cert "$3.pem" --key "$3.key" --command-timeout 2s \
+    "$ctl" --endpoints "https://127.0.0.1:$client" --cacert "$2.crt" --cert "$3.crt" --key "$3.key" --command-timeout 2s \
         --dial-timeout 2s put a b > /dev/null 2>&1 && answer=yes
     kill $pid 2> /dev/null || true
     wait $pid 2> /dev/null || true
@@ -95,8 +95,8 @@ touch "$work/index.txt"
 echo 01 > "$work/number"
 printf '[ca]\ndefault_ca=c\n[c]\ndatabase=%s/index.txt\ncrlnumber=%s/number\ndefault_md=sha256\n[e]\n%s\n' \
     "$work" "$work" authorityKeyIdentifier=keyid:always > "$work/ca.cnf"
-by=(openssl ca -config "$work/ca.cnf" -cert ca-p256.pem -keyfile ca-p256.key)
-"${by[@]}" -revoke p256-v1.pem 2> /dev/null
+by=(openssl ca -config "$work/ca.cnf" -cert ca-p256.crt -keyfile ca-p256.key)
+"${by[@]}" -revoke p256-v1.crt 2> /dev/null
 "${by[@]}" -gencrl -crldays $days -crlexts e -out revoked.crl 2> /dev/null
 rm -rf "$work"
 
