@@ -5,7 +5,7 @@
 //! ```
 //!
 //! [`method`] lists the RPCs, [`message`] takes requests' messages out of their frames, [`encoding`] decompresses some of them, [`body`] frames answers, [`stream`] has the calls with many
-//! messages and what ends them, [`drained`] receives their requests before they are asked for. [`health`] is the one service that is no part of the store's API. Tonic's own machinery serves
+//! messages and what ends them, `drained` receives their requests before they are asked for. [`health`] is the one service that is no part of the store's API. Tonic's own machinery serves
 //! reflection only: doing the few steps here spares copies of large answers and gives refusals the texts that clients know.
 //!
 //! The one invariant: this folder decides nothing about the store. Whatever it calls can be called without gRPC.

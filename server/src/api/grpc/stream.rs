@@ -5,7 +5,7 @@
 //!                                       '──── a broken request ends the call ────────▶──┘ ◀── deadline, no leader, shutdown
 //! ```
 //!
-//! A service takes the next request when its answers are read. Requests of a client that reads none wait in [`Drained`](super::drained::Drained), and
+//! A service takes the next request when its answers are read. Requests of a client that reads none wait in `Drained`, and
 //! when that is full the client is held up by HTTP's own windows. What a client gives up is dropped with everything the service keeps in its streams.
 
 use std::{
