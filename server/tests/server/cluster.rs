@@ -28,9 +28,17 @@ use super::{
     trio::Trio,
 };
 
+/// Ports that are drawn from: below those that the system gives to outgoing connections, which would take one that is not
+/// listened on yet.
+const PORTS: std::ops::Range<u16> = 12_000..32_000;
+/// How many are tried.
+const PORTS_TRIED_MAX: usize = 100;
+
+/// A free loopback port.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("it has an address").port()
+    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let mut drawn = std::iter::repeat_with(|| rand::random_range(PORTS)).take(PORTS_TRIED_MAX);
+    drawn.find(free).expect("a free port")
 }
 
 fn url(scheme: &str, port: u16) -> Url {
