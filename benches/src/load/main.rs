@@ -7,6 +7,7 @@
 //! lease        the lease calls of a client
 //! watchers     watchers, and what they got and when
 //! run          closed loop (each client waits for its answer) and open loop (requests leave on schedule, late or not)
+//! holding      many leases of one client, and how many it lost
 //! keyspace     what many keys cost: memory, disk, lists, a restart
 //! report       throughput, latency percentiles, the server's CPU time per operation
 //! compare      puts, transactions, reads and keep-alives on a genuine etcd and on Cairn, as a table
@@ -16,6 +17,7 @@
 mod cluster;
 mod compare;
 mod connection;
+mod holding;
 mod keyspace;
 mod lease;
 mod options;
@@ -50,6 +52,9 @@ fn run(options: &options::Options) -> Result<()> {
     }
     if let options::Work::Keyspace(settings) = &options.work {
         return runtime.block_on(keyspace::run(options, settings));
+    }
+    if let options::Work::LeaseHold(settings) = &options.work {
+        return runtime.block_on(holding::run(options, settings));
     }
     let report = runtime.block_on(run::run(options))?;
     if options.json {

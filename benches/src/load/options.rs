@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::keyspace::Keyspace;
+use super::{holding::Holding, keyspace::Keyspace};
 
 /// Load for any etcd endpoint, with honest latencies.
 #[derive(Parser, Clone)]
@@ -144,6 +144,8 @@ pub enum Work {
         #[arg(long, default_value_t = 60)]
         ttl: i64,
     },
+    /// One client keeps many leases alive on one stream, and counts those that it lost
+    LeaseHold(Holding),
     /// What a control plane sends: 55 updates at the revision last seen, 20 reads, 5 pages of a list, 15 events with a lease and 5 keep-alives in a hundred,
     /// while watchers follow
     ControlPlane {

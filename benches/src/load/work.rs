@@ -221,7 +221,7 @@ impl Client {
             },
             Work::Compare(_) => Err(tonic::Status::internal("this is no load of its own")),
             // Has its own way.
-            Work::Keyspace(_) => Ok("nothing"),
+            Work::Keyspace(_) | Work::LeaseHold(_) => Ok("nothing"),
         }
     }
 
