@@ -37,6 +37,7 @@ use crate::{
     api::grpc::{
         Grpc,
         body::{Body, BodyError},
+        drained::Waiting,
         is_grpc,
     },
     http::{Http, Scope},
@@ -141,10 +142,10 @@ impl Gate {
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let activity = Arc::new(Activity::default());
-        let (gate, calls) = (self.clone(), activity.clone());
+        let (gate, calls, waiting) = (self.clone(), activity.clone(), Waiting::default());
         let service = service_fn(move |request| {
-            let (gate, call) = (gate.clone(), calls.begin());
-            async move { Ok::<_, Infallible>(gate.answer(request, port, tls, call).await) }
+            let (gate, call, waiting) = (gate.clone(), calls.begin(), waiting.clone());
+            async move { Ok::<_, Infallible>(gate.answer(request, port, tls, call, &waiting).await) }
         });
         let builder = self.builder();
         let line = Line::new(io);
@@ -206,9 +207,10 @@ impl Gate {
         port: Port,
         tls: bool,
         call: OpenCall,
+        waiting: &Waiting,
     ) -> Response<CallBody> {
         let response = if port.grpc && is_grpc(&request) {
-            self.grpc.call(request).await
+            self.grpc.call(request, waiting).await
         } else {
             let scope = Scope { endpoints: port.http, tls };
             let (head, body) = request.into_parts();

@@ -6,12 +6,16 @@
 //!
 //! HTTP drives a call by its answers: while a client takes none of them, nothing asks for the next request. The requests would wait in the HTTP/2 library,
 //! frame by frame, at about 256 bytes for each however short it is, until the library ends the connection with all other calls on it. Here they wait
-//! as the bytes that they are. When the bound is reached the rest waits in the library, up to the call's window, and then at the client.
+//! as the bytes that they are. When a bound is reached the rest waits in the library, up to the call's window, and then at the client. There is a bound for
+//! each call, and one for all calls of a connection: when that one is reached, a call receives only when nothing of it waits.
 
 use std::{
     future::poll_fn,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll, Waker, ready},
 };
 
@@ -22,6 +26,26 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// Bytes that are received before they are read: renewals of 8,000 leases.
 const BYTES_MAX: usize = 128 << 10;
+/// The same for all calls of a connection, as far as none of them is held up altogether: the connection's window.
+const CONNECTION_BYTES_MAX: usize = 32 << 20;
+
+/// The bytes that the calls of one connection have received and that wait to be read.
+#[derive(Debug, Clone, Default)]
+pub struct Waiting(Arc<AtomicUsize>);
+
+impl Waiting {
+    fn add(&self, bytes: usize) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn remove(&self, bytes: usize) {
+        self.0.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn has_room(&self) -> bool {
+        self.0.load(Ordering::Relaxed) < CONNECTION_BYTES_MAX
+    }
+}
 
 /// A body of which some is received before it is read. What was not read ends with it.
 pub struct Drained<E = hyper::Error> {
@@ -31,6 +55,8 @@ pub struct Drained<E = hyper::Error> {
 
 struct Queue<E> {
     bytes: BytesMut,
+    /// Those of the whole connection; `bytes` are among them.
+    waiting: Waiting,
     /// The body has ended, well or not.
     end: Option<Result<(), E>>,
     /// Waits for bytes or the end.
@@ -40,9 +66,9 @@ struct Queue<E> {
 }
 
 impl<E: Send + 'static> Drained<E> {
-    /// Receives `body`. To be called within a runtime.
-    pub fn new(mut body: impl Body<Data = Bytes, Error = E> + Send + Unpin + 'static) -> Self {
-        let queue = Queue { bytes: BytesMut::new(), end: None, reader: None, writer: None };
+    /// Receives `body`, a call's on a connection with `waiting` bytes. To be called within a runtime.
+    pub fn new(mut body: impl Body<Data = Bytes, Error = E> + Send + Unpin + 'static, waiting: Waiting) -> Self {
+        let queue = Queue { bytes: BytesMut::new(), waiting, end: None, reader: None, writer: None };
         let queue = Arc::new(Mutex::new(queue));
         let received = Arc::clone(&queue);
         let task = tokio::spawn(poll_fn(move |cx| {
@@ -62,7 +88,8 @@ impl<E: Send + 'static> Drained<E> {
 
 impl<E> Queue<E> {
     fn has_room(&mut self, cx: &Context<'_>) -> bool {
-        let has_room = self.bytes.len() < BYTES_MAX;
+        // What is read wakes this call; that an empty one has room keeps it from waiting for the others.
+        let has_room = self.bytes.is_empty() || self.bytes.len() < BYTES_MAX && self.waiting.has_room();
         if !has_room {
             self.writer = Some(cx.waker().clone());
         }
@@ -73,7 +100,11 @@ impl<E> Queue<E> {
     fn receive(&mut self, frame: Option<Result<Frame<Bytes>, E>>) -> bool {
         match frame {
             // What is not data is trailers, which mean nothing here.
-            Some(Ok(frame)) => self.bytes.extend_from_slice(&frame.into_data().unwrap_or_default()),
+            Some(Ok(frame)) => {
+                let data = frame.into_data().unwrap_or_default();
+                self.waiting.add(data.len());
+                self.bytes.extend_from_slice(&data);
+            }
             Some(Err(error)) => self.end = Some(Err(error)),
             None => self.end = Some(Ok(())),
         }
@@ -81,6 +112,12 @@ impl<E> Queue<E> {
             reader.wake();
         }
         self.end.is_some()
+    }
+}
+
+impl<E> Drop for Queue<E> {
+    fn drop(&mut self) {
+        self.waiting.remove(self.bytes.len());
     }
 }
 
@@ -92,6 +129,7 @@ impl<E> Body for Drained<E> {
         let mut queue = self.queue.lock();
         if !queue.bytes.is_empty() {
             let bytes = queue.bytes.split().freeze();
+            queue.waiting.remove(bytes.len());
             if let Some(writer) = queue.writer.take() {
                 writer.wake();
             }
@@ -125,8 +163,12 @@ mod tests {
     type Sent = Result<Frame<Bytes>, &'static str>;
 
     fn drained() -> (mpsc::UnboundedSender<Sent>, Drained<&'static str>) {
+        drained_beside(&Waiting::default())
+    }
+
+    fn drained_beside(waiting: &Waiting) -> (mpsc::UnboundedSender<Sent>, Drained<&'static str>) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        (sender, Drained::new(StreamBody::new(UnboundedReceiverStream::new(receiver))))
+        (sender, Drained::new(StreamBody::new(UnboundedReceiverStream::new(receiver)), waiting.clone()))
     }
 
     /// Lets the other tasks of the runtime run until they wait.
@@ -156,6 +198,35 @@ mod tests {
             assert!(body.queue.lock().bytes.len() <= BYTES_MAX);
         }
         assert_eq!(read, 4 * BYTES_MAX);
+    }
+
+    #[tokio::test]
+    async fn the_calls_of_a_connection_share_a_bound() {
+        let waiting = Waiting::default();
+        let calls: Vec<_> = (0..2 * CONNECTION_BYTES_MAX / BYTES_MAX).map(|_| drained_beside(&waiting)).collect();
+        for (sender, _) in &calls {
+            for _ in 0..2 * BYTES_MAX / 1024 {
+                sender.send(Ok(data(1024))).expect("the body is open");
+            }
+            settle().await;
+        }
+        let total = || waiting.0.load(Ordering::Relaxed);
+        assert_eq!(total(), CONNECTION_BYTES_MAX + calls.len() / 2 * 1024, "each call has received something");
+        let (first, mut others) = (calls.len() / 2, calls);
+        let mut read = 0;
+        for (sender, body) in &mut others[first..] {
+            // The connection has no room, and this call is read to its end all the same.
+            sender.send(Err("the end")).expect("the body is open");
+            while let Some(Ok(frame)) = body.frame().await {
+                read += frame.into_data().expect("data").len();
+            }
+        }
+        assert_eq!(read, first * 2 * BYTES_MAX);
+        drop(others);
+        for _ in 0..100 {
+            settle().await;
+        }
+        assert_eq!(total(), 0);
     }
 
     #[tokio::test]

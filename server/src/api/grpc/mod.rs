@@ -11,7 +11,7 @@
 //! The one invariant: this folder decides nothing about the store. Whatever it calls can be called without gRPC.
 
 pub mod body;
-mod drained;
+pub mod drained;
 pub mod encoding;
 pub mod health;
 pub mod message;
@@ -35,7 +35,7 @@ use tower::{Service, util::BoxCloneSyncService};
 
 use self::{
     body::{Body, Framed, MessageStream},
-    drained::Drained,
+    drained::{Drained, Waiting},
     encoding::Encoding,
     message::Messages,
     method::Method,
@@ -87,8 +87,8 @@ impl Grpc {
         }
     }
 
-    /// Serves one request.
-    pub async fn call(self: &Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+    /// Serves one request of a connection whose calls have received `waiting` bytes ahead.
+    pub async fn call(self: &Arc<Self>, request: Request<Incoming>, waiting: &Waiting) -> Response<Body> {
         let Some(method) = Method::of_path(request.uri().path()) else {
             return refused(&Status::unimplemented(method::unknown(request.uri().path())));
         };
@@ -101,7 +101,7 @@ impl Grpc {
             endless: method.is_endless(),
         };
         // In a box: the call's task would otherwise hold it twice, with and without a deadline, and is copied when it is spawned.
-        let served = Box::pin(self.serve(method, request));
+        let served = Box::pin(self.serve(method, request, waiting));
         let served = match timeout {
             None => served.await,
             Some(timeout) => match tokio::time::timeout(timeout, served).await {
@@ -128,8 +128,8 @@ impl Grpc {
     }
 
     /// Serves a call, but no longer than the server runs if it waits for as long as it takes.
-    async fn serve(&self, method: Method, request: Request<Incoming>) -> Result<Served, Status> {
-        let mut served = pin!(self.dispatch(method, request));
+    async fn serve(&self, method: Method, request: Request<Incoming>, waiting: &Waiting) -> Result<Served, Status> {
+        let mut served = pin!(self.dispatch(method, request, waiting));
         if method.kind() != method::Kind::Unary || !method.is_endless() {
             return served.await;
         }
@@ -139,13 +139,13 @@ impl Grpc {
         }
     }
 
-    async fn dispatch(&self, method: Method, request: Request<Incoming>) -> Result<Served, Status> {
+    async fn dispatch(&self, method: Method, request: Request<Incoming>, waiting: &Waiting) -> Result<Served, Status> {
         let services = &self.services;
         let encoding = Encoding::of(request.headers())?;
         self.admit(method, request.headers())?;
         let caller = Caller::default();
         let (head, body) = request.into_parts();
-        let request = Arrived { grpc: self, method, encoding, body };
+        let request = Arrived { grpc: self, method, encoding, body, waiting };
         match method {
             Method::Range => request.unary(async |message| services.kv.range(&caller, message).await).await,
             Method::Put => request.unary(async |message| services.kv.put(&caller, message).await).await,
@@ -263,6 +263,7 @@ struct Arrived<'a> {
     method: Method,
     encoding: Encoding,
     body: Incoming,
+    waiting: &'a Waiting,
 }
 
 impl Arrived<'_> {
@@ -315,7 +316,8 @@ impl Arrived<'_> {
         S: Stream<Item = Result<A, Refusal>> + Send + 'static,
     {
         let (method, metrics) = (self.method, self.grpc.metrics.clone());
-        let messages = Messages::new(Drained::new(self.body), self.encoding, self.grpc.max_receive_bytes);
+        let messages =
+            Messages::new(Drained::new(self.body, self.waiting.clone()), self.encoding, self.grpc.max_receive_bytes);
         let (requests, broken) = stream::requests(messages, method, metrics);
         let answers = framed(serve(Box::pin(requests)));
         Served::Stream(stream::guarded(answers, broken))

@@ -1,8 +1,19 @@
 //! What a genuine etcd serves, and what ended the connection with all calls on it: small frames that are not read at once, and calls that are given up
 //! before they are accepted.
 
+use std::net::SocketAddr;
+
 use cairn_proto::etcdserverpb as pb;
 use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync,
+};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     super::{
@@ -119,17 +130,83 @@ const SCHEDULES: [(&str, Schedule); 10] = [
     ("all of it", all_of_it),
 ];
 
+/// What a client's bytes may have to wait for.
+trait Pause {
+    fn pause(&self);
+    fn resume(&self);
+}
+
+impl Pause for Process {
+    fn pause(&self) {
+        Self::pause(self);
+    }
+
+    fn resume(&self) {
+        Self::resume(self);
+    }
+}
+
+/// A way to a server, on which nothing moves in either direction while it is paused; what comes meanwhile arrives at once.
+struct Network {
+    addr: SocketAddr,
+    runs: sync::watch::Sender<bool>,
+    _carrying: AbortOnDropHandle<()>,
+}
+
+impl Network {
+    async fn to(server: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let addr = listener.local_addr().expect("an address");
+        let (runs, seen) = sync::watch::channel(true);
+        let carrying = tokio::spawn(async move {
+            let (client, _) = listener.accept().await.expect("a client");
+            let server = TcpStream::connect(server).await.expect("the server accepts");
+            let ((client_reads, client_writes), (server_reads, server_writes)) =
+                (client.into_split(), server.into_split());
+            tokio::join!(carry(client_reads, server_writes, seen.clone()), carry(server_reads, client_writes, seen));
+        });
+        Self { addr, runs, _carrying: AbortOnDropHandle::new(carrying) }
+    }
+}
+
+impl Pause for Network {
+    fn pause(&self) {
+        self.runs.send_replace(false);
+    }
+
+    fn resume(&self) {
+        self.runs.send_replace(true);
+    }
+}
+
+/// Everything that comes is taken, so that the writer is not held up, and goes on when the network runs.
+async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut runs: sync::watch::Receiver<bool>) {
+    let mut held = Vec::new();
+    loop {
+        tokio::select! {
+            biased;
+            read = from.read_buf(&mut held) => if !matches!(read, Ok(1..)) { return },
+            running = async { runs.wait_for(|runs| *runs).await.is_ok() }, if !held.is_empty() => {
+                if !running || to.write_all(&held).await.is_err() {
+                    return;
+                }
+                held.clear();
+            }
+        }
+    }
+}
+
 /// Beside a watch and later calls on the same connection. `paused` does nothing until all of the schedule is written.
-async fn survives(name: &str, mut raw: Raw, schedule: Schedule, paused: Option<&Process>) {
+async fn survives(name: &str, mut raw: Raw, schedule: Schedule, paused: Option<&dyn Pause>) {
     raw.watch(1, "mine").await;
-    if let Some(process) = paused {
-        process.pause();
+    if let Some(paused) = paused {
+        paused.pause();
     }
     let (bytes, expected) = schedule();
     // The kernel takes it all while nobody reads.
     raw.write(&bytes).await;
-    if let Some(process) = paused {
-        process.resume();
+    if let Some(paused) = paused {
+        paused.resume();
     }
     raw.read_until(name, |seen| expected.iter().all(|(stream, count)| seen.of(*stream) == *count)).await;
     raw.goes_on(100_001, 1, "mine").await;
@@ -157,6 +234,24 @@ async fn a_server_that_was_paused_goes_on_with_every_connection() {
     let server = Process::start(dir.path(), &[]);
     for (name, schedule) in SCHEDULES {
         survives(name, Raw::connect(server.addrs[0]).await, schedule, Some(&server)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_network_that_was_paused_goes_on_with_every_connection() {
+    let server = TestServer::start().await;
+    for (name, schedule) in SCHEDULES {
+        let network = Network::to(server.addr()).await;
+        survives(name, Raw::connect(network.addr).await, schedule, Some(&network)).await;
+    }
+}
+
+#[tokio::test]
+async fn nor_does_a_paused_network_end_it_over_tls() {
+    let server = TestServer::with_tls(certs()).await;
+    for (name, schedule) in SCHEDULES {
+        let network = Network::to(server.addr()).await;
+        survives(name, Raw::connect_tls(network.addr, certs()).await, schedule, Some(&network)).await;
     }
 }
 

@@ -118,3 +118,15 @@ async fn answers_that_may_not_be_sent_wait_without_harm() {
     let watches = odd(500, 500).flat_map(|stream| [open(stream, WATCH), watch(stream, "large")].concat());
     withstands(&server, "no window", [no_window, calls.collect(), watches.collect()].into_iter()).await;
 }
+
+#[tokio::test]
+async fn a_thousand_calls_share_what_is_received_ahead() {
+    let (server, _dir) = server();
+    let opened = std::iter::once(odd(0, 1000).flat_map(|stream| open(stream, WATCH)).collect());
+    // The beginnings of requests, none of which can be served: 100 MiB in all.
+    let rounds = (0..100).map(|round| {
+        let piece = if round == 0 { [&[0, 0, 16, 0, 0][..], &[7; 1019]].concat() } else { vec![7; 1024] };
+        odd(0, 1000).flat_map(|stream| frame(DATA, 0, stream, &piece)).collect()
+    });
+    withstands(&server, "requests without an end", opened.chain(rounds)).await;
+}
