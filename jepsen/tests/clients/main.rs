@@ -6,6 +6,7 @@
 //! rust      etcd-client of crates.io: the suite in its crate
 //! sessions  a genuine etcdctl: the same sessions with a genuine etcd and with Cairn, the same transcript
 //! queues    the Lock and Election services: the same calls of a genuine etcd and of Cairn, the same answers
+//! pauses    the client crate and members, while those at the other end are paused
 //! rehearsal a small control plane, from the examples of the client crate
 //!
 //! suite     a suite's outcomes against what is expected of it: every exception by name and with its reason
@@ -18,6 +19,7 @@
 
 mod network;
 mod npm;
+mod pauses;
 mod python;
 mod queues;
 mod rehearsal;

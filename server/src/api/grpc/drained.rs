@@ -29,6 +29,9 @@ const BYTES_MAX: usize = 128 << 10;
 /// The same for all calls of a connection, as far as none of them is held up altogether: the connection's window.
 const CONNECTION_BYTES_MAX: usize = 32 << 20;
 
+/// Bytes that are given out at once: what a call is being served of does not count as waiting.
+const PIECE_BYTES_MAX: usize = 16 << 10;
+
 /// The bytes that the calls of one connection have received and that wait to be read.
 #[derive(Debug, Clone, Default)]
 pub struct Waiting(Arc<AtomicUsize>);
@@ -128,7 +131,8 @@ impl<E> Body for Drained<E> {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, E>>> {
         let mut queue = self.queue.lock();
         if !queue.bytes.is_empty() {
-            let bytes = queue.bytes.split().freeze();
+            let piece = queue.bytes.len().min(PIECE_BYTES_MAX);
+            let bytes = queue.bytes.split_to(piece).freeze();
             queue.waiting.remove(bytes.len());
             if let Some(writer) = queue.writer.take() {
                 writer.wake();
