@@ -88,6 +88,8 @@ impl Http {
             "Whether or not a feature is enabled. 1 is enabled, 0 is not",
             gates,
         );
+        let level = "Highest level of commands that all members of the cluster apply";
+        page.gauge("cairn_command_level", level, f64::from(node.command_level()));
         let quota = self.config.quota_bytes().map_or(0.0, |bytes| bytes as f64);
         page.gauge("etcd_server_quota_backend_bytes", "Current backend storage quota size in bytes", quota);
         let open = "The number of currently open read transactions";

@@ -8,7 +8,7 @@ use semver::Version;
 
 use crate::{
     log::LogError,
-    state::{StateError, mvcc::ReadError},
+    state::{StateError, command::COMMAND_LEVEL, mvcc::ReadError},
 };
 
 /// Why a proposal has no result.
@@ -146,6 +146,14 @@ pub enum NodeError {
         own: Version,
         /// The cluster's.
         cluster: Version,
+    },
+    /// The cluster's commands are of a newer kind or format.
+    #[error(
+        "the cluster is at command level {cluster}, this program applies commands up to level {COMMAND_LEVEL}: start a newer one"
+    )]
+    CommandLevel {
+        /// The cluster's.
+        cluster: u32,
     },
     /// The other members know that this one had begun, and its data directory is empty.
     #[error(

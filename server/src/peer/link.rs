@@ -84,6 +84,7 @@ pub(super) struct Link {
 struct State {
     connected_at: Option<Instant>,
     version: Option<String>,
+    command_level: u32,
     /// For calls beside the stream, on the same connection.
     client: Option<PeerClient<Channel>>,
     /// What was last logged about not being connected.
@@ -144,6 +145,12 @@ impl Link {
     /// The API version that the member serves, once it has said so.
     pub(super) fn version(&self) -> Option<String> {
         self.state.lock().version.clone()
+    }
+
+    /// The command level that the member has stated, while there is a connection to it.
+    pub(super) fn command_level(&self) -> Option<u32> {
+        let state = self.state.lock();
+        state.connected_at.map(|_| state.command_level)
     }
 
     /// Calls the member on the connection that there is.
@@ -228,6 +235,7 @@ impl Link {
         let mut state = self.state.lock();
         state.connected_at = Some(Instant::now());
         state.version = Some(welcome.version.clone());
+        state.command_level = versions::command_level(welcome);
         state.client = Some(client);
         state.trouble = None;
         tracing::info!(member = format_args!("{:x}", self.member), version = welcome.version, "connected to a member");
@@ -262,7 +270,7 @@ impl Link {
         check_refusal(&local, self.member, &first)?;
         let welcome = first.welcome.ok_or_else(|| LinkError::NotWhom("it did not introduce itself".to_owned()))?;
         check_welcome(&hello, &welcome).map_err(LinkError::NotWhom)?;
-        versions::check(&welcome.version, local.node.cluster_version().as_deref()).map_err(LinkError::NotWhom)?;
+        versions::check(&welcome, &local.node).map_err(LinkError::NotWhom)?;
         if has_lost_everything(&local, &welcome) {
             return Err(LinkError::NotWhom(lost_everything(welcome.from)));
         }

@@ -30,7 +30,7 @@ use crate::{
     lease::{Renewal, TimeLeft},
     node::{NodeHandle, Transport},
     raft::{Offer, Refused},
-    state::Members,
+    state::{Members, command::COMMAND_LEVEL},
 };
 
 /// What can be chosen about connections between members.
@@ -140,6 +140,18 @@ impl Peers {
         Some(Version::new(lowest.major, lowest.minor, 0))
     }
 
+    /// The highest command level that every member of the cluster applies: `None` while this one is not connected to another
+    /// one, which may be starting with an older program.
+    pub fn common_command_level(&self) -> Option<u32> {
+        let local = self.local()?;
+        let links = self.links.read();
+        let members = local.node.members();
+        let others = members.members.keys().filter(|&&member| member != local.member);
+        others
+            .map(|member| links.get(member)?.command_level())
+            .try_fold(COMMAND_LEVEL, |lowest, level| Some(lowest.min(level?)))
+    }
+
     /// Has member `leader` change the membership.
     ///
     /// # Errors
@@ -200,6 +212,7 @@ impl Peers {
             peer_urls: self.options.own_urls.clone(),
             blank: local.node.is_blank(),
             run: self.run,
+            command_level: COMMAND_LEVEL,
         }
     }
 

@@ -183,7 +183,7 @@ fn judge(local: &Local, hello: &Hello) -> Result<(), Refusal> {
     if hello.protocol != PROTOCOL {
         return refuse(format!("it speaks protocol {}, this member {PROTOCOL}", hello.protocol));
     }
-    if let Err(text) = versions::check(&hello.version, local.node.cluster_version().as_deref()) {
+    if let Err(text) = versions::check(hello, &local.node) {
         return refuse(text);
     }
     if hello.cluster_id != local.cluster {

@@ -1,11 +1,32 @@
-//! The versions of members: a member takes part if it serves the cluster's version, or a newer one.
+//! The versions of members: a member takes part if it serves the cluster's version, or a newer one, and if it applies the commands
+//! of the cluster's level.
 
+use cairn_proto::peer::Hello;
 use semver::Version;
 
-use crate::config::understands;
+use crate::{config::understands, node::NodeHandle, state::command::COMMAND_LEVEL_FIRST};
 
-/// Whether a member that says that it serves `version` may be talked with in a cluster of version `cluster`, if it has one yet.
-pub(super) fn check(version: &str, cluster: Option<&Version>) -> Result<(), String> {
+/// Whether the member that introduces itself may be talked with in the cluster of `node`.
+pub(super) fn check(hello: &Hello, node: &NodeHandle) -> Result<(), String> {
+    check_version(&hello.version, node.cluster_version().as_deref())?;
+    check_command_level(command_level(hello), node.command_level())
+}
+
+/// The command level of the member that introduces itself.
+pub(super) fn command_level(hello: &Hello) -> u32 {
+    hello.command_level.max(COMMAND_LEVEL_FIRST)
+}
+
+fn check_command_level(applied: u32, cluster: u32) -> Result<(), String> {
+    if applied >= cluster {
+        return Ok(());
+    }
+    Err(format!(
+        "it applies commands up to level {applied}, the cluster is at level {cluster}: start a newer program there"
+    ))
+}
+
+fn check_version(version: &str, cluster: Option<&Version>) -> Result<(), String> {
     let served =
         Version::parse(version).map_err(|error| format!("its version, {version:?}, makes no sense: {error}"))?;
     match cluster {
@@ -34,9 +55,16 @@ mod tests {
             ("3.7", None, false),
             ("", None, false),
         ] {
-            assert_eq!(check(version, cluster).is_ok(), fits, "{version} with {cluster:?}");
+            assert_eq!(check_version(version, cluster).is_ok(), fits, "{version} with {cluster:?}");
         }
-        let told = check("3.6.9", Some(&cluster));
+        let told = check_version("3.6.9", Some(&cluster));
         assert!(told.as_ref().is_err_and(|text| text.contains("3.6.9") && text.contains("3.7.0")), "{told:?}");
+    }
+    #[test]
+    fn a_member_below_the_clusters_command_level_is_not_talked_with() {
+        for (stated, cluster, fits) in [(0, 1, true), (0, 2, false), (1, 2, false), (2, 2, true), (3, 2, true)] {
+            let hello = Hello { command_level: stated, ..Hello::default() };
+            assert_eq!(check_command_level(command_level(&hello), cluster).is_ok(), fits, "{stated} with {cluster}");
+        }
     }
 }

@@ -1,7 +1,7 @@
-//! The cluster's version: the highest that all members serve, agreed on through the log.
+//! The cluster's version and its command level: the highest that all members know, agreed on through the log.
 //!
-//! The leader proposes it once it has heard from every member, and again when it rises. Commands of a newer kind may be
-//! proposed only from their version on, so it never falls by itself.
+//! The leader proposes each once it has heard from every member, and again when it rises. Commands of a newer kind or format
+//! may be proposed only from their level on, so it never falls. The version is etcd's: what clients are told.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,31 +10,36 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{node::NodeHandle, peer::Peers, state::command::Request};
 
-/// How often the leader looks while the cluster has no version.
+/// How often the leader looks while the cluster has no version, and after a proposal.
 const LOOK_FIRST: Duration = Duration::from_millis(100);
 /// How often it looks afterwards.
 const LOOK: Duration = Duration::from_secs(4);
 
-/// Keeps the cluster's version while this member leads.
+/// Keeps the cluster's version and command level while this member leads.
 pub(super) async fn keep(node: NodeHandle, peers: Arc<Peers>, stopping: CancellationToken) {
     loop {
-        if node.status().leader == node.status().member_id
-            && let Some(version) = peers.common_version()
-            && node.cluster_version().is_none_or(|present| *present < version)
-        {
-            tracing::info!(%version, "proposing the cluster's version");
+        let due = if node.status().leader == node.status().member_id { due(&node, &peers) } else { None };
+        let pause = if due.is_some() || node.cluster_version().is_none() { LOOK_FIRST } else { LOOK };
+        if let Some(request) = due {
+            tracing::info!(?request, "proposing what all members know");
             let proposed = tokio::select! {
                 () = stopping.cancelled() => return,
-                proposed = node.propose(Request::ClusterVersion(version), Bytes::new(), 0) => proposed,
+                proposed = node.propose(request, Bytes::new(), 0) => proposed,
             };
             if let Err(error) = proposed {
-                tracing::warn!(%error, "could not propose the cluster's version; trying again");
+                tracing::warn!(%error, "could not propose what all members know; trying again");
             }
         }
-        let pause = if node.cluster_version().is_none() { LOOK_FIRST } else { LOOK };
         tokio::select! {
             () = stopping.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
         }
     }
+}
+
+/// What the leader has to propose next, if anything.
+fn due(node: &NodeHandle, peers: &Peers) -> Option<Request> {
+    let version = peers.common_version().filter(|version| node.cluster_version().is_none_or(|now| *now < *version));
+    let level = || peers.common_command_level().filter(|level| node.command_level() < *level);
+    version.map(Request::ClusterVersion).or_else(|| level().map(Request::CommandLevel))
 }

@@ -4,7 +4,7 @@
 //! alarms. The batch is written to the store, then published to readers, then answered. If the store asks to wait, the
 //! batch is kept and nothing more is applied until it is through.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
 use cairn_proto::{
@@ -169,6 +169,7 @@ impl State {
             Request::Alarm(alarm) => Ok(self.alarm(alarm)),
             Request::PublishMember { member, name, client_urls } => Ok(self.publish_member(*member, name, client_urls)),
             Request::ClusterVersion(version) => Ok(self.raise_version(version)),
+            Request::CommandLevel(level) => Ok(self.raise_command_level(*level)),
         }
     }
 
@@ -336,6 +337,14 @@ impl State {
         if self.version.load().as_ref().is_none_or(|present| **present < *version) {
             self.open.batch.put(Table::Meta, record::version::KEY, record::version::encode(version));
             self.version.store(Some(Arc::new(version.clone())));
+        }
+        (Reply::Done, None)
+    }
+
+    fn raise_command_level(&mut self, level: u32) -> (Reply, Option<i64>) {
+        if self.command_level.load(Ordering::Relaxed) < level {
+            self.open.batch.put(Table::Meta, record::command_level::KEY, record::command_level::encode(level).to_vec());
+            self.command_level.store(level, Ordering::Relaxed);
         }
         (Reply::Done, None)
     }

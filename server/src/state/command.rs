@@ -22,6 +22,17 @@ pub use codec::{COMMAND_FORMAT, CommandError, decode, encode, granted_lease};
 pub use entry::{ENTRY_BYTES_MAX, ENTRY_COMMANDS_MAX, EntryBuilder, EntryCommands, check_entry, decode_entry};
 pub use txn_codec::{TXN_DEPTH_MAX, TxnUnreadable, decode_txn};
 
+/// The command level of this build: it applies every kind and format of a command up to this level. A new kind or format
+/// raises it by one.
+///
+/// | level | what it added |
+/// |---|---|
+/// | 1 | everything before levels were stated |
+/// | 2 | [`Request::CommandLevel`] |
+pub const COMMAND_LEVEL: u32 = 2;
+/// The level of a cluster that has none on record, and of a member that states none.
+pub const COMMAND_LEVEL_FIRST: u32 = 1;
+
 /// Names one request of one run of one member, for good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestId {
@@ -82,12 +93,14 @@ pub enum Request {
     },
     /// Raises the replicated cluster version, e.g. `3.7.0`. One that is not higher changes nothing.
     ClusterVersion(Version),
+    /// Raises the replicated command level. One that is not higher changes nothing.
+    CommandLevel(u32),
 }
 
 impl Request {
-    /// The cluster version from which on this kind may be proposed; below it there may be a member that does not know it,
-    /// and that ends when it meets it. `None` for what all versions know.
-    pub const fn since(&self) -> Option<Version> {
+    /// The command level of the cluster from which on this kind may be proposed. A member below it may not know the kind, and
+    /// ends when it finds an unknown kind in its log.
+    pub const fn since(&self) -> u32 {
         match self {
             Self::Put(_)
             | Self::DeleteRange(_)
@@ -98,17 +111,19 @@ impl Request {
             | Self::LeaseCheckpoint(_)
             | Self::Alarm(_)
             | Self::PublishMember { .. }
-            | Self::ClusterVersion(_) => None,
+            | Self::ClusterVersion(_)
+            // What all members state gates it: the leader proposes no level that one of them does not know.
+            | Self::CommandLevel(_) => COMMAND_LEVEL_FIRST,
         }
     }
 }
 
-/// Whether a kind that there is `since` a version may be proposed in a cluster of version `cluster`, if it has one yet.
+/// Whether a kind that there is `since` a level may be proposed in a cluster of command level `cluster`.
 ///
 /// # Errors
 /// [`ApiError::NotCapable`].
-pub fn may_be_proposed(since: &Version, cluster: Option<&Version>) -> Result<(), ApiError> {
-    if cluster.is_some_and(|cluster| since <= cluster) { Ok(()) } else { Err(ApiError::NotCapable) }
+pub fn may_be_proposed(since: u32, cluster: u32) -> Result<(), ApiError> {
+    if since <= cluster { Ok(()) } else { Err(ApiError::NotCapable) }
 }
 
 /// What applying a command answers: the deterministic result, the same on every member.
@@ -189,12 +204,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_new_kind_waits_for_the_cluster_to_be_at_its_version() {
-        let since = Version::new(3, 8, 0);
-        for (cluster, may) in [(None, false), (Some((3, 7)), false), (Some((3, 8)), true), (Some((3, 10)), true)] {
-            let cluster = cluster.map(|(major, minor)| Version::new(major, minor, 0));
-            let refused = may_be_proposed(&since, cluster.as_ref());
-            assert_eq!(refused, if may { Ok(()) } else { Err(ApiError::NotCapable) }, "at {cluster:?}");
+    fn a_new_kind_waits_for_the_cluster_to_be_at_its_level() {
+        for (cluster, may) in [(COMMAND_LEVEL_FIRST, false), (2, false), (3, true), (4, true)] {
+            let expected = if may { Ok(()) } else { Err(ApiError::NotCapable) };
+            assert_eq!(may_be_proposed(3, cluster), expected, "at {cluster}");
         }
     }
 }

@@ -17,7 +17,14 @@
 
 #![deny(clippy::disallowed_methods)]
 
-use std::{ops::ControlFlow, sync::Arc, time::Duration};
+use std::{
+    ops::ControlFlow,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use cairn_proto::etcdserverpb::AlarmType;
@@ -99,6 +106,7 @@ pub struct State {
     members: Arc<ArcSwap<Members>>,
     alarms: Arc<ArcSwap<Alarms>>,
     version: Arc<ArcSwapOption<Version>>,
+    command_level: Arc<AtomicU32>,
     raft_members: ConfState,
     /// The newest entry evaluated, and the newest one whose effects are written.
     applied: Applied,
@@ -140,6 +148,7 @@ pub struct Views {
     members: Arc<ArcSwap<Members>>,
     alarms: Arc<ArcSwap<Alarms>>,
     version: Arc<ArcSwapOption<Version>>,
+    command_level: Arc<AtomicU32>,
 }
 
 impl Views {
@@ -161,6 +170,11 @@ impl Views {
     /// The replicated cluster version, e.g. `3.7.0`, once it was set.
     pub fn cluster_version(&self) -> Option<Arc<Version>> {
         self.version.load_full()
+    }
+
+    /// The replicated command level: all members apply the commands up to it.
+    pub fn command_level(&self) -> u32 {
+        self.command_level.load(Ordering::Relaxed)
     }
 }
 
@@ -261,6 +275,7 @@ impl State {
             members: self.members.clone(),
             alarms: self.alarms.clone(),
             version: self.version.clone(),
+            command_level: self.command_level.clone(),
         }
     }
 

@@ -1,6 +1,9 @@
 //! Opening a store: reads the records, rebuilds what is kept in memory.
 
-use std::{ops::ControlFlow, sync::Arc};
+use std::{
+    ops::ControlFlow,
+    sync::{Arc, atomic::AtomicU32},
+};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
@@ -9,6 +12,7 @@ use parking_lot::RwLock;
 use super::{
     State, StateError, StateOptions,
     alarms::Alarms,
+    command::COMMAND_LEVEL_FIRST,
     for_each,
     leases::LeaseTable,
     members::Members,
@@ -51,6 +55,10 @@ impl State {
             .transpose()?
             .unwrap_or_default();
         let version = meta(record::version::KEY)?.map(|bytes| record::version::decode(&bytes)).transpose()?;
+        let command_level = meta(record::command_level::KEY)?
+            .map(|bytes| record::command_level::decode(&bytes))
+            .transpose()?
+            .unwrap_or(COMMAND_LEVEL_FIRST);
 
         let cluster =
             meta(record::cluster::KEY)?.map(|bytes| record::cluster::decode(&bytes)).transpose()?.unwrap_or(0);
@@ -77,6 +85,7 @@ impl State {
             members: Arc::new(ArcSwap::from_pointee(members)),
             alarms: Arc::new(ArcSwap::from_pointee(alarms)),
             version: Arc::new(ArcSwapOption::from_pointee(version)),
+            command_level: Arc::new(AtomicU32::new(command_level)),
             raft_members: conf_state,
             applied,
             written: applied,

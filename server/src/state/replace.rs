@@ -3,7 +3,10 @@
 //! What others hold of the state, to read keys and tables, stays and shows the new one. Reads that have begun end on the old
 //! one, which is there until the last of them, and whoever else holds it, lets go.
 
-use std::{mem, sync::Arc};
+use std::{
+    mem,
+    sync::{Arc, atomic::Ordering},
+};
 
 use super::{
     State, StateError,
@@ -23,12 +26,26 @@ impl State {
     /// Becomes `other`, which is a later state of the same cluster. Who reads goes on with it, who watches hears of it. A
     /// batch that waited to be written is given up: what it would have done is in `other`.
     pub fn replace(&mut self, other: Self) -> Replaced {
-        let Self { mvcc, leases, members, alarms, version, raft_members, applied, open, scheduled, found, .. } = other;
+        let Self {
+            mvcc,
+            leases,
+            members,
+            alarms,
+            version,
+            command_level,
+            raft_members,
+            applied,
+            open,
+            scheduled,
+            found,
+            ..
+        } = other;
         *self.leases.write() = mem::take(&mut *leases.write());
         self.lease_changes.clear();
         self.members.store(members.load_full());
         self.alarms.store(alarms.load_full());
         self.version.store(version.load_full());
+        self.command_level.store(command_level.load(Ordering::Relaxed), Ordering::Relaxed);
         self.raft_members = raft_members;
         (self.applied, self.written) = (applied, applied);
         (self.open, self.scheduled, self.found) = (open, scheduled, found);

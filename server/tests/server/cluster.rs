@@ -11,7 +11,7 @@ use cairn_proto::{
 use cairn_server::{
     config::{Config, Url},
     server::Server,
-    state::command::{Command, Request, RequestId, encode},
+    state::command::{COMMAND_LEVEL, Command, Request, RequestId, encode},
 };
 use futures::{FutureExt, future::join_all};
 use semver::Version;
@@ -169,6 +169,7 @@ pub fn hello(server: &TestServer, from: u64) -> Hello {
         peer_urls: vec![],
         blank: false,
         run: 0,
+        command_level: COMMAND_LEVEL,
     }
 }
 
@@ -236,10 +237,16 @@ async fn whoever_is_somebody_else_is_told_why_it_is_refused() {
     let (server, port) = with_peer_port().await;
     let own = server.server.node().status().member_id;
     eventually("the cluster has a version", async || server.server.node().cluster_version().map(drop)).await;
+    let level = async || (server.server.node().command_level() == COMMAND_LEVEL).then_some(());
+    eventually("the cluster has this program's command level", level).await;
     let served = |version: &str| Hello { version: version.to_owned(), ..hello(&server, 7) };
     let cases = [
         (served("3.6.9"), "it serves version 3.6.9, the cluster is at 3.7.0"),
         (served("new"), "its version, \"new\", makes no sense"),
+        (
+            Hello { command_level: 0, ..hello(&server, 7) },
+            "it applies commands up to level 1, the cluster is at level 2",
+        ),
         (Hello { cluster_id: 5, ..hello(&server, 7) }, "it is of cluster 5"),
         (Hello { to: 9, ..hello(&server, 7) }, "it wants member 9"),
         (Hello { protocol: 99, ..hello(&server, 7) }, "it speaks protocol 99"),
@@ -321,14 +328,18 @@ async fn messages_that_decode_but_make_no_sense_are_refused_and_their_sender_is_
 #[tokio::test]
 async fn well_formed_nonsense_ends_the_stream_and_nothing_else() {
     let (server, port) = with_peer_port().await;
-    let raised = |version| {
+    let forwarded = |request| {
         let id = RequestId { member: 7, nonce: 1, counter: 1 };
-        encode(&Command { id, user: Bytes::new(), auth_revision: 0, request: Request::ClusterVersion(version) })
+        encode(&Command { id, user: Bytes::new(), auth_revision: 0, request })
     };
     let nonsense = [
         (
-            Frame { commands: vec![raised(Version::new(3, 99, 0))], ..Frame::default() },
+            Frame { commands: vec![forwarded(Request::ClusterVersion(Version::new(3, 99, 0)))], ..Frame::default() },
             "raises the cluster's version to 3.99.0",
+        ),
+        (
+            Frame { commands: vec![forwarded(Request::CommandLevel(99))], ..Frame::default() },
+            "raises the command level to 99",
         ),
         (Frame { messages: vec![vec![0xff; 20].into()], ..Frame::default() }, "a message of raft does not decode"),
         // A message of somebody else.

@@ -325,9 +325,7 @@ impl NodeHandle {
     /// Puts a request through the log and gives its result, which was validated and authorised before. `user` and
     /// `auth_revision` say on whose behalf and as of which permissions. Ends at the latest after the request time-out.
     pub async fn propose(&self, request: Request, user: Bytes, auth_revision: u64) -> Result<Answer, ProposeError> {
-        if let Some(since) = request.since() {
-            may_be_proposed(&since, self.cluster_version().as_deref()).map_err(ProposeError::Refused)?;
-        }
+        may_be_proposed(request.since(), self.command_level()).map_err(ProposeError::Refused)?;
         self.propose_as(request, user, auth_revision, false).await
     }
 
@@ -457,6 +455,11 @@ impl NodeHandle {
     /// The replicated cluster version, once it was set.
     pub fn cluster_version(&self) -> Option<Arc<Version>> {
         self.views.cluster_version()
+    }
+
+    /// The replicated command level: all members apply the commands up to it.
+    pub fn command_level(&self) -> u32 {
+        self.views.command_level()
     }
 
     /// The store's size: its files as of about a second ago, and what was written since but is not in them yet.

@@ -29,7 +29,7 @@ use crate::{
         snapshot::{Installer, Outgoing, SnapshotError},
     },
     raft::{LogStart, RaftOptions},
-    state::{self, Membership, State, StateOptions},
+    state::{self, Membership, State, StateOptions, command::COMMAND_LEVEL},
     store::{LastFlush, StateDir, Store},
     watch::Hub,
 };
@@ -318,7 +318,9 @@ fn check_version(state: &State) -> Result<(), NodeError> {
             Err(NodeError::TooOld { own: API, cluster: (*cluster).clone() })
         }
         _ => Ok(()),
-    }
+    }?;
+    let cluster = state.views().command_level();
+    if cluster > COMMAND_LEVEL { Err(NodeError::CommandLevel { cluster }) } else { Ok(()) }
 }
 
 /// Whoever is reached at another member's URLs has got hold of the wrong directory. With that it would vote twice, once as
@@ -347,6 +349,31 @@ fn check_owner(config: &NodeConfig, identity: Identity, state: &State) -> Result
                 );
             }
             Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        state::record,
+        store::{Batch, MemStore, Table},
+    };
+
+    #[test]
+    fn a_program_below_the_clusters_command_level_does_not_start() {
+        for (level, starts) in [(1, true), (COMMAND_LEVEL, true), (COMMAND_LEVEL + 1, false)] {
+            let store = Arc::new(MemStore::new());
+            let mut batch = Batch::default();
+            batch.put(Table::Meta, record::command_level::KEY, record::command_level::encode(level).to_vec());
+            store.write(&batch).expect("memory takes it");
+            let state = State::open(store, StateOptions::default()).expect("a state");
+            let checked = check_version(&state);
+            assert_eq!(checked.is_ok(), starts, "level {level}");
+            if let Err(error) = checked {
+                assert!(error.to_string().contains(&format!("command level {level}")), "{error}");
+            }
         }
     }
 }

@@ -20,10 +20,11 @@
 //! | 9 | Alarm | `etcdserverpb.AlarmRequest` |
 //! | 10 | PublishMember | `etcdserverpb.Member` with ID, name and clientURLs |
 //! | 11 | ClusterVersion | the version, UTF-8 |
+//! | 12 | CommandLevel | the level, u32 |
 //!
 //! An unknown format or kind is an error, and fatal to a replica that meets one in its log: skipping it would part its
-//! state from the others'. From another member it is not taken into the log. A new kind is proposed only once the replicated cluster version says that every member knows
-//! it.
+//! state from the others'. From another member it is not taken into the log. A new kind is proposed only once the replicated
+//! command level says that every member knows it.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use cairn_proto::etcdserverpb as pb;
@@ -32,7 +33,7 @@ use prost::{
     encoding::{decode_varint, encode_varint},
 };
 
-use super::{Command, Request, RequestId, decode_txn};
+use super::{COMMAND_LEVEL, Command, Request, RequestId, decode_txn};
 use crate::state::record;
 
 /// The format written today.
@@ -54,6 +55,7 @@ const LEASE_CHECKPOINT: u8 = 8;
 const ALARM: u8 = 9;
 const PUBLISH_MEMBER: u8 = 10;
 const CLUSTER_VERSION: u8 = 11;
+const COMMAND_LEVEL_KIND: u8 = 12;
 
 /// Why bytes are no command this version can apply.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -71,6 +73,15 @@ pub enum CommandError {
     UnknownKind {
         /// The kind found.
         found: u8,
+    },
+    /// Written by a newer version.
+    #[error(
+        "a command raises the command level to {found}, this version applies commands up to level {COMMAND_LEVEL}: run the version \
+         that wrote it, or a newer one"
+    )]
+    UnknownLevel {
+        /// The level found.
+        found: u32,
     },
     /// The bytes end early or contradict themselves.
     #[error("a command's bytes are damaged: {what}")]
@@ -149,6 +160,7 @@ fn kind(request: &Request) -> u8 {
         Request::Alarm(_) => ALARM,
         Request::PublishMember { .. } => PUBLISH_MEMBER,
         Request::ClusterVersion(_) => CLUSTER_VERSION,
+        Request::CommandLevel(_) => COMMAND_LEVEL_KIND,
     }
 }
 
@@ -166,6 +178,7 @@ fn payload_len(request: &Request) -> usize {
             32 + name.len() + client_urls.iter().map(|url| url.len() + 8).sum::<usize>()
         }
         Request::ClusterVersion(version) => version.to_string().len(),
+        Request::CommandLevel(_) => 4,
     }
 }
 
@@ -191,6 +204,7 @@ fn put_payload(out: &mut BytesMut, request: &Request) {
             );
         }
         Request::ClusterVersion(version) => out.put_slice(version.to_string().as_bytes()),
+        Request::CommandLevel(level) => out.put_u32(*level),
     }
 }
 
@@ -227,6 +241,11 @@ fn get_payload(kind: u8, mut payload: Bytes) -> Result<Request, CommandError> {
         }
         CLUSTER_VERSION => match record::version::decode(&payload) {
             Ok(version) => Request::ClusterVersion(version),
+            Err(error) => return Err(CommandError::Payload { kind, reason: error.to_string() }),
+        },
+        COMMAND_LEVEL_KIND => match record::command_level::decode(&payload) {
+            Ok(level) if level <= COMMAND_LEVEL => Request::CommandLevel(level),
+            Ok(found) => return Err(CommandError::UnknownLevel { found }),
             Err(error) => return Err(CommandError::Payload { kind, reason: error.to_string() }),
         },
         found => return Err(CommandError::UnknownKind { found }),
@@ -325,6 +344,7 @@ pub(super) mod tests {
                 .prop_map(|(member, name, client_urls)| Request::PublishMember { member, name, client_urls }),
             any::<[u64; 3]>()
                 .prop_map(|[major, minor, patch]| Request::ClusterVersion(Version::new(major, minor, patch))),
+            (1..=COMMAND_LEVEL).prop_map(Request::CommandLevel),
         ]
     }
 

@@ -46,7 +46,7 @@ pub fn check(command: &Command) -> Result<(), Broken> {
         Request::DeleteRange(delete) => shape::delete_range(delete)?,
         Request::Txn(txn) => shape::txn(txn, usize::MAX)?,
         // Whether there is a version to be raised, a revision to be compacted or a lease to be revoked is found out by applying it.
-        Request::ClusterVersion(_) | Request::Compact(_) | Request::LeaseRevoke { .. } => {}
+        Request::ClusterVersion(_) | Request::CommandLevel(_) | Request::Compact(_) | Request::LeaseRevoke { .. } => {}
         Request::LeaseGrant(grant) => lease_grant(*grant)?,
         Request::LeaseCheckpoint(request) => lease_checkpoint(request)?,
         Request::Alarm(request) => alarm(request)?,

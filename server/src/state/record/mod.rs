@@ -12,6 +12,7 @@
 //! | `meta` | `conf_state` | [`conf_state`]: raft's view of the membership |
 //! | `meta` | `installing` | [`installing`]: the store is a snapshot that was being installed |
 //! | `meta` | `version` | [`version`]: the replicated cluster version |
+//! | `meta` | `command_level` | [`command_level`]: the replicated command level |
 //! | `meta` | `downgrade` | [`downgrade`]: a running downgrade |
 //! | `lease` | id | [`lease`]: a lease |
 //! | `member` | `m` or `r`, id | [`member`]: a member, or the id of a removed one |
@@ -26,6 +27,7 @@ use bytes::TryGetError;
 pub mod alarm;
 pub mod applied;
 pub mod cluster;
+pub mod command_level;
 pub mod conf_state;
 pub mod current;
 pub mod downgrade;

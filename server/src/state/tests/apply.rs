@@ -516,6 +516,19 @@ fn the_cluster_version_only_rises_and_is_kept() {
 }
 
 #[test]
+fn the_command_level_only_rises_and_is_kept() {
+    let store = Arc::new(MemStore::new());
+    let mut member = Member::on(store.clone());
+    assert_eq!(member.state.views().command_level(), 1);
+    for (proposed, then) in [(1, 1), (2, 2), (1, 2)] {
+        assert_eq!(member.outcome(Request::CommandLevel(proposed)), Ok(Reply::Done));
+        assert_eq!(member.state.views().command_level(), then, "after {proposed}");
+    }
+    drop(member);
+    assert_eq!(Member::on(store).state.views().command_level(), 2);
+}
+
+#[test]
 fn membership_changes_are_applied_answered_and_kept() {
     use crate::state::MemberChange;
     let store = Arc::new(MemStore::new());

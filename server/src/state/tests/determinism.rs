@@ -4,7 +4,7 @@ use proptest::{collection::vec, prelude::*};
 use semver::Version;
 
 use super::*;
-use crate::state::command::{RequestId, any_command};
+use crate::state::command::{COMMAND_LEVEL, RequestId, any_command};
 
 /// What a member that was fed a log has to show for it.
 #[derive(Debug, PartialEq)]
@@ -31,6 +31,7 @@ fn lease_request() -> impl Strategy<Value = Request> {
             client_urls: vec!["http://a".into()]
         }),
         Just(Request::ClusterVersion(Version::new(3, 7, 0))),
+        (1..=COMMAND_LEVEL).prop_map(Request::CommandLevel),
         (-1..30i64).prop_map(|revision| Request::Compact(pb::CompactionRequest { revision, physical: false })),
     ]
 }
