@@ -23,5 +23,6 @@ mod strangers;
 mod support;
 mod trio;
 mod unix;
+mod upgrade;
 mod watch;
 mod wire;
