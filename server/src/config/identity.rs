@@ -15,6 +15,7 @@ use std::fmt::Display;
 
 use sha1::{Digest, Sha1};
 
+use super::address::Comparison;
 use super::error::ConfigError;
 use super::settings::Config;
 use super::url::{Url, join};
@@ -105,7 +106,8 @@ pub struct InitialCluster {
 }
 
 impl InitialCluster {
-    /// Reads the first members out of a configuration and checks that they fit together.
+    /// Reads the first members out of a configuration and checks that they fit together. Blocks while host names are
+    /// resolved, if the two flags with this member's peer URLs spell them in two ways.
     ///
     /// To be called only for an empty data directory: on a restart the `--initial-…` flags do not count. Nor for a member
     /// that joins a running cluster, which is told its id by it.
@@ -113,38 +115,30 @@ impl InitialCluster {
     /// # Errors
     /// When this member is missing, is listed with other peer URLs than it advertises, or two members share a URL.
     pub fn from_config(config: &Config) -> Result<Self, ConfigError> {
+        Self::compared(config, &mut Comparison::new())
+    }
+
+    fn compared(config: &Config, comparison: &mut Comparison) -> Result<Self, ConfigError> {
         let invalid = |text: String| Err(ConfigError::Invalid(text));
-        let mut by_name: BTreeMap<String, BTreeSet<Url>> = BTreeMap::new();
+        let mut by_name: BTreeMap<String, Vec<Url>> = BTreeMap::new();
         let mut seen = BTreeSet::new();
         for (name, url) in config.initial_cluster() {
             if !seen.insert(url.clone()) {
                 return invalid(format!("--initial-cluster has the URL {url} twice"));
             }
-            by_name.entry(name).or_default().insert(url);
+            by_name.entry(name).or_default().push(url);
         }
-        let advertised: BTreeSet<Url> = config.initial_advertise_peer_urls.iter().cloned().collect();
+        by_name.values_mut().for_each(|urls| urls.sort());
         let Some(listed) = by_name.get(&config.name) else {
             return invalid(format!("couldn't find local name {:?} in the initial cluster configuration", config.name));
         };
-        if let Some(url) = listed.difference(&advertised).next() {
-            return invalid(format!(
-                "--initial-cluster has {}={url} but missing from --initial-advertise-peer-urls={}",
-                config.name,
-                join(&config.initial_advertise_peer_urls)
-            ));
-        }
-        if let Some(url) = advertised.difference(listed).next() {
-            return invalid(format!(
-                "--initial-advertise-peer-urls has {url} but missing from --initial-cluster for {}",
-                config.name
-            ));
-        }
+        check_advertised(config, listed, comparison)?;
 
         let mut members: Vec<InitialMember> = by_name
             .into_iter()
-            .map(|(name, urls)| {
-                let peer_urls: Vec<Url> = urls.into_iter().collect();
-                InitialMember { id: initial_member_id(&peer_urls, &config.initial_cluster_token), name, peer_urls }
+            .map(|(name, peer_urls)| {
+                let id = initial_member_id(&peer_urls, &config.initial_cluster_token);
+                InitialMember { id, name, peer_urls }
             })
             .collect();
         members.sort_unstable_by_key(|member| member.id);
@@ -160,8 +154,35 @@ impl InitialCluster {
     }
 }
 
+/// Whether both flags reach this member at the same addresses. The ids are made of the texts in `--initial-cluster`.
+fn check_advertised(config: &Config, listed: &[Url], comparison: &mut Comparison) -> Result<(), ConfigError> {
+    let mut advertised = config.initial_advertise_peer_urls.clone();
+    advertised.sort();
+    advertised.dedup();
+    let reason = match comparison.same(listed, &advertised) {
+        Ok(true) => return Ok(()),
+        Ok(false) => String::new(),
+        Err(reason) => format!(" ({reason})"),
+    };
+    let missing = |from: &[Url], urls: &[Url]| from.iter().find(|url| !urls.contains(url)).cloned();
+    Err(ConfigError::Invalid(match missing(listed, &advertised) {
+        Some(url) => format!(
+            "--initial-cluster has {}={url} but missing from --initial-advertise-peer-urls={}{reason}",
+            config.name,
+            join(&advertised)
+        ),
+        None => format!(
+            "--initial-advertise-peer-urls has {} but missing from --initial-cluster for {}{reason}",
+            missing(&advertised, listed).map_or_else(String::new, |url| url.to_string()),
+            config.name
+        ),
+    }))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::{io, time::Duration};
+
     use super::*;
 
     fn urls(text: &str) -> Vec<Url> {
@@ -236,6 +257,28 @@ mod tests {
             "--initial-advertise-peer-urls has http://a:2 but missing from --initial-cluster for a"
         );
         assert_eq!(error("http://a:1", "a=http://a:1,b=http://a:1"), "--initial-cluster has the URL http://a:1 twice");
+    }
+
+    #[test]
+    fn ids_are_made_of_the_texts_in_initial_cluster_however_addresses_are_spelled_elsewhere() {
+        let names = |host: &str| match host {
+            "node1" => Ok(vec!["10.0.0.1".parse().unwrap()]),
+            _ => Err(io::Error::other("no such host")),
+        };
+        let compared = |advertise, cluster| {
+            let mut comparison = Comparison::asking(names, Duration::ZERO, Duration::ZERO);
+            InitialCluster::compared(&config("a", advertise, cluster, "t"), &mut comparison)
+        };
+        let two = "a=http://node1:1,a=http://[::1]:2,b=http://unknown:1";
+        let first = compared("http://node1:1,http://[::1]:2", two).unwrap();
+        assert_eq!(compared("http://[0:0::1]:2,http://10.0.0.1:1", two).unwrap(), first);
+        let respelled = compared("http://node1:1", "a=http://10.0.0.1:1").unwrap();
+        assert_ne!(respelled.member_id, compared("http://node1:1", "a=http://node1:1").unwrap().member_id);
+        assert_eq!(
+            compared("http://10.0.0.1:1", "a=http://unknown:1").unwrap_err().to_string(),
+            "--initial-cluster has a=http://unknown:1 but missing from --initial-advertise-peer-urls=http://10.0.0.1:1 \
+             (failed to resolve \"unknown\" within 0ns: no such host)"
+        );
     }
 
     #[test]

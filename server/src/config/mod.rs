@@ -10,6 +10,7 @@
 //! * `table/` has a row for every flag of etcd, whether it takes effect here or not. Everything that knows flags by name
 //!   goes through it: [`load()`], the config file, [`help_text`], `docs/flags.md`.
 //! * `load` reads the command line and the environment, `file` the config file, `validate` checks what no single flag can.
+//! * `address` compares URLs that are spelled in two ways.
 //! * [`InitialCluster`] makes the ids of members and cluster, [`init_logging`] sets up the log.
 //!
 //! This layer knows no other. Its one invariant: **no setting is silently without effect.** What is given takes effect,
@@ -17,6 +18,7 @@
 //!
 //! Left out: changing the configuration of a running server. Only certificates are read again, by `security/`.
 
+mod address;
 mod error;
 mod file;
 mod flag;
@@ -31,6 +33,7 @@ mod url;
 mod validate;
 mod value;
 
+pub(crate) use address::Comparison;
 pub use error::{ConfigError, Notice};
 pub use help::{API, API_VERSION, help_text, understands, version_text};
 pub use identity::{InitialCluster, InitialMember, added_member_id, check_name, cluster_id, initial_member_id};

@@ -144,6 +144,14 @@ impl Url {
         }
     }
 
+    /// The zone, which names the interface that an IPv6 address of a link belongs to.
+    pub fn zone(&self) -> Option<&str> {
+        match &self.target {
+            Target::Host { zone, .. } => zone.as_deref(),
+            Target::Socket { .. } => None,
+        }
+    }
+
     /// The path, if it is a socket in the file system.
     pub fn socket(&self) -> Option<&Path> {
         match &self.target {

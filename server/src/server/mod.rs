@@ -201,7 +201,10 @@ impl Builder {
         if node::shell::is_new(&config.data_dir()) {
             node_config.origin = match config.initial_cluster_state {
                 ClusterState::New => InitialCluster::from_config(&config).map(|_| None)?,
-                ClusterState::Existing => Some(threads.last().block_on(peer::join::learn(&config, &dialer))?),
+                ClusterState::Existing => {
+                    let told = threads.last().block_on(peer::join::learn(&config, &dialer))?;
+                    Some(peer::join::origin(&config, &told)?)
+                }
             };
         }
         let peers = Peers::new(peer_options(&config), dialer, threads.first().clone());

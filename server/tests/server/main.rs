@@ -18,6 +18,7 @@ mod process;
 mod refusals;
 mod service;
 mod snapshots;
+mod spelling;
 mod starting;
 mod strangers;
 mod support;
