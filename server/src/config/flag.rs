@@ -253,6 +253,9 @@ impl Draft {
         let invalid =
             |reason| ConfigError::InvalidValue { setting: setting.to_owned(), value: text.to_owned(), reason };
         flag.kind.check(text).map_err(invalid)?;
+        if flag.kind == Kind::Duration && text.starts_with('-') {
+            self.notices.push(Notice::new(setting, "a negative duration counts as 0"));
+        }
         match flag.class {
             Class::Effect(set) => set(self, text).map_err(invalid)?,
             Class::Pending(set, why) => {

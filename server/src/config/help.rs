@@ -102,7 +102,7 @@ pub(crate) fn markdown() -> String {
          | yes | takes effect |\n\
          | not yet | read and checked; a warning says that what it is about is still missing |\n\
          | ignored | accepted with a warning that gives the reason |\n\
-         | refused | an error unless the value is the default: to ignore it could cost data, security or an outage |\n\
+         | refused | an error unless the value is the default: to ignore it could cost data, security or an outage, or etcd ends, too |\n\
          | dropped | no current etcd knows it: refused on the command line, warned about as a variable or a key of the file |\n\
          | older name | does what the flag it stands for does, with a warning |\n",
     );

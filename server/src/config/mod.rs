@@ -24,6 +24,7 @@ mod file;
 mod flag;
 mod help;
 mod identity;
+mod limits;
 mod load;
 mod logging;
 mod settings;

@@ -1,29 +1,12 @@
 //! Whether the settings of a configuration go together.
 
-use std::time::Duration;
-
 use super::error::{ConfigError, Notice};
 use super::identity::check_name;
-use super::settings::{AutoCompaction, Config};
+use super::settings::Config;
 use super::tls::{TlsConfig, TlsVersion};
 use super::url::{Place, Url, listen_addrs};
 
-/// The longest election time-out: etcd's limit, beyond which a cluster is dead for too long to call it highly available.
-const MAX_ELECTION_TIMEOUT: Duration = Duration::from_secs(50);
-
-/// The shortest `--raft-read-timeout`: three signs of life may get lost.
-const MIN_READ_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// Above this, `--max-request-bytes` is warned about: 10 MiB, as in etcd.
-const RECOMMENDED_MAX_REQUEST_BYTES: usize = 10 * 1024 * 1024;
-
-/// The largest `--max-request-bytes`: 1 GiB, so that with its overhead a message length fits what gRPC can frame.
-const MAX_REQUEST_BYTES: usize = 1024 * 1024 * 1024;
-
-/// The smallest memtable that RocksDB does not silently enlarge: 64 KiB.
-const MIN_MEMTABLE_BYTES: usize = 64 * 1024;
-
-fn invalid<T>(text: impl Into<String>) -> Result<T, ConfigError> {
+pub(super) fn invalid<T>(text: impl Into<String>) -> Result<T, ConfigError> {
     Err(ConfigError::Invalid(text.into()))
 }
 
@@ -49,9 +32,6 @@ impl Config {
         }
         if self.name == "default" && self.initial_cluster.len() > 1 {
             notices.push(Notice::new("--name", "it isn't recommended to use the default name in a cluster"));
-        }
-        if self.snapshot_count == 0 {
-            return invalid("--snapshot-count must be >0");
         }
         Ok(())
     }
@@ -91,83 +71,10 @@ impl Config {
         Ok(())
     }
 
-    /// The silence on a connection between members after which it counts as dead.
-    pub fn peer_read_timeout(&self) -> Duration {
-        self.raft_read_timeout.max(MIN_READ_TIMEOUT)
-    }
-
-    fn validate_timers(&self, notices: &mut Vec<Notice>) -> Result<(), ConfigError> {
-        let (heartbeat, election) = (self.heartbeat_interval.as_millis(), self.election_timeout.as_millis());
-        if heartbeat == 0 {
-            return invalid("--heartbeat-interval must be >0 (set to 0ms)");
-        }
-        if self.raft_read_timeout < MIN_READ_TIMEOUT {
-            let text = format!(
-                "{:?} is raised to {MIN_READ_TIMEOUT:?}: members give signs of life every second",
-                self.raft_read_timeout
-            );
-            notices.push(Notice::new("--raft-read-timeout", text));
-        }
-        if election == 0 {
-            return invalid("--election-timeout must be >0 (set to 0ms)");
-        }
-        if heartbeat.saturating_mul(5) > election {
-            return invalid(format!(
-                "--election-timeout[{election}ms] should be at least as 5 times as --heartbeat-interval[{heartbeat}ms]"
-            ));
-        }
-        if self.election_timeout > MAX_ELECTION_TIMEOUT {
-            return invalid(format!(
-                "--election-timeout[{election}ms] is too long, and should be set less than {}ms",
-                MAX_ELECTION_TIMEOUT.as_millis()
-            ));
-        }
-        if self.compact_hash_check_time.is_zero() {
-            return invalid("--compact-hash-check-time must be >0 (set to 0s)");
-        }
-        if self.auto_compaction == AutoCompaction::Periodic(Duration::ZERO) {
-            return invalid("--auto-compaction-retention must be >0, or off");
-        }
-        Ok(())
-    }
-
-    fn validate_limits(&self, notices: &mut Vec<Notice>) -> Result<(), ConfigError> {
-        if self.max_request_bytes == 0 || self.max_request_bytes > MAX_REQUEST_BYTES {
-            return invalid(format!(
-                "--max-request-bytes must be from 1 to {MAX_REQUEST_BYTES} (set to {})",
-                self.max_request_bytes
-            ));
-        }
-        if self.max_request_bytes > RECOMMENDED_MAX_REQUEST_BYTES {
-            let text =
-                format!("{} bytes exceed the recommended {RECOMMENDED_MAX_REQUEST_BYTES}", self.max_request_bytes);
-            notices.push(Notice::new("--max-request-bytes", text));
-        }
-        for (flag, value) in [
-            ("max-txn-ops", self.max_txn_ops),
-            ("max-concurrent-streams", self.max_concurrent_streams as usize),
-            ("compaction-batch-limit", self.compaction_batch_limit),
-        ] {
-            if value == 0 {
-                return invalid(format!("--{flag} must be >0"));
-            }
-        }
-        if self.snapshot_send_bytes_per_second == 0 {
-            return invalid("--snapshot-send-bytes-per-second must be >0");
-        }
-        if self.memtable_bytes < MIN_MEMTABLE_BYTES {
-            return invalid(format!(
-                "--memtable-bytes must be at least {MIN_MEMTABLE_BYTES} (set to {})",
-                self.memtable_bytes
-            ));
-        }
-        Ok(())
-    }
-
     fn validate_tls(&self, notices: &mut Vec<Notice>) -> Result<(), ConfigError> {
         let tls = &self.client_tls;
-        if tls.self_signed_cert_validity_years == 0 {
-            return invalid("--self-signed-cert-validity must be >0 years");
+        if tls.self_signed_cert_validity_years == 0 && (tls.auto_tls || self.peer_tls.auto_tls) {
+            return invalid("--self-signed-cert-validity must be >0 years for --auto-tls and --peer-auto-tls");
         }
         if tls.min_version > tls.max_version {
             return invalid(format!(
@@ -183,9 +90,10 @@ impl Config {
                 return invalid("--cipher-suites names only suites of TLS1.3, which --tls-max-version=TLS1.2 excludes");
             }
         }
-        validate_files(tls, self.serves_tls())?;
+        validate_files(tls, self.serves_tls(), notices)?;
         self.validate_schemes(notices)?;
-        validate_files(&self.peer_tls, self.serves_peer_tls())?;
+        let peers_use_files = self.serves_peer_tls() || self.peer_tls.has_files();
+        validate_files(&self.peer_tls, peers_use_files, notices)?;
         self.validate_peer_tls(notices)
     }
 
@@ -260,14 +168,23 @@ impl Config {
     }
 }
 
-/// Whether the files of one port go together.
-fn validate_files(tls: &TlsConfig, served: bool) -> Result<(), ConfigError> {
+/// Whether the files of one port go together. Those of a port without TLS are not used, so that they cannot be wrong.
+fn validate_files(tls: &TlsConfig, used: bool, notices: &mut Vec<Notice>) -> Result<(), ConfigError> {
+    let Err(error) = check_files(tls) else { return Ok(()) };
+    if used {
+        return Err(error);
+    }
+    notices.push(Notice::new("TLS", format!("no URL to listen on has https, but if one had: {error}")));
+    Ok(())
+}
+
+fn check_files(tls: &TlsConfig) -> Result<(), ConfigError> {
     let flags = tls.flags();
     if tls.cert_file.is_some() != tls.key_file.is_some() {
         let (given, missing) = if tls.cert_file.is_some() { (flags.cert, flags.key) } else { (flags.key, flags.cert) };
         return invalid(format!("{given} needs {missing}: both must be present, or neither"));
     }
-    if tls.client_cert_auth && tls.trusted_ca_file.is_none() && served {
+    if tls.client_cert_auth && tls.trusted_ca_file.is_none() {
         return invalid(format!(
             "{} needs {}: without it a certificate of any public authority would do",
             flags.client_cert_auth, flags.ca
@@ -317,20 +234,6 @@ mod tests {
     #[test]
     fn the_default_is_valid_and_nothing_to_say_about() {
         assert_eq!(Config::default().validate().unwrap(), []);
-    }
-
-    #[test]
-    fn an_election_takes_at_least_five_heartbeats_and_at_most_fifty_seconds() {
-        assert_eq!(
-            error(|c| c.election_timeout = Duration::from_millis(499)),
-            "--election-timeout[499ms] should be at least as 5 times as --heartbeat-interval[100ms]"
-        );
-        assert_eq!(
-            error(|c| c.election_timeout = Duration::from_millis(50_001)),
-            "--election-timeout[50001ms] is too long, and should be set less than 50000ms"
-        );
-        assert_eq!(error(|c| c.heartbeat_interval = Duration::ZERO), "--heartbeat-interval must be >0 (set to 0ms)");
-        assert!(notices(|c| c.election_timeout = Duration::from_millis(500)).is_empty());
     }
 
     #[test]
@@ -415,8 +318,19 @@ mod tests {
 
     #[test]
     fn certificate_and_key_come_together() {
-        assert!(error(|c| c.client_tls.cert_file = Some("c".into())).starts_with("--cert-file needs --key-file"));
-        assert!(error(|c| c.client_tls.key_file = Some("k".into())).starts_with("--key-file needs --cert-file"));
+        let https = |c: &mut Config| c.listen_client_urls = urls("https://localhost:2379");
+        let without_key = |c: &mut Config| c.client_tls.cert_file = Some("c".into());
+        let without_cert = |c: &mut Config| c.client_tls.key_file = Some("k".into());
+        let both = |first: fn(&mut Config), second: fn(&mut Config)| error(|c| (first(c), second(c)).1);
+        assert!(both(https, without_key).starts_with("--cert-file needs --key-file"));
+        assert!(both(https, without_cert).starts_with("--key-file needs --cert-file"));
+        // As in etcd, files that no port uses cannot be wrong.
+        for half in [without_key, without_cert] {
+            assert!(notices(half)[0].starts_with("TLS: no URL to listen on has https, but if one had: --"));
+        }
+        assert!(
+            error(|c| c.peer_tls.key_file = Some("k".into())).starts_with("--peer-key-file needs --peer-cert-file")
+        );
     }
 
     #[test]
@@ -428,9 +342,15 @@ mod tests {
             })
             .starts_with("--client-cert-auth needs --trusted-ca-file")
         );
-        assert!(error(|c| c.client_tls.client_crl_file = Some("x".into())).starts_with("--client-crl-file needs"));
+        let with = |change: fn(&mut TlsConfig)| {
+            error(|c| {
+                with_cert(c);
+                change(&mut c.client_tls);
+            })
+        };
+        assert!(with(|tls| tls.client_crl_file = Some("x".into())).starts_with("--client-crl-file needs"));
         assert!(
-            error(|c| c.client_tls.client_cert_allowed_hostnames = vec!["x".to_owned()])
+            with(|tls| tls.client_cert_allowed_hostnames = vec!["x".to_owned()])
                 .starts_with("--client-cert-allowed-hostname needs")
         );
     }
@@ -469,19 +389,5 @@ mod tests {
             })
             .starts_with("--cipher-suites names only suites of TLS1.3")
         );
-    }
-
-    #[test]
-    fn limits_of_zero_are_refused() {
-        assert!(error(|c| c.max_request_bytes = 0).contains("--max-request-bytes must be from 1"));
-        assert!(error(|c| c.max_txn_ops = 0).contains("--max-txn-ops must be >0"));
-        assert!(error(|c| c.max_concurrent_streams = 0).contains("--max-concurrent-streams must be >0"));
-        assert!(error(|c| c.compaction_batch_limit = 0).contains("--compaction-batch-limit must be >0"));
-        assert!(error(|c| c.snapshot_count = 0).contains("--snapshot-count must be >0"));
-        assert!(
-            error(|c| c.snapshot_send_bytes_per_second = 0).contains("--snapshot-send-bytes-per-second must be >0")
-        );
-        assert!(error(|c| c.memtable_bytes = 1).contains("--memtable-bytes must be at least"));
-        assert_eq!(notices(|c| c.max_request_bytes = 11 * 1024 * 1024).len(), 1);
     }
 }

@@ -72,15 +72,19 @@ pub(crate) fn millis(text: &str) -> Result<Duration, String> {
 }
 
 /// Go's duration syntax: numbers with units, largest first by custom, such as `5m`, `1h30m`, `1.5s`, `100ms`; `0` alone needs no unit.
-/// Negative durations have no meaning for any flag and are refused.
+/// A negative duration counts as zero.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     const HINT: &str = "expected a duration such as 100ms, 5s, 10m or 1h30m";
     let hint = || HINT.to_owned();
     if text == "0" {
         return Ok(Duration::ZERO);
     }
-    if text.starts_with('-') {
-        return Err("a duration must not be negative".to_owned());
+    if let Some(positive) = text.strip_prefix('-') {
+        return if positive.starts_with(['-', '+']) {
+            Err(hint())
+        } else {
+            parse_duration(positive).map(|_| Duration::ZERO)
+        };
     }
     let mut rest = text.strip_prefix('+').unwrap_or(text);
     if rest.is_empty() {
@@ -142,6 +146,7 @@ mod tests {
             ("+2us", 2_000),
             ("3µs", 3_000),
             ("1h0m0s", 3_600_000_000_000),
+            ("-5s", 0),
         ] {
             assert_eq!(parse_duration(text), Ok(Duration::from_nanos(nanos)), "{text}");
         }
@@ -149,7 +154,9 @@ mod tests {
 
     #[test]
     fn durations_that_go_refuses_are_refused() {
-        for text in ["", "5", "5 m", "m", ".s", "1..5s", "1d", "5minutes", "-5s", "1h-2m", "9999999999h", "٣s", "+"] {
+        for text in
+            ["", "5", "5 m", "m", ".s", "1..5s", "1d", "5minutes", "--5s", "-5", "1h-2m", "9999999999h", "٣s", "+"]
+        {
             assert!(parse_duration(text).is_err(), "{text}");
         }
     }

@@ -462,10 +462,10 @@ fn node_config(config: &Config) -> NodeConfig {
     node.heartbeat = config.heartbeat_interval;
     node.election = config.election_timeout;
     node.entry_cache_bytes = config.entry_cache_bytes;
-    node.retention.snapshot_count = config.snapshot_count;
-    node.retention.catchup_commands = config.snapshot_catchup_entries;
+    node.retention.snapshot_count = config.snapshot_count();
+    node.retention.catchup_commands = config.snapshot_catchup_entries();
     node.compaction =
-        CompactionPace { revisions: config.compaction_batch_limit, pause: config.compaction_sleep_interval };
+        CompactionPace { revisions: config.compaction_batch_limit(), pause: config.compaction_sleep_interval() };
     node.watch_window_bytes = config.watch_window_bytes;
     node.lease_checkpoint = config.lease_checkpoint_interval.max(lease::CHECKPOINT_INTERVAL_MIN);
     node.store.memtable_bytes = config.memtable_bytes;
@@ -478,7 +478,7 @@ fn peer_options(config: &Config) -> PeerOptions {
         own_urls: config.initial_advertise_peer_urls.iter().map(Url::to_string).collect(),
         read_timeout: config.peer_read_timeout(),
         request_timeout: config.request_timeout(),
-        request_bytes_max: config.max_request_bytes,
+        request_bytes_max: config.max_request_bytes(),
         snapshot_bytes_per_second: config.snapshot_send_bytes_per_second,
     }
 }
@@ -496,7 +496,7 @@ fn limits_of(config: &Config) -> Limits {
         ping_min_time: config.grpc_keepalive_min_time,
         ping_interval: unless_zero(config.grpc_keepalive_interval).filter(|_| !config.grpc_keepalive_timeout.is_zero()),
         ping_timeout: config.grpc_keepalive_timeout,
-        max_streams: config.max_concurrent_streams,
+        max_streams: config.max_concurrent_streams(),
     }
 }
 

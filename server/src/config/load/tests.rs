@@ -147,8 +147,8 @@ fn a_flag_without_effect_at_its_default_is_nothing_to_say_about() {
 
 #[test]
 fn flags_that_must_not_be_ignored_are_refused() {
-    assert!(error(&["--auth-token=jwt,pub-key=x"], &[]).contains("is refused"));
-    assert!(error(&[], &[("ETCD_AUTH_TOKEN", "jwt")]).starts_with("ETCD_AUTH_TOKEN=jwt is refused"));
+    assert!(error(&["--discovery-token=x"], &[]).contains("is refused"));
+    assert!(error(&[], &[("ETCD_DISCOVERY_SRV", "a.b")]).starts_with("ETCD_DISCOVERY_SRV=a.b is refused"));
 }
 
 #[test]

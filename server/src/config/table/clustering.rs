@@ -22,10 +22,10 @@ pub(super) static CLUSTERING: &[Flag] = rows! { Clustering:
     "corrupt-check-time" Duration "0s", "Time between two comparisons of all members' keys by the leader (0 to disable). It reads everything.", Effect(set!(corrupt_check_time));
     "compact-hash-check-time" Duration "1m", "Time between two comparisons of the hashes of compactions, if the gate CompactHashCheck is open.", Effect(set!(compact_hash_check_time));
     "downgrade-check-time" Duration "5s", "downgrades are not served yet", Ignored;
-    "discovery-endpoints" List "", "discovery is not served: name the members with --initial-cluster", Refused;
-    "discovery-token" Text "", "discovery is not served: name the members with --initial-cluster", Refused;
-    "discovery-srv" Text "", "discovery is not served: name the members with --initial-cluster", Refused;
-    "discovery-srv-name" Text "", "discovery is not served: name the members with --initial-cluster", Refused;
+    "discovery-endpoints" List "", "discovery is not served, and a member that ignored this would make a cluster of its own: name the members with --initial-cluster", Refused;
+    "discovery-token" Text "", "discovery is not served, and a member that ignored this would make a cluster of its own: name the members with --initial-cluster", Refused;
+    "discovery-srv" Text "", "discovery is not served, and a member that ignored this would make a cluster of its own: name the members with --initial-cluster", Refused;
+    "discovery-srv-name" Text "", "discovery is not served; without --discovery-srv it changes nothing in etcd either", Ignored;
     "discovery" Text "", "discovery is not served: name the members with --initial-cluster", Dropped;
     "discovery-fallback" Text "exit", "discovery is not served", Ignored;
     "discovery-proxy" Text "", "discovery is not served", Ignored;

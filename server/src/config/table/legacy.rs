@@ -14,7 +14,7 @@ pub(super) static OLDER: &[Flag] = rows! { Older:
     "experimental-corrupt-check-time" Duration "0s", "", Alias("corrupt-check-time");
     "experimental-distributed-tracing-address" Text "localhost:4317", "", Alias("distributed-tracing-address");
     "experimental-distributed-tracing-instance-id" Text "", "", Alias("distributed-tracing-instance-id");
-    "experimental-distributed-tracing-sampling-rate" Uint "0", "", Alias("distributed-tracing-sampling-rate");
+    "experimental-distributed-tracing-sampling-rate" Int "0", "", Alias("distributed-tracing-sampling-rate");
     "experimental-distributed-tracing-service-name" Text "etcd", "", Alias("distributed-tracing-service-name");
     "experimental-downgrade-check-time" Duration "5s", "", Alias("downgrade-check-time");
     "experimental-enable-distributed-tracing" Bool "false", "", Alias("enable-distributed-tracing");

@@ -4,6 +4,7 @@ use super::super::flag::{
     Class::{Action, Effect, Ignored, Pending, Refused},
     Draft, Flag, Group, Kind, put,
 };
+use super::super::settings::MetricsLevel;
 use super::super::value::millis;
 use super::{rows, set};
 
@@ -46,7 +47,7 @@ pub(super) static MEMBER: &[Flag] = rows! { Member:
 };
 
 pub(super) static MONITORING: &[Flag] = rows! { Monitoring:
-    "metrics" Text "basic", "Set level of detail for exported metrics; extensive adds a latency histogram for every RPC.", Effect(set!(metrics));
+    "metrics" Text "basic", "Set level of detail for exported metrics; extensive adds a latency histogram for every RPC. Anything else is basic.", Effect(|draft, text| { draft.config.metrics = MetricsLevel::named(text); Ok(()) });
     "listen-metrics-urls" Urls "", "List of URLs to listen on for the /metrics and health endpoints. https uses the client port's TLS.", Effect(set!(listen_metrics_urls));
     "warning-apply-duration" Duration "100ms", "Log a warning when applying a command takes longer.", Pending(set!(warning_apply_duration), "slow commands are not logged yet");
     "warning-unary-request-duration" Duration "300ms", "Log a warning when a unary request takes longer.", Effect(set!(warning_unary_request_duration));
@@ -55,11 +56,11 @@ pub(super) static MONITORING: &[Flag] = rows! { Monitoring:
     "distributed-tracing-address" Text "localhost:4317", "traces are not exported", Ignored;
     "distributed-tracing-service-name" Text "etcd", "traces are not exported", Ignored;
     "distributed-tracing-instance-id" Text "", "traces are not exported", Ignored;
-    "distributed-tracing-sampling-rate" Uint "0", "traces are not exported", Ignored;
+    "distributed-tracing-sampling-rate" Int "0", "traces are not exported", Ignored;
 };
 
 pub(super) static LOGGING: &[Flag] = rows! { Logging:
-    "logger" Text "zap", "log lines have the form of etcd's zap logger, and no other", Refused;
+    "logger" Text "zap", "log lines have the form of etcd's zap logger, and no other; etcd takes no other either", Refused;
     "log-outputs" List "default", "Comma-separated list of stderr, stdout (default: stderr) and files to append to.", Effect(set!(log.outputs));
     "log-level" Text "info", "Least severe level to log: debug, info, warn, error, panic or fatal.", Effect(set!(log.level));
     "log-format" Text "json", "Form of log lines: json or console.", Effect(set!(log.format));

@@ -57,4 +57,6 @@ pub(crate) fn find(name: &str) -> Option<&'static Flag> {
 }
 
 #[cfg(test)]
+mod etcd_tests;
+#[cfg(test)]
 mod tests;

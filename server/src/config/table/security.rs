@@ -2,7 +2,7 @@
 
 use super::super::error::Notice;
 use super::super::flag::{
-    Class::{Effect, Ignored, Refused},
+    Class::{Effect, Ignored, Pending},
     Draft, Flag, Group, Kind, put,
 };
 use super::super::tls::{NamedSuites, TlsVersion};
@@ -39,7 +39,7 @@ pub(super) static SECURITY: &[Flag] = rows! { Security:
 };
 
 pub(super) static AUTH: &[Flag] = rows! { Auth:
-    "auth-token" Text "simple", "authentication is not served yet, and JWT would have to be checked", Refused;
+    "auth-token" Text "simple", "Kind of tokens: simple, or jwt with its options.", Pending(|_, text| check_auth_token(text), "authentication is not served yet, and cannot be switched on");
     "auth-token-ttl" Uint "300", "authentication is not served yet", Ignored;
     "bcrypt-cost" Uint "10", "authentication is not served yet", Ignored;
 };
@@ -62,4 +62,12 @@ fn put_version(field: &mut TlsVersion, default: TlsVersion, text: &str) -> Resul
         return Ok(());
     }
     put(field, text)
+}
+
+/// As long as nothing makes or checks tokens, only their kind matters.
+fn check_auth_token(text: &str) -> Result<(), String> {
+    match text.split(',').next() {
+        Some("" | "simple" | "jwt") => Ok(()),
+        _ => Err("expected simple, or jwt with its options".to_owned()),
+    }
 }
