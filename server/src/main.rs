@@ -16,7 +16,7 @@ use std::{
 };
 
 use cairn_server::{
-    config::{self, Invocation, Loaded},
+    config::{self, Invocation, LevelControl, Loaded},
     server::Server,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -44,14 +44,15 @@ fn main() -> ExitCode {
             return ExitCode::from(error.exit_status());
         }
     };
-    if let Err(error) = config::init_logging(&loaded.config.log) {
-        return fail(&error);
-    }
+    let level = match config::init_logging(&loaded.config.log) {
+        Ok(level) => level.following(&loaded),
+        Err(error) => return fail(&error),
+    };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
-    match runtime.block_on(serve(loaded)) {
+    match runtime.block_on(serve(loaded, level)) {
         Ok(signal) => end_by(signal),
         Err(error) => {
             tracing::error!(error = %error, "the server ends");
@@ -61,7 +62,7 @@ fn main() -> ExitCode {
 }
 
 /// Serves until a signal ends it, and gives that signal.
-async fn serve(loaded: Loaded) -> anyhow::Result<SignalKind> {
+async fn serve(loaded: Loaded, level: LevelControl) -> anyhow::Result<SignalKind> {
     raise_file_limit();
     // Those that come from the configuration itself are logged when the server starts.
     let later = loaded.config.validate().map_or(0, |notices| notices.len());
@@ -70,6 +71,12 @@ async fn serve(loaded: Loaded) -> anyhow::Result<SignalKind> {
     }
     let mut signals =
         Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
+    let mut hangups = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangups.recv().await.is_some() {
+            level.reload();
+        }
+    });
     tracing::info!(version = env!("CARGO_PKG_VERSION"), data_dir = %loaded.config.data_dir().display(), "starting");
     let builder = Server::builder().config(loaded.config).record_syncs(env::var_os(RECORD_SYNCS).is_some());
     let server = tokio::select! {

@@ -99,11 +99,12 @@ pub enum ConfigError {
 }
 
 /// Flags whose values etcd takes for any text at first, and judges when it has read all of them.
-const JUDGED_LATER: [&str; 6] = [
+const JUDGED_LATER: [&str; 7] = [
     "--auto-compaction-mode",
     "--auto-compaction-retention",
     "--cipher-suites",
     "--log-format",
+    "--log-rotation-config-json",
     "--tls-max-version",
     "--tls-min-version",
 ];

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::error::{ConfigError, Notice, nearest};
+use super::log_settings::LogRotation;
 use super::settings::{AutoCompaction, CompactionMode, Config};
 use super::table;
 use super::url::Url;
@@ -230,6 +231,9 @@ pub(crate) struct Draft {
     pub(crate) config: Config,
     pub(crate) compaction_mode: CompactionMode,
     pub(crate) compaction_retention: String,
+    pub(crate) rotates_log: bool,
+    /// What `--log-rotation-config-json` says.
+    pub(crate) log_rotation: String,
     /// What `--feature-gates` says.
     gates: Vec<(&'static str, bool)>,
     /// Which flags were set, and how the source called them. Aliases count as what they stand for.
@@ -326,6 +330,9 @@ impl Draft {
     /// The configuration, with what two flags say together put into one.
     pub(crate) fn finish(mut self) -> Result<(Config, Vec<Notice>), ConfigError> {
         self.open_gates()?;
+        if self.rotates_log {
+            self.config.log.rotation = Some(self.rotation()?);
+        }
         if !self.compaction_retention.is_empty() {
             self.config.auto_compaction = AutoCompaction::from_flags(self.compaction_mode, &self.compaction_retention)
                 .map_err(|reason| ConfigError::InvalidValue {
@@ -335,6 +342,18 @@ impl Draft {
                 })?;
         }
         Ok((self.config, self.notices))
+    }
+
+    /// How log files are rotated. As in etcd, it is only looked at when they are.
+    fn rotation(&self) -> Result<LogRotation, ConfigError> {
+        const FLAG: &str = "log-rotation-config-json";
+        let given = self.given.get(FLAG);
+        let text = if given.is_some() { self.log_rotation.as_str() } else { "{}" };
+        LogRotation::parse(text).map_err(|reason| ConfigError::InvalidValue {
+            setting: given.cloned().unwrap_or_default(),
+            value: text.to_owned(),
+            reason,
+        })
     }
 }
 

@@ -10,6 +10,11 @@
 //!
 //! Lines are written by the thread that logs them, so that none is lost when the process ends. The volume is meant for that:
 //! an event is something an operator acts on, never something that happens for every request.
+//!
+//! A file may be [rotated](rotation), and the level of a running process be [changed](LevelControl).
+
+mod level;
+mod rotation;
 
 use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
@@ -20,16 +25,16 @@ use std::time::SystemTime;
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 
-use super::settings::{LogConfig, LogFormat, LogLevel, LogOutput};
+use rotation::RotatingFile;
 
-/// Our crates, whose events are logged at the configured level.
-const OWN_TARGETS: [&str; 3] = ["cairn", "cairn_server", "cairn_client"];
+use super::log_settings::{LogConfig, LogFormat, LogOutput, LogRotation};
+
+pub use level::LevelControl;
 
 /// Why logging cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -47,33 +52,28 @@ pub enum LogError {
     AlreadySet,
 }
 
-/// Sets up logging for the whole process. For the binary; a program that embeds a server has its own subscriber.
-pub fn init_logging(config: &LogConfig) -> Result<(), LogError> {
+/// Sets up logging for the whole process, and gives what its level is changed with. For the binary; a program that embeds
+/// a server has its own subscriber.
+pub fn init_logging(config: &LogConfig) -> Result<LevelControl, LogError> {
+    let open = |output| open(output, config.rotation.as_ref());
     let sinks = config.outputs.iter().map(open).collect::<Result<Vec<_>, _>>()?;
-    tracing::subscriber::set_global_default(subscriber(config, Sinks(sinks.into()))).map_err(|_| LogError::AlreadySet)
+    let (subscriber, level) = subscriber(config, Sinks(sinks.into()));
+    tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::AlreadySet)?;
+    Ok(level)
 }
 
 /// A subscriber that writes lines of the configured level and form to `writer`.
 #[expect(clippy::disallowed_methods, reason = "a log line carries the time")]
-fn subscriber<W>(config: &LogConfig, writer: W) -> impl Subscriber + Send + Sync
+fn subscriber<W>(config: &LogConfig, writer: W) -> (impl Subscriber + Send + Sync, LevelControl)
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let level = match config.level {
-        LogLevel::Debug => LevelFilter::DEBUG,
-        LogLevel::Info => LevelFilter::INFO,
-        LogLevel::Warn => LevelFilter::WARN,
-        LogLevel::Error => LevelFilter::ERROR,
-    };
-    // Libraries say at info what only their authors act on.
-    let others = if config.level == LogLevel::Debug { LevelFilter::INFO } else { level.min(LevelFilter::WARN) };
-    let filter =
-        OWN_TARGETS.iter().fold(Targets::new().with_default(others), |targets, own| targets.with_target(*own, level));
+    let (filter, control) = LevelControl::new(config.level);
     let lines = tracing_subscriber::fmt::layer()
         .event_format(ZapLines { format: config.format, clock: SystemTime::now })
         .with_writer(writer)
         .with_ansi(false);
-    tracing_subscriber::registry().with(filter).with(lines)
+    (tracing_subscriber::registry().with(filter).with(lines), control)
 }
 
 /// Formats events as zap does.
@@ -204,19 +204,22 @@ enum Sink {
     Stderr,
     Stdout,
     File(File),
+    Rotating(RotatingFile),
 }
 
-fn open(output: &LogOutput) -> Result<Sink, LogError> {
-    match output {
-        LogOutput::Stderr => Ok(Sink::Stderr),
-        LogOutput::Stdout => Ok(Sink::Stdout),
-        LogOutput::File(path) => OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(path)
-            .map(Sink::File)
-            .map_err(|source| LogError::Open { path: path.clone(), source }),
-    }
+fn open(output: &LogOutput, rotation: Option<&LogRotation>) -> Result<Sink, LogError> {
+    let file = match (output, rotation) {
+        (LogOutput::Stderr, _) => return Ok(Sink::Stderr),
+        (LogOutput::Stdout, _) => return Ok(Sink::Stdout),
+        (LogOutput::File(path), None) => open_file(path).map(Sink::File),
+        (LogOutput::File(path), Some(rotation)) => RotatingFile::open(path, rotation.clone()).map(Sink::Rotating),
+    };
+    let path = output.file().unwrap_or(Path::new("")).to_owned();
+    file.map_err(|source| LogError::Open { path, source })
+}
+
+fn open_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).open(path)
 }
 
 /// All outputs. A line is handed over whole, in one write each.
@@ -231,6 +234,7 @@ impl Write for Sinks {
                 Sink::Stderr => io::stderr().lock().write_all(line),
                 Sink::Stdout => io::stdout().lock().write_all(line),
                 Sink::File(file) => (&mut &*file).write_all(line),
+                Sink::Rotating(file) => file.write_line(line),
             };
         }
         Ok(line.len())

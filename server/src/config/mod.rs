@@ -16,7 +16,8 @@
 //! This layer knows no other. Its one invariant: **no setting is silently without effect.** What is given takes effect,
 //! or is named in a [`Notice`] that is logged as a warning, or ends the start with an error that says what to do.
 //!
-//! Left out: changing the configuration of a running server. Only certificates are read again, by `security/`.
+//! Left out: changing the configuration of a running server. Only certificates are read again, by `security/`, and the level
+//! of the log, by [`LevelControl`].
 
 mod address;
 mod error;
@@ -26,6 +27,7 @@ mod help;
 mod identity;
 mod limits;
 mod load;
+mod log_settings;
 mod logging;
 mod settings;
 mod table;
@@ -39,10 +41,8 @@ pub use error::{ConfigError, Notice};
 pub use help::{API, API_VERSION, help_text, understands, version_text};
 pub use identity::{InitialCluster, InitialMember, added_member_id, check_name, cluster_id, initial_member_id};
 pub use load::{Invocation, Loaded, load};
-pub use logging::{LogError, init_logging};
-pub use settings::{
-    AutoCompaction, ClusterState, Config, DEFAULT_QUOTA_BYTES, GRPC_OVERHEAD_BYTES, LogConfig, LogFormat, LogLevel,
-    LogOutput, MetricsLevel,
-};
+pub use log_settings::{LogConfig, LogFormat, LogLevel, LogOutput, LogRotation};
+pub use logging::{LevelControl, LogError, init_logging};
+pub use settings::{AutoCompaction, ClusterState, Config, DEFAULT_QUOTA_BYTES, GRPC_OVERHEAD_BYTES, MetricsLevel};
 pub use tls::{CipherSuite, TlsConfig, TlsVersion};
 pub use url::{ListenAddr, Place, Scheme, Url, listen_addrs};

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::log_settings::LogConfig;
 use super::tls::TlsConfig;
 use super::url::Url;
 use super::value::{Value, parse_duration};
@@ -138,7 +139,7 @@ pub struct Config {
     pub metrics: MetricsLevel,
     /// What is logged and where.
     pub log: LogConfig,
-    /// `--warning-apply-duration`: applying a command for longer than this is logged. Default 100 ms.
+    /// `--warning-apply-duration`: applying a piece of the log for longer than this is logged. Default 100 ms.
     pub warning_apply_duration: Duration,
     /// `--warning-unary-request-duration`: serving a unary request for longer than this is logged. Default 300 ms.
     pub warning_unary_request_duration: Duration,
@@ -401,101 +402,6 @@ impl MetricsLevel {
     }
 }
 
-/// What is logged and where.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogConfig {
-    /// `--log-level`: the least severe level that is written. Default info.
-    pub level: LogLevel,
-    /// `--log-format`: how a line looks. Default JSON.
-    pub format: LogFormat,
-    /// `--log-outputs`: where lines go. Default stderr.
-    pub outputs: Vec<LogOutput>,
-}
-
-impl Default for LogConfig {
-    fn default() -> Self {
-        Self { level: LogLevel::Info, format: LogFormat::Json, outputs: vec![LogOutput::Stderr] }
-    }
-}
-
-/// A log level. etcd's `panic`, `dpanic` and `fatal` are accepted and mean `error`, since nothing is logged above that.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum LogLevel {
-    Debug,
-    #[default]
-    Info,
-    Warn,
-    Error,
-}
-
-impl Value for LogLevel {
-    fn parse(text: &str) -> Result<Self, String> {
-        match text {
-            "debug" => Ok(Self::Debug),
-            "info" => Ok(Self::Info),
-            "warn" => Ok(Self::Warn),
-            "error" | "dpanic" | "panic" | "fatal" => Ok(Self::Error),
-            _ => Err("expected debug, info, warn, error, panic or fatal".to_owned()),
-        }
-    }
-}
-
-/// How a log line looks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LogFormat {
-    /// One JSON object a line, with the fields of etcd's logs.
-    #[default]
-    Json,
-    /// Tab-separated, for people.
-    Console,
-}
-
-impl Value for LogFormat {
-    fn parse(text: &str) -> Result<Self, String> {
-        match text {
-            "json" => Ok(Self::Json),
-            "console" => Ok(Self::Console),
-            _ => Err("expected json or console".to_owned()),
-        }
-    }
-}
-
-/// Where log lines go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LogOutput {
-    /// Standard error; also what `default` and `systemd/journal` mean (the journal collects it from there).
-    Stderr,
-    /// Standard output.
-    Stdout,
-    /// Appended to a file.
-    File(PathBuf),
-}
-
-impl Value for Vec<LogOutput> {
-    fn parse(text: &str) -> Result<Self, String> {
-        let names = Vec::<String>::parse(text)?;
-        if names.len() > 1 && names.iter().any(|name| name == "default") {
-            return Err("default cannot be combined with other outputs".to_owned());
-        }
-        let mut outputs: Vec<LogOutput> = Vec::new();
-        for name in names {
-            let output = match name.as_str() {
-                "default" | "stderr" | "systemd/journal" => LogOutput::Stderr,
-                "stdout" => LogOutput::Stdout,
-                path => LogOutput::File(path.into()),
-            };
-            if !outputs.contains(&output) {
-                outputs.push(output);
-            }
-        }
-        if outputs.is_empty() {
-            outputs.push(LogOutput::Stderr);
-        }
-        Ok(outputs)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -563,18 +469,6 @@ mod tests {
         assert!(config.allows_origin("https://ui.example"));
         assert!(!config.allows_origin("https://ui.example.evil"));
         assert!(Config::default().allows_origin("https://any.example"));
-    }
-
-    #[test]
-    fn log_outputs_are_named_or_files() {
-        let parse = Vec::<LogOutput>::parse;
-        assert_eq!(parse("default"), Ok(vec![LogOutput::Stderr]));
-        assert_eq!(parse(""), Ok(vec![LogOutput::Stderr]));
-        assert_eq!(
-            parse("stdout,/var/log/x,stdout"),
-            Ok(vec![LogOutput::Stdout, LogOutput::File("/var/log/x".into())])
-        );
-        assert!(parse("default,stdout").is_err());
     }
 
     #[test]

@@ -19,6 +19,7 @@ impl Config {
     pub fn validate(&self) -> Result<Vec<Notice>, ConfigError> {
         let mut notices = Vec::new();
         self.validate_member(&mut notices)?;
+        self.log.validate()?;
         self.validate_urls()?;
         self.validate_timers(&mut notices)?;
         self.validate_limits(&mut notices)?;

@@ -3,6 +3,7 @@
 //! What lives here: `health` (`/health`, `/livez`, `/readyz`), `metrics` (`/metrics`), `debug_vars` (`/debug/vars`) and the little around them. What may call it: connections.
 //! Everything is read-only and answered from the member itself. Left out: the JSON gateway under `/v3/`, whose paths say that it is missing.
 
+mod compression;
 mod debug_vars;
 mod exposition;
 mod health;
@@ -63,6 +64,7 @@ impl Http {
             (_, path, Endpoints::Metrics) if !serves_metrics(path) => {
                 plain(StatusCode::NOT_FOUND, "404 page not found\n")
             }
+            (_, "/metrics", _) => compression::compress(request.headers(), self.expose()),
             (method, path, _) => self.route(method, path, request.uri().query().unwrap_or_default()).await,
         };
         let origin = request.headers().get(ORIGIN).and_then(|origin| origin.to_str().ok());
@@ -78,7 +80,6 @@ impl Http {
 
     async fn route(&self, method: &Method, path: &str, query: &str) -> Response<Body> {
         match path {
-            "/metrics" => self.expose(),
             "/debug/vars" => self.debug_vars(),
             "/version" if method == Method::GET => self.version(),
             "/version" => not_allowed(),

@@ -59,7 +59,7 @@ pub struct NodeMetrics {
     pub slow_read_indexes: Counter,
     /// `etcd_server_read_indexes_failed_total`: reads that were not confirmed in time.
     pub read_indexes_failed: Counter,
-    /// `etcd_server_slow_apply_total`: pieces of the log whose applying took over 100 ms.
+    /// `etcd_server_slow_apply_total`: pieces of the log whose applying took longer than `--warning-apply-duration`.
     pub slow_apply: Counter,
     /// `etcd_server_apply_duration_seconds`: applying a piece of the log, whatever it holds.
     pub apply: Histogram,

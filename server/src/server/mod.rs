@@ -459,6 +459,7 @@ fn node_config(config: &Config) -> NodeConfig {
     node.force_new_cluster = config.force_new_cluster;
     node.pre_vote = config.pre_vote;
     node.rules = ChangeRules { strict: config.strict_reconfig_check, learners_max: config.max_learners as usize };
+    node.slow_apply = config.warning_apply_duration;
     node.heartbeat = config.heartbeat_interval;
     node.election = config.election_timeout;
     node.entry_cache_bytes = config.entry_cache_bytes;

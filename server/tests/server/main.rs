@@ -12,6 +12,7 @@ mod http2;
 mod kubernetes;
 mod lease;
 mod lock;
+mod logs;
 mod maintenance;
 mod members;
 mod process;

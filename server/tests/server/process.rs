@@ -167,6 +167,11 @@ impl Process {
         self.signal(rustix::process::Signal::CONT);
     }
 
+    /// Has it read the level of its log again.
+    pub fn hang_up(&self) {
+        self.signal(rustix::process::Signal::HUP);
+    }
+
     fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).expect("the process runs");

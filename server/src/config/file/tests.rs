@@ -1,6 +1,7 @@
 use std::time::Duration;
 
-use super::super::settings::{AutoCompaction, Config, LogLevel, LogOutput};
+use super::super::log_settings::{LogLevel, LogOutput};
+use super::super::settings::{AutoCompaction, Config};
 use super::super::tls::{CipherSuite, TlsVersion};
 use super::super::url::join;
 use super::*;

@@ -1,6 +1,7 @@
 use std::sync::Mutex;
 use std::time::{Duration, UNIX_EPOCH};
 
+use super::super::log_settings::LogLevel;
 use super::*;
 
 /// Collects what is logged.
@@ -34,7 +35,7 @@ impl MakeWriter<'_> for Collected {
 
 fn logged(config: &LogConfig, events: impl FnOnce()) -> String {
     let collected = Collected::default();
-    tracing::subscriber::with_default(subscriber(config, collected.clone()), events);
+    tracing::subscriber::with_default(subscriber(config, collected.clone()).0, events);
     collected.text()
 }
 
@@ -129,13 +130,13 @@ fn a_file_is_appended_to() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
     std::fs::write(&path, "before\n").unwrap();
-    let mut sinks = Sinks(Arc::new([open(&LogOutput::File(path.clone())).unwrap()]));
+    let mut sinks = Sinks(Arc::new([open(&LogOutput::File(path.clone()), None).unwrap()]));
     sinks.write_all(b"after\n").unwrap();
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "before\nafter\n");
 }
 
 #[test]
 fn a_file_that_cannot_be_opened_is_named() {
-    let Err(error) = open(&LogOutput::File("/nonexistent/log".into())) else { panic!("opened") };
+    let Err(error) = open(&LogOutput::File("/nonexistent/log".into()), None) else { panic!("opened") };
     assert!(error.to_string().starts_with("cannot open log file /nonexistent/log of --log-outputs"), "{error}");
 }

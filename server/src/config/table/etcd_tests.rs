@@ -10,8 +10,7 @@ use super::super::{
 use super::*;
 
 /// Flags that end a start with a value that does not end an etcd, and why.
-const REFUSED: [(&str, &str); 5] = [
-    ("enable-log-rotation", "a log that grows without end fills the disk"),
+const REFUSED: [(&str, &str); 4] = [
     ("discovery", "etcd knows it in its help alone, and ends"),
     ("discovery-endpoints", "a member that ignored it would make a cluster of its own"),
     ("discovery-token", "a member that ignored it would make a cluster of its own"),

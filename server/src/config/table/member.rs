@@ -49,7 +49,7 @@ pub(super) static MEMBER: &[Flag] = rows! { Member:
 pub(super) static MONITORING: &[Flag] = rows! { Monitoring:
     "metrics" Text "basic", "Set level of detail for exported metrics; extensive adds a latency histogram for every RPC. Anything else is basic.", Effect(|draft, text| { draft.config.metrics = MetricsLevel::named(text); Ok(()) });
     "listen-metrics-urls" Urls "", "List of URLs to listen on for the /metrics and health endpoints. https uses the client port's TLS.", Effect(set!(listen_metrics_urls));
-    "warning-apply-duration" Duration "100ms", "Log a warning when applying a command takes longer.", Pending(set!(warning_apply_duration), "slow commands are not logged yet");
+    "warning-apply-duration" Duration "100ms", "Log a warning when applying a piece of the log takes longer.", Effect(set!(warning_apply_duration));
     "warning-unary-request-duration" Duration "300ms", "Log a warning when a unary request takes longer.", Effect(set!(warning_unary_request_duration));
     "enable-pprof" Bool "false", "there is no Go runtime to profile", Ignored;
     "enable-distributed-tracing" Bool "false", "traces are not exported", Ignored;
@@ -64,8 +64,8 @@ pub(super) static LOGGING: &[Flag] = rows! { Logging:
     "log-outputs" List "default", "Comma-separated list of stderr, stdout (default: stderr) and files to append to.", Effect(set!(log.outputs));
     "log-level" Text "info", "Least severe level to log: debug, info, warn, error, panic or fatal.", Effect(set!(log.level));
     "log-format" Text "json", "Form of log lines: json or console.", Effect(set!(log.format));
-    "enable-log-rotation" Bool "false", "log files are not rotated from inside: log to stderr, or use logrotate with copytruncate", Refused;
-    "log-rotation-config-json" Text "{\"maxsize\": 100, \"maxage\": 0, \"maxbackups\": 0, \"localtime\": false, \"compress\": false}", "log files are not rotated from inside", Ignored;
+    "enable-log-rotation" Bool "false", "Put the one file among --log-outputs aside when it gets large, as --log-rotation-config-json says.", Effect(|draft, text| put(&mut draft.rotates_log, text));
+    "log-rotation-config-json" Text "{\"maxsize\": 100, \"maxage\": 0, \"maxbackups\": 0, \"localtime\": false, \"compress\": false}", "For --enable-log-rotation, in JSON: maxsize in MiB (0: 100), maxage in days and maxbackups (0: no limit) of files that were put aside, whether the times in their names are localtime, whether to compress them.", Effect(|draft, text| { text.clone_into(&mut draft.log_rotation); Ok(()) });
     "disable-log-sampling" Bool "false", "log lines are never sampled", Ignored;
 };
 

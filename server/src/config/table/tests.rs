@@ -2,9 +2,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::super::flag::{Class, Draft, Origin};
-use super::super::settings::{
-    AutoCompaction, ClusterState, Config, LogConfig, LogFormat, LogLevel, LogOutput, MetricsLevel,
-};
+use super::super::log_settings::{LogConfig, LogFormat, LogLevel, LogOutput, LogRotation};
+use super::super::settings::{AutoCompaction, ClusterState, Config, MetricsLevel};
 use super::super::tls::{CipherSuite, TlsVersion};
 use super::super::url::Url;
 use super::*;
@@ -167,6 +166,22 @@ fn mode_and_retention_of_auto_compaction_come_in_any_order() {
 }
 
 #[test]
+fn rotation_is_described_by_one_flag_and_switched_on_by_another() {
+    let (on, small) = (("enable-log-rotation", "true"), ("log-rotation-config-json", "{\"maxsize\": 1}"));
+    let rotation = LogRotation { max_size_mib: 1, ..LogRotation::default() };
+    assert_eq!(given(&[on, small]).log.rotation, Some(rotation));
+    assert_eq!(given(&[small]).log.rotation, None);
+    let broken = ("log-rotation-config-json", "{");
+    assert_eq!(given(&[broken]).log.rotation, None, "etcd looks at it only if files are rotated");
+    let mut draft = Draft::default();
+    for (name, value) in [on, broken] {
+        draft.apply(find(name).unwrap(), value, Origin::Flag).unwrap();
+    }
+    let error = draft.finish().unwrap_err().to_string();
+    assert!(error.contains("for --log-rotation-config-json: improperly formatted log rotation config"), "{error}");
+}
+
+#[test]
 fn security_flags_take_effect() {
     takes_effect("cert-file", "c", |c| c.client_tls.cert_file = Some("c".into()));
     takes_effect("key-file", "k", |c| c.client_tls.key_file = Some("k".into()));
@@ -212,6 +227,7 @@ fn monitoring_logging_and_memory_flags_take_effect() {
     takes_effect("log-level", "debug", |c| c.log = LogConfig { level: LogLevel::Debug, ..LogConfig::default() });
     takes_effect("log-format", "console", |c| c.log = LogConfig { format: LogFormat::Console, ..LogConfig::default() });
     takes_effect("log-outputs", "stdout,/x", |c| c.log.outputs = vec![LogOutput::Stdout, LogOutput::File("/x".into())]);
+    takes_effect("enable-log-rotation", "true", |c| c.log.rotation = Some(LogRotation::default()));
     takes_effect("snapshot-send-bytes-per-second", "7", |c| c.snapshot_send_bytes_per_second = 7);
     takes_effect("memtable-bytes", "7", |c| c.memtable_bytes = 7);
     takes_effect("block-cache-bytes", "7", |c| c.block_cache_bytes = 7);

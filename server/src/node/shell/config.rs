@@ -67,6 +67,8 @@ pub struct NodeConfig {
     pub pin_hold_max: Duration,
     /// Time without a renewal after which the remaining time of a lease is recorded.
     pub lease_checkpoint: Duration,
+    /// Applying a piece of the log for longer than this is logged.
+    pub slow_apply: Duration,
     /// Notes beside the log what its completed syncs have covered, and keeps the store as it was last flushed, so that a test can destroy everything else.
     pub record_syncs: bool,
 }
@@ -116,6 +118,7 @@ impl NodeConfig {
             image: ImageOptions::default(),
             pin_hold_max: PIN_HOLD_MAX,
             lease_checkpoint: CHECKPOINT_INTERVAL,
+            slow_apply: Duration::from_millis(100),
             record_syncs: false,
         }
     }

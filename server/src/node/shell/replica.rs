@@ -40,8 +40,6 @@ const INPUTS_MAX: usize = 1024;
 pub(super) const STALL_PAUSE: Duration = Duration::from_millis(2);
 /// Bytes of an entry that is written without the log's thread at most.
 const LONE_BYTES_MAX: usize = 16 << 10;
-/// Applying a piece that takes longer is worth a line in the log.
-const SLOW_APPLY: Duration = Duration::from_millis(100);
 /// A leader whose ticks are further apart than so many of them is late with its heartbeats.
 const HEARTBEAT_LATE_TICKS: u32 = 2;
 
@@ -55,6 +53,8 @@ pub(super) struct Replica {
     pub(super) background: Background,
     pub(super) lock: Arc<DataDirLock>,
     pub(super) tick: Duration,
+    /// Applying a piece of the log that takes longer is worth a line.
+    pub(super) slow_apply: Duration,
     pub(super) transport: Arc<dyn Transport>,
     pub(super) rules: ChangeRules,
     /// The members as the transport was last told.
@@ -247,9 +247,9 @@ impl Replica {
         }
         let counts = self.core.take_counts();
         self.shared.metrics.count(counts);
-        if took > SLOW_APPLY {
+        if took > self.slow_apply {
             self.shared.metrics.slow_apply.inc();
-            tracing::warn!(?took, "applying took long");
+            tracing::warn!(?took, "expected-duration" = ?self.slow_apply, "apply request took too long");
         }
         if self.core.is_stalled() && !stalled {
             self.shared.metrics.apply_stalls.inc();

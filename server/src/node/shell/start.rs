@@ -188,6 +188,7 @@ fn run(
         background,
         lock,
         tick: config.heartbeat,
+        slow_apply: config.slow_apply,
         transport,
         rules: config.rules,
         members: Arc::default(),
