@@ -1,8 +1,9 @@
 //! The YAML config file.
 //!
-//! Keys are flag names; the TLS flags stand in sections of their own, under shorter names, as in etcd. Unlike etcd, which
-//! ignores what it does not know and so serves in plain text when `cert-file` stands at the top level, every key must mean
-//! something. A key without a value is as good as absent.
+//! Keys are flag names; the TLS flags and those of discovery stand in sections of their own, under shorter names, as in
+//! etcd. Unlike etcd, which ignores what it does not know and so serves in plain text when `cert-file` stands at the top
+//! level, every key must mean something. As in etcd, capital letters do not matter, and a key without a value is as good
+//! as absent.
 
 use std::path::Path;
 
@@ -12,17 +13,20 @@ use super::error::{ConfigError, Notice, nearest};
 use super::flag::{Class, Draft, Flag, Kind, Origin};
 use super::table;
 
-/// A section: its name, and its keys with the flags they set.
+/// A section: its name, after that of the section it stands in, and its keys with the flags they set.
 struct Section {
     name: &'static str,
+    /// Whether its flags mean something here alone: at the top level etcd ignores them, and that is dangerous.
+    only_here: bool,
     keys: &'static [(&'static str, &'static str)],
     /// Keys that change nothing, in etcd neither, with the reason.
     idle: &'static [(&'static str, &'static str)],
 }
 
-static SECTIONS: [Section; 3] = [
+static SECTIONS: [Section; 6] = [
     Section {
         name: "client-transport-security",
+        only_here: true,
         keys: &[
             ("cert-file", "cert-file"),
             ("key-file", "key-file"),
@@ -42,6 +46,7 @@ static SECTIONS: [Section; 3] = [
     },
     Section {
         name: "peer-transport-security",
+        only_here: true,
         keys: &[
             ("cert-file", "peer-cert-file"),
             ("key-file", "peer-key-file"),
@@ -59,10 +64,47 @@ static SECTIONS: [Section; 3] = [
     },
     Section {
         name: "socket-options",
+        only_here: true,
         keys: &[("reuse-port", "socket-reuse-port"), ("reuse-address", "socket-reuse-address")],
         idle: &[],
     },
+    Section {
+        name: "discovery-config",
+        only_here: false,
+        keys: &[
+            ("endpoints", "discovery-endpoints"),
+            ("token", "discovery-token"),
+            ("dial-timeout", "discovery-dial-timeout"),
+            ("request-timeout", "discovery-request-timeout"),
+            ("keepalive-time", "discovery-keepalive-time"),
+            ("keepalive-timeout", "discovery-keepalive-timeout"),
+        ],
+        idle: &[("max-request-bytes", NO_DISCOVERY), ("max-recv-bytes", NO_DISCOVERY)],
+    },
+    Section {
+        name: "discovery-config.secure",
+        only_here: false,
+        keys: &[
+            ("cert", "discovery-cert"),
+            ("key", "discovery-key"),
+            ("cacert", "discovery-cacert"),
+            ("insecure-transport", "discovery-insecure-transport"),
+            ("insecure-skip-tls-verify", "discovery-insecure-skip-tls-verify"),
+        ],
+        idle: &[("server-name", NO_DISCOVERY)],
+    },
+    Section {
+        name: "discovery-config.auth",
+        only_here: false,
+        keys: &[("username", "discovery-user"), ("password", "discovery-password")],
+        idle: &[("token", NO_DISCOVERY)],
+    },
 ];
+
+const NO_DISCOVERY: &str = "discovery is not served";
+
+/// Go code that embeds an etcd may set it; in a file it can only be empty.
+const GO_ONLY: &str = "grpc-additional-server-options";
 
 /// Reads the file at `path` into `draft`.
 pub(crate) fn read(path: &Path, draft: &mut Draft) -> Result<(), ConfigError> {
@@ -84,15 +126,19 @@ fn parse(text: &str, path: &Path, draft: &mut Draft) -> Result<(), ConfigError> 
         _ => return Err(fail("expected keys with values".to_owned())),
     };
     for (key, node) in &root {
-        if let Some(section) = SECTIONS.iter().find(|section| section.name == key) {
+        let key = &key.to_ascii_lowercase();
+        if let Some(section) = section(key) {
             read_section(section, node, path, draft)?;
+            continue;
+        }
+        if key == GO_ONLY && is_empty(node) {
             continue;
         }
         let known = table::find(key).filter(|flag| !matches!(flag.class, Class::Action));
         let Some(flag) = known else {
             return Err(unknown_key(key, path));
         };
-        if let Some((section, name)) = section_of(flag) {
+        if let Some((section, name)) = section_of(flag).filter(|_| !is_empty(node)) {
             return Err(ConfigError::MisplacedKey { key: key.clone(), path: path.to_owned(), section, name });
         }
         apply(draft, flag, key, node, path)?;
@@ -126,7 +172,12 @@ fn read_section(section: &Section, node: &Node, path: &Path, draft: &mut Draft) 
         }
     };
     for (key, node) in map {
+        let key = &key.to_ascii_lowercase();
         let full_key = format!("{}.{key}", section.name);
+        if let Some(inner) = self::section(&full_key) {
+            read_section(inner, node, path, draft)?;
+            continue;
+        }
         if let Some((_, why)) = section.idle.iter().find(|(idle, _)| idle == key) {
             draft.notices.push(Notice::new(full_key, format!("accepted, but without effect: {why}")));
             continue;
@@ -145,9 +196,23 @@ fn read_section(section: &Section, node: &Node, path: &Path, draft: &mut Draft) 
     Ok(())
 }
 
-/// The section and key under which a flag stands in a file, if it does not stand at the top level.
+fn section(name: &str) -> Option<&'static Section> {
+    SECTIONS.iter().find(|section| section.name == name)
+}
+
+/// Whether a key without it means the same.
+fn is_empty(node: &Node) -> bool {
+    match node {
+        Node::Null => true,
+        Node::String(text) => text.is_empty(),
+        Node::Array(items) => items.is_empty(),
+        _ => false,
+    }
+}
+
+/// The section and key under which a flag stands in a file, if it must not stand at the top level.
 fn section_of(flag: &Flag) -> Option<(&'static str, &'static str)> {
-    SECTIONS.iter().find_map(|section| {
+    SECTIONS.iter().filter(|section| section.only_here).find_map(|section| {
         section.keys.iter().find(|(_, name)| *name == flag.name).map(|(key, _)| (section.name, *key))
     })
 }
@@ -173,6 +238,8 @@ fn apply(draft: &mut Draft, flag: &'static Flag, key: &str, node: &Node, path: &
             texts.ok_or_else(|| invalid(node.to_string(), "expected a list of texts"))?.join(",")
         }
         Node::Null => return Ok(()),
+        // As in etcd, where that is only so in a file.
+        Node::Number(zero) if flag.name == "self-signed-cert-validity" && zero.as_u64() == Some(0) => return Ok(()),
         _ => scalar(flag.kind, node).ok_or_else(|| invalid(node.to_string(), "expected a single value"))?,
     };
     if text.is_empty() {

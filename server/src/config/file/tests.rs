@@ -223,3 +223,60 @@ tls-max-version: 'TLS1.3'
     assert_eq!(noticed, ["discovery-fallback", "enable-pprof"]);
     config.validate().unwrap();
 }
+
+/// Keys whose values in the fixture change nothing, and are nothing to speak of.
+const SILENT: [&str; 8] = [
+    "auto-compaction-mode",
+    "discovery-config.endpoints",
+    "discovery-config.token",
+    "discovery-srv",
+    "grpc-additional-server-options",
+    "log-rotation-config-json",
+    "logger",
+    "self-signed-cert-validity",
+];
+
+#[test]
+fn every_key_of_etcd_takes_effect_or_is_accepted_with_a_warning() {
+    let fixture = include_str!("../testdata/etcd-3.7-keys.txt");
+    let mut silent = Vec::new();
+    for line in fixture.lines().filter(|line| !line.starts_with('#')) {
+        let (key, value) = line.split_once(" |").unwrap();
+        let nested: Vec<_> =
+            key.split('.').enumerate().map(|(depth, part)| format!("{}{part}:", "  ".repeat(depth))).collect();
+        let (config, notices) = parsed(&format!("{}{value}", nested.join("\n"))).unwrap();
+        if config == Config::default() && notices.is_empty() {
+            silent.push(key);
+        }
+        assert!(notices.iter().all(|notice| notice.setting.starts_with(key)), "{notices:?}");
+    }
+    silent.sort_unstable();
+    assert_eq!(silent, SILENT);
+}
+
+#[test]
+fn discovery_is_refused_only_if_it_is_asked_for() {
+    for asked in ["token: t", "endpoints: ['http://10.0.0.1:2379']"] {
+        let text = error(&format!("discovery-config:\n  dial-timeout: 1000000000\n  {asked}"));
+        assert!(
+            text.starts_with("discovery-config.") && text.contains("is refused: discovery is not served"),
+            "{text}"
+        );
+    }
+    let idle = "discovery-config:\n  token: ''\n  endpoints: []\n  dial-timeout: 1000000000\n  secure:\n    cert: c";
+    let (config, notices) = parsed(idle).unwrap();
+    assert_eq!(config, Config::default());
+    let noticed: Vec<_> = notices.iter().map(|notice| notice.setting.split(' ').next().unwrap()).collect();
+    assert_eq!(noticed, ["discovery-config.dial-timeout", "discovery-config.secure.cert"]);
+    assert!(error("discovery-config:\n  tokn: t").contains("did you mean discovery-config.token?"));
+    assert_eq!(
+        error("grpc-additional-server-options: [a]").split(" in ").next(),
+        Some("unknown key grpc-additional-server-options")
+    );
+}
+
+#[test]
+fn capital_letters_in_keys_do_not_matter() {
+    assert_eq!(config("Max-Txn-Ops: 7").max_txn_ops, 7);
+    assert_eq!(config("Client-Transport-Security:\n  Cert-File: c").client_tls.cert_file, Some("c".into()));
+}
