@@ -4,9 +4,10 @@
 //! several ways: `[::1]` and `[0:0:0:0:0:0:0:1]`, or a host name and an IP address. Ids of members are hashes over the
 //! texts of URLs, so the texts stay as they are; this module only compares.
 //!
-//! As in etcd `localhost` stands for itself alone and is not resolved, an IPv4 address is the same when it is mapped into
-//! IPv6, and a name that cannot be resolved is asked for again, as a name service may start later than its users. Unlike
-//! etcd, all addresses of a name count and not only the first, and URLs of one text are the same without any question.
+//! As in etcd `localhost` stands for itself alone and is not resolved, an IPv4 address is the same when it is mapped
+//! into IPv6, and a name that cannot be resolved is asked for again, as a name service may start later than its
+//! users. Unlike etcd, all addresses of a name count and not only the first, and URLs of one text are the same
+//! without any question.
 
 use std::{
     collections::BTreeMap,
@@ -23,13 +24,23 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 /// The time between two questions for a name.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Finds the addresses of a host name.
+type Lookup = dyn Fn(&str) -> io::Result<Vec<IpAddr>>;
+
 /// Compares URLs, and resolves host names for that. It blocks; all questions together have [`WAIT_MAX`].
 pub(crate) struct Comparison {
-    addresses_of: Box<dyn Fn(&str) -> io::Result<Vec<IpAddr>>>,
+    addresses_of: Box<Lookup>,
     retry_interval: Duration,
     wait_max: Duration,
     deadline: Option<Instant>,
     known: BTreeMap<String, Vec<IpAddr>>,
+}
+
+/// Whether two texts are one URL, or have one IP address in two spellings. Names are not resolved.
+pub(crate) fn is_same_literally(a: &str, b: &str) -> bool {
+    let unresolved = |_: &str| Err(io::ErrorKind::Unsupported.into());
+    let same = |a, b| Comparison::asking(unresolved, Duration::ZERO, Duration::ZERO).is_same(&a, &b) == Ok(true);
+    a == b || Url::parse(a).is_ok_and(|a| Url::parse(b).is_ok_and(|b| same(a, b)))
 }
 
 impl Comparison {
@@ -154,6 +165,14 @@ mod tests {
                 assert_eq!(comparison().same(&urls(a), &urls(b)), Ok(same), "{a} {b}");
             }
         }
+    }
+
+    #[test]
+    fn texts_are_compared_without_resolving_names() {
+        assert!(is_same_literally("http://[::1]:1", "http://[0::1]:1"));
+        assert!(is_same_literally("http://one:1", "http://one:1") && is_same_literally("no URL", "no URL"));
+        assert!(!is_same_literally("http://one:1", "http://10.0.0.1:1"));
+        assert!(!is_same_literally("http://[::1]:1", "http://[::2]:1"));
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! The YAML config file.
 //!
-//! Keys are flag names; the TLS flags and those of discovery stand in sections of their own, under shorter names, as in
-//! etcd. Unlike etcd, which ignores what it does not know and so serves in plain text when `cert-file` stands at the top
-//! level, every key must mean something. As in etcd, capital letters do not matter, and a key without a value is as good
-//! as absent.
+//! Keys are flag names; the TLS flags and those of discovery stand in sections of their own, under shorter names, as
+//! in etcd. Unlike etcd, which ignores what it does not know and so serves in plain text when `cert-file` stands at
+//! the top level, every key must mean something. As in etcd, capital letters do not matter, and a key without a value
+//! is as good as absent.
 
 use std::path::Path;
 

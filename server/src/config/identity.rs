@@ -128,7 +128,9 @@ impl InitialCluster {
             }
             by_name.entry(name).or_default().push(url);
         }
-        by_name.values_mut().for_each(|urls| urls.sort());
+        for urls in by_name.values_mut() {
+            urls.sort();
+        }
         let Some(listed) = by_name.get(&config.name) else {
             return invalid(format!("couldn't find local name {:?} in the initial cluster configuration", config.name));
         };

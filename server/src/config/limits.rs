@@ -9,7 +9,8 @@ use super::error::{ConfigError, Notice};
 use super::settings::{AutoCompaction, Config};
 use super::validate::invalid;
 
-/// The longest election time-out: etcd's limit, beyond which a cluster is dead for too long to call it highly available.
+/// The longest election time-out: etcd's limit, beyond which a cluster is dead for too long to call it highly
+/// available.
 const MAX_ELECTION_TIMEOUT: Duration = Duration::from_secs(50);
 
 /// The shortest `--raft-read-timeout`: three signs of life may get lost.

@@ -52,8 +52,8 @@ pub enum LogError {
     AlreadySet,
 }
 
-/// Sets up logging for the whole process, and gives what its level is changed with. For the binary; a program that embeds
-/// a server has its own subscriber.
+/// Sets up logging for the whole process, and gives what its level is changed with. For the binary; a program that
+/// embeds a server has its own subscriber.
 pub fn init_logging(config: &LogConfig) -> Result<LevelControl, LogError> {
     let open = |output| open(output, config.rotation.as_ref());
     let sinks = config.outputs.iter().map(open).collect::<Result<Vec<_>, _>>()?;

@@ -16,8 +16,8 @@
 //! This layer knows no other. Its one invariant: **no setting is silently without effect.** What is given takes effect,
 //! or is named in a [`Notice`] that is logged as a warning, or ends the start with an error that says what to do.
 //!
-//! Left out: changing the configuration of a running server. Only certificates are read again, by `security/`, and the level
-//! of the log, by [`LevelControl`].
+//! Left out: changing the configuration of a running server. Only certificates are read again, by `security/`, and
+//! the level of the log, by [`LevelControl`].
 
 mod address;
 mod error;
@@ -36,7 +36,7 @@ mod url;
 mod validate;
 mod value;
 
-pub(crate) use address::Comparison;
+pub(crate) use address::{Comparison, is_same_literally};
 pub use error::{ConfigError, Notice};
 pub use help::{API, API_VERSION, help_text, understands, version_text};
 pub use identity::{InitialCluster, InitialMember, added_member_id, check_name, cluster_id, initial_member_id};

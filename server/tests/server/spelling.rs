@@ -52,6 +52,18 @@ async fn three_members_start_that_advertise_their_addresses_in_other_words() {
     let mut expected: Vec<_> = (0..3).map(|at| url(listed, at)).collect();
     expected.sort();
     assert_eq!(urls, expected, "the members have the URLs of --initial-cluster, as they are written there");
+
+    let [first, second, _third] = members;
+    second.stop();
+    let mut again = start(1);
+    again.serves().expect("it serves again");
+    assert!(!again.log().contains("the cluster knows this member at other peer URLs"), "{}", again.log());
+    again.stop();
+    first.stop();
+    // The directory of one member under the address of another, in other words.
+    let of_another = format!("http://[::ffff:127.0.0.1]:{}", ports[0]);
+    let flags = member("n1", ports[0], &of_another, &cluster, "new");
+    refused(dirs[1].path(), &flags.each_ref().map(String::as_str)).says(&["it is that of member"]);
 }
 
 #[tokio::test]

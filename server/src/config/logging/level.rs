@@ -1,8 +1,8 @@
 //! The level of the log, and how it changes while the process runs.
 //!
-//! On a signal the level is read again: from `log-level` of the config file that the server was started with, and for one
-//! that was started with flags or variables from the file `log-level` in its data directory; it holds the name of the
-//! level and nothing else. Where neither says one, the level is that of the start.
+//! On a signal the level is read again: from `log-level` of the config file that the server was started with, and for
+//! one that was started with flags or variables from the file `log-level` in its data directory; it holds the name of
+//! the level and nothing else. Where neither says one, the level is that of the start.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};

@@ -6,10 +6,10 @@
 //!   cairn-2026-11-30T23-10-01.007.log.gz    the same, compressed since
 //! ```
 //!
-//! Names and rules are those of lumberjack, with which etcd rotates. A line is never cut in two, and one that is longer than a file
-//! may be gets a file of its own. Files are put aside by the thread that writes the line; what is old is compressed and
-//! removed by a thread of its own, so that no line waits for it. A step that fails is tried again with the next file: the lines
-//! go on into the file that is there.
+//! Names and rules are those of lumberjack, with which etcd rotates. A line is never cut in two, and one that is
+//! longer than a file may be gets a file of its own. Files are put aside by the thread that writes the line; what is
+//! old is compressed and removed by a thread of its own, so that no line waits for it. A step that fails is tried
+//! again with the next file: the lines go on into the file that is there.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -177,7 +177,8 @@ fn compressed(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// Puts a compressed file in the place of a file. A process that ends meanwhile leaves both, and the next one starts anew.
+/// Puts a compressed file in the place of a file. A process that ends meanwhile leaves both, and the next one starts
+/// anew.
 fn compress(path: &Path) -> io::Result<()> {
     let mut from = File::open(path)?;
     let to = File::create(compressed(path))?;
@@ -285,7 +286,7 @@ mod tests {
             }
             fs::write(dir.path().join(format!("{}.gz", day(4))), "").unwrap();
             fs::write(dir.path().join("another.log"), "").unwrap();
-            let rotation = LogRotation { max_backups, max_age_days, compress, ..rotation(1) };
+            let rotation = LogRotation { max_age_days, max_backups, compress, ..rotation(1) };
             Aside::new(&path, rotation).unwrap().clean(at("2026-12-05T00:00:00Z")).unwrap();
             let expected: Vec<_> = kept.iter().cloned().chain(["another.log".to_owned()]).collect();
             assert_eq!(names(&dir), expected, "{max_backups} {max_age_days} {compress}");

@@ -1,4 +1,5 @@
-//! Holds the table against the flags of etcd 3.7.1 (`testdata/`): what starts that starts here, or is listed with a reason.
+//! Holds the table against the flags of etcd 3.7.1 (`testdata/`): what starts that starts here, or is listed with a
+//! reason.
 
 use std::{collections::BTreeMap, ffi::OsString};
 

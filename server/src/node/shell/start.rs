@@ -17,7 +17,7 @@ use super::{
     transport::{Alone, Transport},
 };
 use crate::{
-    config::{API, cluster_id, initial_member_id, understands},
+    config::{API, cluster_id, initial_member_id, is_same_literally, understands},
     log::{
         DataDirLock, Disk, Identity as LogIdentity, Log, LogEvent, LogOptions, LogStore, LogThread, LogThreadOptions,
         Recovered, SyncReport,
@@ -329,7 +329,8 @@ fn check_version(state: &State) -> Result<(), NodeError> {
 fn check_owner(config: &NodeConfig, identity: Identity, state: &State) -> Result<(), NodeError> {
     let members = state.members();
     let Some(own) = members.members.get(&identity.member) else { return Ok(()) };
-    let claimed = |member: &Member| member.peer_urls.iter().find(|url| config.peer_urls.contains(url)).cloned();
+    let given = |url: &&String| config.peer_urls.iter().any(|given| is_same_literally(given, url));
+    let claimed = |member: &Member| member.peer_urls.iter().find(given).cloned();
     let mut others = members.members.values().filter(|member| member.id != own.id);
     match others.find_map(|other| Some((other, claimed(other)?))) {
         Some((other, url)) if claimed(own).is_none() => {
