@@ -8,6 +8,7 @@
 use std::path::Path;
 
 use serde_json::Value as Node;
+use serde_saphyr::DuplicateKeyPolicy;
 
 use super::error::{ConfigError, Notice, nearest};
 use super::flag::{Class, Draft, Flag, Kind, Origin};
@@ -118,7 +119,16 @@ fn parse(text: &str, path: &Path, draft: &mut Draft) -> Result<(), ConfigError> 
     let root = if is_blank(text) {
         Node::Null
     } else {
-        serde_saphyr::from_str::<Node>(text).map_err(|error| fail(told(&error)))?
+        match serde_saphyr::from_str(text) {
+            Ok(root) => root,
+            Err(error) => {
+                // As in etcd, the last one counts.
+                let twice = set_twice(&error).ok_or_else(|| fail(error.to_string()))?;
+                draft.notices.push(Notice::new(format!("config file {}", path.display()), twice));
+                let options = serde_saphyr::options! { duplicate_keys: DuplicateKeyPolicy::LastWins };
+                serde_saphyr::from_str_with_options(text, options).map_err(|error| fail(error.to_string()))?
+            }
+        }
     };
     let root = match root {
         Node::Object(root) => root,
@@ -146,15 +156,11 @@ fn parse(text: &str, path: &Path, draft: &mut Draft) -> Result<(), ConfigError> 
     Ok(())
 }
 
-/// What the parser says, in words about the file.
-fn told(error: &serde_saphyr::Error) -> String {
-    match error.without_snippet() {
-        serde_saphyr::Error::DuplicateMappingKey { key, location } => {
-            let key = key.as_deref().unwrap_or_default();
-            format!("line {} sets {key:?} a second time: keep one of the two", location.line())
-        }
-        _ => error.to_string(),
-    }
+/// What there is to say if nothing is wrong with a file but a key that is set twice; names the first one.
+fn set_twice(error: &serde_saphyr::Error) -> Option<String> {
+    let serde_saphyr::Error::DuplicateMappingKey { key, location } = error.without_snippet() else { return None };
+    let key = key.as_deref().unwrap_or_default();
+    Some(format!("line {} sets {key:?} a second time, and the last one counts: keep one of the two", location.line()))
 }
 
 /// Whether there is nothing but comments.

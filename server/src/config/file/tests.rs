@@ -152,11 +152,15 @@ fn what_is_not_yaml_is_refused_with_the_place() {
 }
 
 #[test]
-fn a_key_that_is_there_twice_is_refused_with_its_line() {
-    let text = "cannot parse config file x.yml: line 4 sets \"name\" a second time: keep one of the two";
-    assert_eq!(error("name: a\n# again\nmax-txn-ops: 7\nname: b"), text);
-    let text = "cannot parse config file x.yml: line 3 sets \"key-file\" a second time: keep one of the two";
-    assert_eq!(error("client-transport-security:\n  key-file: a\n  key-file: a"), text);
+fn of_a_key_that_is_there_twice_the_last_counts_and_its_line_is_named() {
+    let (config, notices) = parsed("name: a\n# again\nmax-txn-ops: 7\nname: b").unwrap();
+    assert_eq!((config.name.as_str(), config.max_txn_ops), ("b", 7));
+    assert_eq!(notices[0].setting, "config file x.yml");
+    assert!(notices[0].text.starts_with("line 4 sets \"name\" a second time, and the last one counts"), "{notices:?}");
+    let (config, notices) = parsed("client-transport-security:\n  key-file: a\n  key-file: b").unwrap();
+    assert_eq!(config.client_tls.key_file, Some("b".into()));
+    assert!(notices[0].text.starts_with("line 3 sets \"key-file\" a second time"), "{notices:?}");
+    assert!(error("name: a\nname: [b").starts_with("cannot parse config file x.yml"));
 }
 
 #[test]
