@@ -56,9 +56,10 @@ fn listed(server: &TestServer) -> Vec<pb::Member> {
 async fn forwarded_commands_that_no_client_may_ask_for_are_refused_and_their_sender_is_told() {
     let (server, port) = with_peer_port().await;
     let own = server.server.node().status().member_id;
-    eventually("its name is published", async || {
+    eventually("its name and the cluster's version are known", async || {
         let members = listed(&server);
-        members.iter().all(|member| !member.name.is_empty()).then_some(())
+        let named = members.iter().all(|member| !member.name.is_empty());
+        (named && server.server.node().cluster_version().is_some()).then_some(())
     })
     .await;
     let (members, version_before) = (listed(&server), server.server.node().cluster_version());
