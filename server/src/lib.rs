@@ -22,7 +22,7 @@
 //! raft           raft-rs without I/O
 //! log            the durable raft log                   store        RocksDB behind a trait
 //! security       TLS and certificates                   socket       TCP, or a file of the file system
-//! config         flags, environment, YAML
+//! config         flags, environment, YAML               durations    histograms of what happens with every request
 //! ```
 //!
 //! # The way of a write
@@ -38,6 +38,7 @@
 
 pub mod api;
 pub mod config;
+pub mod durations;
 #[cfg(test)]
 mod golden;
 pub mod http;
