@@ -11,7 +11,7 @@
 //! While the alarm CORRUPT is raised, applying refuses every write. The member that it names refuses reads as well, for what
 //! it has is not what the others have; those serve theirs.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use cairn_proto::{
     ApiError,
@@ -26,9 +26,12 @@ use super::{
     quota,
     refusal::Refusal,
 };
-use crate::state::{
-    command::{Reply, Request, shape},
-    mvcc::{Counts, Inline, OpRows, Pin, RangePieces, ReadError},
+use crate::{
+    node::ReadKind,
+    state::{
+        command::{Reply, Request, shape},
+        mvcc::{Counts, Inline, OpRows, Pin, RangePieces, ReadError},
+    },
 };
 
 /// Bytes that a request grows by on its way into etcd's log, which counts them against `--max-request-bytes`.
@@ -55,8 +58,19 @@ impl Kv {
     }
 
     async fn read_range(&self, request: pb::RangeRequest) -> Result<RangeAnswer, Refusal> {
+        let began = Instant::now();
+        let (reading, answer) = match self.linearize_unless(request.serializable).await {
+            // If there was nothing to wait for, the clock need not be read again.
+            Ok(waited) => (Some(if waited { Instant::now() } else { began }), self.read_range_now(request).await),
+            Err(refusal) => (None, Err(refusal)),
+        };
+        self.context.node.metrics().read(ReadKind::Range, answer.is_ok(), began, reading);
+        answer
+    }
+
+    async fn read_range_now(&self, request: pb::RangeRequest) -> Result<RangeAnswer, Refusal> {
         let context = &self.context;
-        let pin = self.pin(request.serializable, request.revision).await?;
+        let pin = context.node.reader().pin(request.revision)?;
         context.node.metrics().ranges.inc();
         let header = context.header(pin.header_revision());
         let reader = context.node.reader();
@@ -166,19 +180,32 @@ impl Kv {
         }
     }
 
-    /// The point to read at: not before everything that was acknowledged when the read began, unless it is serializable. A
-    /// learner serves no other reads.
+    /// The point to read at: not before everything that was acknowledged when the read began, unless it is serializable.
     async fn pin(&self, serializable: bool, revision: i64) -> Result<Pin, Refusal> {
-        if !serializable {
-            if self.context.node.status().is_learner {
-                return Err(ApiError::NotSupportedForLearner.into());
-            }
-            self.context.node.linearize().await.map_err(ApiError::from)?;
-        }
+        self.linearize_unless(serializable).await?;
         Ok(self.context.node.reader().pin(revision)?)
     }
 
+    /// Lets a read see everything that was acknowledged when it began, unless it is serializable; whether it had to wait
+    /// for that. A learner serves only serializable reads.
+    async fn linearize_unless(&self, serializable: bool) -> Result<bool, Refusal> {
+        if serializable {
+            return Ok(false);
+        }
+        if self.context.node.status().is_learner {
+            return Err(ApiError::NotSupportedForLearner.into());
+        }
+        Ok(self.context.node.linearize().await.map_err(ApiError::from)?)
+    }
+
     async fn read_txn(&self, request: pb::TxnRequest) -> Result<(Header, OpRows), Refusal> {
+        let began = Instant::now();
+        let answered = self.read_txn_unmeasured(request).await;
+        self.context.node.metrics().read(ReadKind::Txn, answered.is_ok(), began, None);
+        answered
+    }
+
+    async fn read_txn_unmeasured(&self, request: pb::TxnRequest) -> Result<(Header, OpRows), Refusal> {
         let context = &self.context;
         context.check_intact()?;
         let pin = self.pin(is_serializable(&request), 0).await?;

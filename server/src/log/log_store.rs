@@ -1,6 +1,7 @@
 //! The interface of a durable raft log.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use raft::eraftpb::{Entry, HardState};
 
@@ -18,6 +19,15 @@ pub struct Change<'a> {
     pub entries: &'a [Entry],
     /// The new hard state, if it changed.
     pub hard_state: Option<&'a HardState>,
+}
+
+/// How long the two steps of a sync took.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct SyncTimes {
+    /// The write.
+    pub write: Duration,
+    /// The `fdatasync` after it.
+    pub fdatasync: Duration,
 }
 
 /// A durable raft log.
@@ -44,6 +54,9 @@ pub trait LogStore: Send {
 
     /// Writes what is staged, also a commit index alone, and syncs. Returns the number of the last batch on the disk.
     fn sync(&mut self) -> Result<u64>;
+
+    /// How long the last [`LogStore::sync`] took, for metrics; none if there was nothing to write.
+    fn last_sync(&self) -> Option<SyncTimes>;
 
     /// Gives back whole segments in which no entry after `index` is; all entries up to `index` must be applied durably
     /// elsewhere. Syncs if there is something to give back. Returns the last entry that is gone; those after it can

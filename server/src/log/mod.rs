@@ -104,7 +104,7 @@ pub use disk::{Disk, DiskFile};
 pub use error::{LogError, Result};
 pub use file_disk::FileDisk;
 pub use lock::{DataDirLock, LockError};
-pub use log_store::{Change, EntryReader, LogStore};
+pub use log_store::{Change, EntryReader, LogStore, SyncTimes};
 pub use segment::Identity;
 pub use sim_disk::{Fault, SimDisk};
 pub use spare::{Spare, SpareJob};

@@ -11,14 +11,13 @@
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use parking_lot::Mutex;
 use raft::eraftpb::{Entry, HardState};
 
 use super::error::LogError;
-use super::log_store::{Change, LogStore};
+use super::log_store::{Change, LogStore, SyncTimes};
 use super::spare::{Spare, SpareJob};
 use super::terms::EntryId;
 
@@ -60,8 +59,8 @@ pub enum LogEvent {
 /// One sync, for metrics.
 #[derive(Clone, Copy, Debug)]
 pub struct SyncReport {
-    /// How long write and `fdatasync` took.
-    pub duration: Duration,
+    /// How long it took.
+    pub times: SyncTimes,
     /// How many batches shared them.
     pub batches: u64,
     /// How many bytes of records were written.
@@ -295,9 +294,10 @@ impl Worker {
 
     fn sync(&mut self, batches: u64) -> Result<(), LogError> {
         let bytes = self.log.staged_bytes() as u64;
-        let started = now();
         self.log.sync()?;
-        (self.on_sync)(SyncReport { duration: started.elapsed(), batches, bytes });
+        if let Some(times) = self.log.last_sync() {
+            (self.on_sync)(SyncReport { times, batches, bytes });
+        }
         Ok(())
     }
 
@@ -344,11 +344,6 @@ impl Worker {
         }
         Ok(then)
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "how long a sync takes is measured, and decides nothing")]
-fn now() -> Instant {
-    Instant::now()
 }
 
 /// The thread that prepares segment files. It ends with the log thread, which waits for it: nothing touches the

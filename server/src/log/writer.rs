@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::RwLock;
 use raft::eraftpb::{Entry, HardState};
@@ -10,7 +11,7 @@ use super::disk::Disk;
 use super::error::{LogError, Result};
 use super::file_disk::FileDisk;
 use super::layout::{Layout, Position, Segment};
-use super::log_store::{Change, EntryReader, LogStore};
+use super::log_store::{Change, EntryReader, LogStore, SyncTimes};
 use super::reader::LogReader;
 use super::record::{BODY_BYTES_MAX, BatchBuffer};
 use super::recovery::{self, Found};
@@ -108,6 +109,7 @@ pub struct Log {
     buffer: BatchBuffer,
     /// What the staged batch does to the layout, with places counted from the start of the batch.
     steps: Vec<Step>,
+    last_sync: Option<SyncTimes>,
     poison: Option<String>,
 }
 
@@ -197,6 +199,7 @@ impl Log {
             shared: Arc::new(RwLock::new(layout)),
             buffer: BatchBuffer::default(),
             steps: Vec::new(),
+            last_sync: None,
             poison: None,
         };
         Ok((log, recovered))
@@ -233,6 +236,7 @@ impl Log {
             terms,
             buffer: BatchBuffer::default(),
             steps: Vec::new(),
+            last_sync: None,
             poison: None,
         };
         // A crash may have come between a purge and the removal of its segments.
@@ -325,6 +329,7 @@ impl Log {
     }
 
     fn sync_staged(&mut self) -> Result<u64> {
+        self.last_sync = None;
         if let Some(hard_state) = self.pending.as_ref().filter(|pending| **pending != self.written) {
             self.buffer.push_hard_state(hard_state);
         }
@@ -341,8 +346,11 @@ impl Log {
         let bytes = self.buffer.finish(self.next_batch, active.seed);
         let whole_pages = end.next_multiple_of(PAGE_BYTES).min(active.file_len);
         bytes.resize((whole_pages - active.end) as usize, 0);
+        let began = now();
         active.file.write_at(bytes, active.end).map_err(|source| LogError::io("write", active.path.clone(), source))?;
+        let written = now();
         active.file.sync().map_err(|source| LogError::io("fdatasync", active.path.clone(), source))?;
+        self.last_sync = Some(SyncTimes { write: written - began, fdatasync: written.elapsed() });
 
         let mut frees = false;
         let mut layout = self.shared.write();
@@ -430,6 +438,11 @@ impl Log {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "how long a sync takes is measured, and decides nothing")]
+fn now() -> Instant {
+    Instant::now()
+}
+
 /// Makes a file with this header the next segment: header first, then the name, each durable before the next step.
 fn begin_segment(disk: &dyn Disk, spares: &mut Spares, len: u64, header: SegmentHeader) -> Result<Segment> {
     let spare = spares.take(len)?;
@@ -479,6 +492,10 @@ impl LogStore for Log {
 
     fn sync(&mut self) -> Result<u64> {
         self.guarded(Self::sync_staged)
+    }
+
+    fn last_sync(&self) -> Option<SyncTimes> {
+        self.last_sync
     }
 
     fn purge(&mut self, index: u64) -> Result<EntryId> {

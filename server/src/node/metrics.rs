@@ -1,17 +1,21 @@
 //! What a replica counts and measures, under the names that etcd gave to the same things.
 
+use std::time::{Duration, Instant};
+
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{
         counter::Counter,
-        family::Family,
         gauge::Gauge,
         histogram::{Histogram, exponential_buckets},
     },
-    registry::{Registry, Unit},
+    registry::{Metric, Registry, Unit},
 };
 
-use crate::state::mvcc::Counts;
+use crate::{
+    durations::{DurationFamily, Durations},
+    state::{command::RequestKind, mvcc::Counts},
+};
 
 /// Upper bounds for what waits for a disk, in seconds: etcd's fourteen from 1 ms up, and three finer ones for fast
 /// disks.
@@ -19,19 +23,82 @@ fn disk_buckets() -> impl Iterator<Item = f64> {
     (0..17).map(|power| 0.000_125 * f64::from(1 << power))
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+/// Requests that go through the log, as etcd calls them, in the order of [`RequestKind`]. Cairn's own is the last.
+const REQUESTS: [&str; 11] = [
+    "Put",
+    "DeleteRange",
+    "Txn",
+    "Compaction",
+    "LeaseGrant",
+    "LeaseRevoke",
+    "LeaseCheckpoint",
+    "Alarm",
+    "ClusterMemberAttrSet",
+    "ClusterVersionSet",
+    "CommandLevel",
+];
+
+/// Reads, as etcd calls them, in the order of [`ReadKind`].
+const READS: [&str; 2] = ["Range", "ReadonlyTxn"];
+
+/// What reads without the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadKind {
+    /// A range.
+    Range,
+    /// A transaction of nothing but ranges.
+    Txn,
+}
+
+#[derive(Debug, Clone, EncodeLabelSet)]
 struct ApplyLabels {
     version: &'static str,
     op: &'static str,
     success: &'static str,
 }
 
-/// What is measured is not one request but a piece of the log.
-const PIECE: ApplyLabels = ApplyLabels { version: "v3", op: "Batch", success: "true" };
+/// Both labels of `success`, in the order of `bool`.
+const SUCCESS: [&str; 2] = ["false", "true"];
 
-/// 0.1 ms to 52 s.
-fn apply_histogram() -> Histogram {
-    Histogram::new(exponential_buckets(0.000_1, 2.0, 20))
+/// The place of a kind and its success among histograms.
+fn place(kind: usize, success: bool) -> usize {
+    2 * kind + usize::from(success)
+}
+
+fn apply_durations() -> DurationFamily<ApplyLabels> {
+    let labels = REQUESTS.iter().flat_map(|op| SUCCESS.map(|success| ApplyLabels { version: "v3", op, success }));
+    // 0.1 ms to 52 s.
+    DurationFamily::new(Duration::from_micros(100), 20, labels)
+}
+
+/// Names and values of labels.
+type Labels<const N: usize> = [(&'static str, &'static str); N];
+
+fn request_durations() -> DurationFamily<Labels<2>> {
+    let names = REQUESTS.iter().chain(&READS);
+    let labels = names.flat_map(|name| SUCCESS.map(|success| [("type", *name), ("success", success)]));
+    // 1 ms to 8 s.
+    DurationFamily::new(Duration::from_millis(1), 14, labels)
+}
+
+/// What is measured of snapshots that other members send.
+#[derive(Debug, Clone)]
+pub struct ReceivedMetrics {
+    /// `etcd_snap_db_fsync_duration_seconds`: a sync of one of its files.
+    pub file_sync: Durations,
+    /// `etcd_snap_db_save_total_duration_seconds`: receiving and saving all files.
+    pub save: Durations,
+    /// `etcd_snap_fsync_duration_seconds`: making durable that it is the state to start from.
+    pub switch: Durations,
+}
+
+impl Default for ReceivedMetrics {
+    fn default() -> Self {
+        // 1 ms to 8 s, but 0.1 s to 51 s for the whole.
+        let durations = || Durations::new(Duration::from_millis(1), 14);
+        let save = Durations::new(Duration::from_millis(100), 10);
+        Self { file_sync: durations(), save, switch: durations() }
+    }
 }
 
 /// A replica's metrics. Clones share their values.
@@ -61,9 +128,12 @@ pub struct NodeMetrics {
     pub read_indexes_failed: Counter,
     /// `etcd_server_slow_apply_total`: pieces of the log whose applying took longer than `--warning-apply-duration`.
     pub slow_apply: Counter,
-    /// `etcd_server_apply_duration_seconds`: applying a piece of the log, whatever it holds.
-    pub apply: Histogram,
-    apply_family: Family<ApplyLabels, Histogram, fn() -> Histogram>,
+    /// `etcd_server_apply_duration_seconds`: evaluating one command, by kind and success.
+    apply: DurationFamily<ApplyLabels>,
+    /// `etcd_server_request_duration_seconds`: from a request to its result, by kind and success.
+    requests: DurationFamily<Labels<2>>,
+    /// `etcd_server_range_duration_seconds`: reading a range, by success.
+    range: DurationFamily<Labels<1>>,
     /// `etcd_server_heartbeat_send_failures_total`: times that this member, as leader, was late with its heartbeats.
     pub heartbeats_late: Counter,
     /// `etcd_server_learner_promote_successes`: learners that were promoted through this member.
@@ -92,10 +162,16 @@ pub struct NodeMetrics {
     pub defrags_running: Gauge,
     /// `etcd_disk_wal_fsync_duration_seconds`: `fdatasync` of the raft log.
     pub wal_fsync: Histogram,
+    /// `etcd_disk_wal_write_duration_seconds`: the write before it.
+    pub wal_write: Durations,
     /// `etcd_disk_wal_write_bytes_total`: bytes written to the raft log.
     pub wal_write_bytes: Gauge,
-    /// `etcd_disk_backend_commit_duration_seconds`: the store's flush.
-    pub backend_commit: Histogram,
+    /// `etcd_disk_backend_commit_duration_seconds`: writing to the store what a piece of the log did.
+    pub backend_commit: Durations,
+    /// `cairn_node_flush_duration_seconds`: making durable what was written to the store.
+    pub flush: Histogram,
+    /// What is measured of snapshots that other members send.
+    pub received: ReceivedMetrics,
     /// `etcd_disk_backend_snapshot_duration_seconds`: making a snapshot for other members.
     pub backend_snapshot: Histogram,
     /// `etcd_debugging_snap_save_total_duration_seconds`: the same, in the buckets of this name.
@@ -132,7 +208,6 @@ pub struct NodeMetrics {
 
 impl Default for NodeMetrics {
     fn default() -> Self {
-        let apply_family = Family::new_with_constructor(apply_histogram as fn() -> Histogram);
         Self {
             has_leader: Gauge::default(),
             is_leader: Gauge::default(),
@@ -146,8 +221,9 @@ impl Default for NodeMetrics {
             slow_read_indexes: Counter::default(),
             read_indexes_failed: Counter::default(),
             slow_apply: Counter::default(),
-            apply: apply_family.get_or_create_owned(&PIECE),
-            apply_family,
+            apply: apply_durations(),
+            requests: request_durations(),
+            range: DurationFamily::new(Duration::from_micros(100), 20, SUCCESS.map(|success| [("success", success)])),
             heartbeats_late: Counter::default(),
             learner_promotions: Counter::default(),
             ranges: Counter::default(),
@@ -165,8 +241,12 @@ impl Default for NodeMetrics {
             defrag: Histogram::new(exponential_buckets(0.1, 2.0, 13)),
             defrags_running: Gauge::default(),
             wal_fsync: Histogram::new(disk_buckets()),
+            wal_write: Durations::new(Duration::from_millis(1), 14),
             wal_write_bytes: Gauge::default(),
-            backend_commit: Histogram::new(disk_buckets()),
+            // As `disk_buckets`.
+            backend_commit: Durations::new(Duration::from_micros(125), 17),
+            flush: Histogram::new(disk_buckets()),
+            received: ReceivedMetrics::default(),
             // 10 ms to 11 minutes.
             backend_snapshot: Histogram::new(exponential_buckets(0.01, 2.0, 17)),
             // 1 ms to 8 s.
@@ -191,7 +271,30 @@ impl Default for NodeMetrics {
     }
 }
 
+fn seconds<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: &M) {
+    registry.register_with_unit(name, help, Unit::Seconds, metric.clone());
+}
+
 impl NodeMetrics {
+    /// A command was evaluated.
+    pub fn applied(&self, kind: RequestKind, success: bool, took: Duration) {
+        self.apply.observe(place(kind as usize, success), took);
+    }
+
+    /// A request that began then has its result of the log, which may be that it is refused, or has failed to get one.
+    pub fn requested(&self, kind: RequestKind, success: bool, began: Instant) {
+        self.requests.observe(place(kind as usize, success), began.elapsed());
+    }
+
+    /// A read that began then has ended. `reading` is when it had waited for all that was acknowledged before it.
+    pub fn read(&self, kind: ReadKind, success: bool, began: Instant, reading: Option<Instant>) {
+        let now = Instant::now();
+        self.requests.observe(place(REQUESTS.len() + kind as usize, success), now - began);
+        if let Some(reading) = reading.filter(|_| kind == ReadKind::Range) {
+            self.range.observe(usize::from(success), now - reading);
+        }
+    }
+
     /// Counts what commands or reads have done.
     pub fn count(&self, counts: Counts) {
         for (counter, by) in [
@@ -244,6 +347,54 @@ impl NodeMetrics {
             "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds",
             "Bucketed histogram of db compaction total duration",
             self.compaction_total.clone(),
+        );
+    }
+
+    /// Enters what is measured with every request, and what is measured likewise.
+    fn register_durations(&self, registry: &mut Registry) {
+        seconds(
+            registry,
+            "etcd_server_apply_duration",
+            "The latency distributions of applying a command, without the write to the store that all commands of a \
+             piece of the log share",
+            &self.apply,
+        );
+        seconds(
+            registry,
+            "etcd_server_request_duration",
+            "Response latency distribution in seconds for each type",
+            &self.requests,
+        );
+        seconds(registry, "etcd_server_range_duration", "The latency distributions of reading a range", &self.range);
+        seconds(
+            registry,
+            "etcd_disk_wal_write_duration",
+            "The latency distributions of write called by WAL",
+            &self.wal_write,
+        );
+        seconds(
+            registry,
+            "etcd_disk_backend_commit_duration",
+            "The latency distributions of writing what a piece of the log did to the store, waits for the store included",
+            &self.backend_commit,
+        );
+        seconds(
+            registry,
+            "etcd_snap_db_fsync_duration",
+            "The latency distributions of syncing a file of a received snapshot",
+            &self.received.file_sync,
+        );
+        seconds(
+            registry,
+            "etcd_snap_db_save_total_duration",
+            "The total latency distributions of receiving and saving a snapshot",
+            &self.received.save,
+        );
+        seconds(
+            registry,
+            "etcd_snap_fsync_duration",
+            "The latency distributions of making a received snapshot the state to start from",
+            &self.received.switch,
         );
     }
 
@@ -339,39 +490,36 @@ impl NodeMetrics {
             &self.learner_promotions,
         );
         self.register_keys(registry);
-        registry.register_with_unit(
-            "etcd_server_apply_duration",
-            "The latency distributions of applying pieces of the log",
-            Unit::Seconds,
-            self.apply_family.clone(),
-        );
+        self.register_durations(registry);
         registry.register("etcd_debugging_lease_ttl_total", "Bucketed histogram of lease TTLs", self.lease_ttl.clone());
-        let mut seconds = |name: &str, help: &str, histogram: &Histogram| {
-            registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
-        };
-        seconds("etcd_disk_wal_fsync_duration", "The latency distributions of fsync called by WAL", &self.wal_fsync);
         seconds(
-            "etcd_disk_backend_commit_duration",
-            "The latency distributions of commit called by backend",
-            &self.backend_commit,
+            registry,
+            "etcd_disk_wal_fsync_duration",
+            "The latency distributions of fsync called by WAL",
+            &self.wal_fsync,
         );
+        seconds(registry, "cairn_node_flush_duration", "Making durable what was written to the store", &self.flush);
         seconds(
+            registry,
             "etcd_disk_backend_snapshot_duration",
             "The latency distribution of backend snapshots",
             &self.backend_snapshot,
         );
         seconds(
+            registry,
             "etcd_debugging_snap_save_total_duration",
             "The total latency distributions of saving a snapshot",
             &self.snap_save,
         );
-        seconds("etcd_mvcc_hash_duration", "The latency distribution of storage hash operation", &self.hash);
+        seconds(registry, "etcd_mvcc_hash_duration", "The latency distribution of storage hash operation", &self.hash);
         seconds(
+            registry,
             "etcd_mvcc_hash_rev_duration",
             "The latency distribution of storage hash by revision operation",
             &self.hash_at,
         );
         seconds(
+            registry,
             "etcd_disk_backend_defrag_duration",
             "The latency distribution of backend defragmentation",
             &self.defrag,

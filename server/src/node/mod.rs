@@ -24,5 +24,5 @@ pub mod snapshot;
 
 pub use error::{NodeError, ProposeError, ReadIndexError, Unfit};
 pub use membership::{ChangeRules, Judge};
-pub use metrics::NodeMetrics;
+pub use metrics::{NodeMetrics, ReadKind, ReceivedMetrics};
 pub use shell::{Alone, CompactionPace, History, NodeConfig, NodeHandle, NodeStatus, Transport};

@@ -139,6 +139,13 @@ impl State {
     fn apply_command(&mut self, term: u64, command: &Command) -> Result<(), StateError> {
         self.commands += 1;
         let outcome = self.evaluate(term, &command.request);
+        if let Some(observer) = &self.observer {
+            let refused = match &outcome {
+                Err(StateError::Refused(error)) => Err(*error),
+                _ => Ok(()),
+            };
+            observer.evaluated(command.request.kind(), refused);
+        }
         self.plan(command.id, outcome)
     }
 
@@ -372,6 +379,9 @@ impl State {
                 self.unusable = true;
                 return Err(error);
             }
+        }
+        if let Some(observer) = &self.observer {
+            observer.written();
         }
         self.mvcc.count_written(self.open.batch.bytes());
         self.stalled = false;

@@ -97,7 +97,41 @@ pub enum Request {
     CommandLevel(u32),
 }
 
+/// A kind of [`Request`], for metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "as the requests")]
+pub enum RequestKind {
+    Put,
+    DeleteRange,
+    Txn,
+    Compact,
+    LeaseGrant,
+    LeaseRevoke,
+    LeaseCheckpoint,
+    Alarm,
+    PublishMember,
+    ClusterVersion,
+    CommandLevel,
+}
+
 impl Request {
+    /// Which kind it is.
+    pub const fn kind(&self) -> RequestKind {
+        match self {
+            Self::Put(_) => RequestKind::Put,
+            Self::DeleteRange(_) => RequestKind::DeleteRange,
+            Self::Txn(_) => RequestKind::Txn,
+            Self::Compact(_) => RequestKind::Compact,
+            Self::LeaseGrant(_) => RequestKind::LeaseGrant,
+            Self::LeaseRevoke { .. } => RequestKind::LeaseRevoke,
+            Self::LeaseCheckpoint(_) => RequestKind::LeaseCheckpoint,
+            Self::Alarm(_) => RequestKind::Alarm,
+            Self::PublishMember { .. } => RequestKind::PublishMember,
+            Self::ClusterVersion(_) => RequestKind::ClusterVersion,
+            Self::CommandLevel(_) => RequestKind::CommandLevel,
+        }
+    }
+
     /// The command level of the cluster from which on this kind may be proposed. A member below it may not know the kind, and
     /// ends when it finds an unknown kind in its log.
     pub const fn since(&self) -> u32 {

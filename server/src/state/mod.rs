@@ -27,7 +27,7 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use cairn_proto::etcdserverpb::AlarmType;
+use cairn_proto::{ApiError, etcdserverpb::AlarmType};
 use parking_lot::RwLock;
 use raft::eraftpb::ConfState;
 use semver::Version;
@@ -74,6 +74,17 @@ pub struct StateOptions {
     pub answers_for: Option<(u64, u64)>,
     /// When the index is written to a file.
     pub image: mvcc::ImageOptions,
+    /// Who measures applying.
+    pub observer: Option<Arc<dyn ApplyObserver>>,
+}
+
+/// Is told of each step of applying, on the thread that applies, so that the steps can be measured: the state knows no
+/// time. Must not block.
+pub trait ApplyObserver: Send + Sync {
+    /// A command was evaluated into the open batch.
+    fn evaluated(&self, kind: command::RequestKind, outcome: Result<(), ApiError>);
+    /// The open batch was written to the store.
+    fn written(&self);
 }
 
 impl Default for StateOptions {
@@ -83,6 +94,7 @@ impl Default for StateOptions {
             on_compaction: None,
             answers_for: None,
             image: mvcc::ImageOptions::default(),
+            observer: None,
         }
     }
 }
@@ -122,6 +134,7 @@ pub struct State {
     unusable: bool,
     answers_for: Option<(u64, u64)>,
     on_compaction: Option<Arc<dyn Fn() + Send + Sync>>,
+    observer: Option<Arc<dyn ApplyObserver>>,
     pin_hold_max: Duration,
     changes: Option<Arc<dyn ChangeSink>>,
     image: mvcc::ImageOptions,

@@ -97,6 +97,7 @@ impl State {
             unusable: false,
             answers_for: options.answers_for,
             on_compaction: options.on_compaction,
+            observer: options.observer,
             pin_hold_max: options.pin_hold_max,
             changes: None,
             image: options.image,

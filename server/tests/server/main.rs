@@ -15,6 +15,7 @@ mod lock;
 mod logs;
 mod maintenance;
 mod members;
+mod metrics;
 mod process;
 mod refusals;
 mod service;

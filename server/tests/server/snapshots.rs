@@ -47,6 +47,8 @@ async fn a_snapshot_is_counted_by_the_member_that_sends_it_and_the_one_that_rece
         format!("etcd_network_snapshot_receive_total_duration_seconds_count{{From=\"{sender:x}\"}} 1"),
         "# TYPE etcd_network_snapshot_receive_failures counter".to_owned(),
         "etcd_server_snapshot_apply_in_progress_total 0".to_owned(),
+        "etcd_snap_db_save_total_duration_seconds_count 1".to_owned(),
+        "etcd_snap_fsync_duration_seconds_count 1".to_owned(),
     ];
     for (at, lines) in [(trio.leader().await, &sent[..]), (lags, &received[..])] {
         for line in lines {
@@ -58,6 +60,9 @@ async fn a_snapshot_is_counted_by_the_member_that_sends_it_and_the_one_that_rece
             .await;
         }
     }
+    let page = trio.http(lags, "/metrics").await.body;
+    let synced = page.lines().find_map(|line| line.strip_prefix("etcd_snap_db_fsync_duration_seconds_count "));
+    assert!(synced.is_some_and(|count| count.parse::<u64>().is_ok_and(|count| count > 1)), "{synced:?}");
     trio.shutdown().await;
 }
 

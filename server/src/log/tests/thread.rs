@@ -7,7 +7,8 @@ use crossbeam_channel::Receiver;
 
 use super::*;
 use crate::log::{
-    Batch, Change, EntryId, EntryReader, Fault, LogEvent, LogStopped, LogThread, LogThreadOptions, SyncReport, Terms,
+    Batch, Change, Disk, DiskFile, EntryId, EntryReader, Fault, LogEvent, LogStopped, LogThread, LogThreadOptions,
+    SyncReport, SyncTimes, Terms,
 };
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -126,6 +127,91 @@ fn a_failed_sync_is_reported_once_and_ends_the_thread() {
     assert!(started.events.try_recv().is_err(), "nothing is said after the failure");
 }
 
+/// A disk whose files take their time.
+struct SlowDisk {
+    disk: SimDisk,
+    write: Duration,
+    sync: Duration,
+}
+
+struct SlowFile {
+    file: Arc<dyn DiskFile>,
+    write: Duration,
+    sync: Duration,
+}
+
+impl SlowDisk {
+    fn slow(&self, file: std::io::Result<Arc<dyn DiskFile>>) -> std::io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(SlowFile { file: file?, write: self.write, sync: self.sync }))
+    }
+}
+
+impl Disk for SlowDisk {
+    fn list(&self) -> std::io::Result<Vec<String>> {
+        self.disk.list()
+    }
+    fn create(&self, name: &str, len: u64) -> std::io::Result<Arc<dyn DiskFile>> {
+        self.slow(self.disk.create(name, len))
+    }
+    fn open(&self, name: &str) -> std::io::Result<Arc<dyn DiskFile>> {
+        self.slow(self.disk.open(name))
+    }
+    fn rename(&self, from: &str, to: &str) -> std::io::Result<()> {
+        self.disk.rename(from, to)
+    }
+    fn remove(&self, name: &str) -> std::io::Result<()> {
+        self.disk.remove(name)
+    }
+    fn sync_dir(&self) -> std::io::Result<()> {
+        self.disk.sync_dir()
+    }
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.disk.path(name)
+    }
+}
+
+impl DiskFile for SlowFile {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> std::io::Result<()> {
+        std::thread::sleep(self.write);
+        self.file.write_at(bytes, offset)
+    }
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
+        self.file.read_at(buffer, offset)
+    }
+    fn sync(&self) -> std::io::Result<()> {
+        std::thread::sleep(self.sync);
+        self.file.sync()
+    }
+    fn size(&self) -> std::io::Result<u64> {
+        self.file.size()
+    }
+}
+
+#[test]
+fn the_write_of_a_batch_is_measured_apart_from_its_sync() {
+    for times in [(20, 0), (0, 20)] {
+        let (write, sync) = (Duration::from_millis(times.0), Duration::from_millis(times.1));
+        let disk = SlowDisk { disk: SimDisk::new(1), write, sync };
+        let log = Log::open(Arc::new(disk), &options(), 0).unwrap().0;
+        assert_eq!(log.last_sync(), None);
+        let started = start(Box::new(log));
+        started.thread.sender().append(batch(1, 1)).unwrap();
+        started.synced_up_to(1);
+        let report = started.syncs.recv_timeout(DEADLINE).unwrap();
+        assert!(report.times.write >= write && report.times.fdatasync >= sync, "{report:?}");
+    }
+}
+
+#[test]
+fn a_batch_that_changes_nothing_is_no_sync() {
+    let started = start(Box::new(open(&SimDisk::new(1), 0).unwrap().0));
+    let sender = started.thread.sender();
+    sender.append(batch(1, 1)).unwrap();
+    sender.append(Batch { number: 2, must_sync: true, ..Batch::default() }).unwrap();
+    started.synced_up_to(2);
+    assert_eq!(started.syncs.try_iter().count(), 1);
+}
+
 /// A log that panics when it is written to.
 struct Panicking(Log);
 
@@ -141,6 +227,9 @@ impl LogStore for Panicking {
     }
     fn sync(&mut self) -> Result<u64, LogError> {
         self.0.sync()
+    }
+    fn last_sync(&self) -> Option<SyncTimes> {
+        self.0.last_sync()
     }
     fn purge(&mut self, index: u64) -> Result<EntryId, LogError> {
         self.0.purge(index)

@@ -261,7 +261,7 @@ impl Flusher {
         if flush {
             let started = Instant::now();
             store.flush().map_err(|error| NodeError::State(error.into()))?;
-            self.shared.metrics.backend_commit.observe(started.elapsed().as_secs_f64());
+            self.shared.metrics.flush.observe(started.elapsed().as_secs_f64());
         }
         let persisted = state::persisted_applied(store.as_ref())?;
         if flush || persisted > self.persisted {

@@ -17,6 +17,7 @@ use semver::Version;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use super::{
+    apply_timer::ApplyTimer,
     budget::Budget,
     delivery::{Deliveries, Waiter},
     hashing::HASHES_MAX,
@@ -163,6 +164,7 @@ pub(super) struct Shared {
     pub(super) budget: Budget,
     pub(super) deliveries: Arc<Deliveries>,
     pub(super) metrics: NodeMetrics,
+    pub(super) apply_timer: Arc<ApplyTimer>,
     pub(super) reader: Reader,
     pub(super) outgoing: Outgoing,
     pub(super) installer: Installer,
@@ -178,8 +180,6 @@ pub(super) struct Shared {
     reads_locally: AtomicBool,
     size: Mutex<StoreSize>,
     pub(super) last_rewrite: Mutex<LastRewrite>,
-    /// Where the time that leases live by begins.
-    started: Instant,
     /// Clients may be served.
     pub(super) serves: watch::Sender<bool>,
     /// Leases were revoked, or this member's standing has changed.
@@ -202,6 +202,7 @@ impl Shared {
         reader: Reader,
         outgoing: Outgoing,
         installer: Installer,
+        apply_timer: Arc<ApplyTimer>,
     ) -> Self {
         Self {
             identity,
@@ -209,7 +210,8 @@ impl Shared {
             counter: AtomicU64::new(0),
             budget,
             deliveries: Arc::new(Deliveries::new()),
-            metrics: NodeMetrics::default(),
+            metrics: apply_timer.metrics().clone(),
+            apply_timer,
             reader,
             outgoing,
             installer,
@@ -223,7 +225,6 @@ impl Shared {
             reads_locally: AtomicBool::new(false),
             size: Mutex::default(),
             last_rewrite: Mutex::default(),
-            started: Instant::now(),
             serves: watch::Sender::new(false),
             lease_news: watch::Sender::new(()),
             failed: AtomicBool::new(false),
@@ -248,9 +249,9 @@ impl Shared {
         self.serves.send_if_modified(|serves| std::mem::replace(serves, status.serves) != *serves);
     }
 
-    /// Milliseconds since the node was started.
+    /// Milliseconds since the node was started: the time that leases live by.
     pub(super) fn uptime_ms(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+        u64::try_from(self.apply_timer.uptime().as_millis()).unwrap_or(u64::MAX)
     }
 
     pub(super) fn set_size(&self, size: StoreSize) {
@@ -337,6 +338,7 @@ impl NodeHandle {
         publishes: bool,
     ) -> Result<Answer, ProposeError> {
         let shared = &*self.shared;
+        let (kind, began) = (request.kind(), Instant::now());
         let counter = shared.counter.fetch_add(1, Ordering::Relaxed) + 1;
         let id = RequestId { member: shared.identity.member, nonce: shared.nonce, counter };
         let command = command::encode(&Command { id, user, auth_revision, request });
@@ -350,15 +352,17 @@ impl NodeHandle {
         if self.inbox.send(Input::Propose { counter, command, writer, publishes }).is_err() {
             return Err(ProposeError::Stopped);
         }
-        answer.await.unwrap_or(Err(ProposeError::Stopped))
+        let answer = answer.await.unwrap_or(Err(ProposeError::Stopped));
+        shared.metrics.requested(kind, answer.is_ok(), began);
+        answer
     }
 
-    /// Waits until everything that was acknowledged by any member before now can be read here. Does not wait, nor ask
-    /// anybody, if this member decides alone.
-    pub async fn linearize(&self) -> Result<(), ReadIndexError> {
+    /// Waits until everything that was acknowledged by any member before now can be read here, and says whether it had
+    /// to. Does not wait, nor ask anybody, if this member decides alone.
+    pub async fn linearize(&self) -> Result<bool, ReadIndexError> {
         let shared = &*self.shared;
         if shared.reads_locally.load(Ordering::Acquire) {
-            return Ok(());
+            return Ok(false);
         }
         if !shared.budget.take(0) {
             shared.metrics.requests_refused.inc();
@@ -368,7 +372,8 @@ impl NodeHandle {
         if self.inbox.send(Input::Read(leave)).is_err() {
             return Err(ReadIndexError::Stopped);
         }
-        granted.await.unwrap_or(Err(ReadIndexError::Stopped))
+        granted.await.unwrap_or(Err(ReadIndexError::Stopped))?;
+        Ok(true)
     }
 
     /// Gives out the answers for whoever waits on the thread that runs this, which must be its runtime's only one: they are

@@ -35,6 +35,7 @@
 //! server stops, nothing is acknowledged any more, and [`NodeHandle::fatal`] shows the error. Whoever embeds the server
 //! decides what then happens to the process.
 
+mod apply_timer;
 mod background;
 mod budget;
 mod config;

@@ -237,14 +237,10 @@ impl Replica {
 
     fn apply(&mut self) -> Result<bool, NodeError> {
         let stalled = self.core.is_stalled();
-        let commands = self.core.state().commands();
-        let started = Instant::now();
-        self.core.time_is(self.shared.uptime_ms());
+        let began = self.shared.apply_timer.begin(stalled);
+        self.core.time_is(u64::try_from(began.as_millis()).unwrap_or(u64::MAX));
         let more = self.core.apply()?;
-        let took = started.elapsed();
-        if self.core.state().commands() != commands {
-            self.shared.metrics.apply.observe(took.as_secs_f64());
-        }
+        let took = self.shared.apply_timer.took(began);
         let counts = self.core.take_counts();
         self.shared.metrics.count(counts);
         if took > self.slow_apply {

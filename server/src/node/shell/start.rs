@@ -7,6 +7,7 @@ use tokio::{runtime::Handle, sync::mpsc};
 
 use super::{
     NodeConfig, NodeHandle,
+    apply_timer::ApplyTimer,
     background::{Background, Compacting},
     budget::Budget,
     delivery::Post,
@@ -23,7 +24,7 @@ use crate::{
         Recovered, SyncReport,
     },
     node::{
-        NodeError, Unfit,
+        NodeError, NodeMetrics, Unfit,
         core::{Core, CoreOptions, force_new_cluster, has_committed_changes, log_of_member, log_of_new_cluster},
         identity::{Identity, InitialMember},
         snapshot::{Installer, Outgoing, SnapshotError},
@@ -71,6 +72,7 @@ pub fn start_member(
         StateDir::open(&directory.member, &config.store).map_err(|error| NodeError::State(error.into()))?;
     let store: Arc<dyn Store> = Arc::new(store);
     let (notices, compactions) = crossbeam_channel::bounded(1);
+    let apply_timer = Arc::new(ApplyTimer::new(NodeMetrics::default()));
     let options = StateOptions {
         pin_hold_max: config.pin_hold_max,
         on_compaction: Some(Arc::new(move || {
@@ -79,9 +81,11 @@ pub fn start_member(
         })),
         answers_for: Some((identity.member, nonce)),
         image: config.image,
+        observer: Some(apply_timer.clone()),
     };
     let outgoing = Outgoing::new(&directory.member, &config.store).map_err(|error| no_snapshots(config, &error))?;
-    let installer = Installer::new(&directory.member, state_dir, identity.cluster, &config.store, &options);
+    let received = apply_timer.metrics().received.clone();
+    let installer = Installer::new(&directory.member, state_dir, identity.cluster, &config.store, &options, received);
     let mut state = State::open(Arc::clone(&store), options)?;
     if found.is_none() && state.applied() != (0, 0) {
         let reason =
@@ -134,11 +138,12 @@ pub fn start_member(
     state.report_to(Arc::new(hub.clone()));
     let settles = has_committed_changes(&log_start);
     let mut core = Core::start(core_options(config, identity, nonce), state, log_start)?;
+    apply_timer.begin(false);
     while settles && !core.settle()? {
         std::thread::sleep(STALL_PAUSE);
     }
     let budget = Budget::new(config.requests_max, config.requests_bytes_max);
-    let shared = Shared::new(identity, nonce, budget, core.state().reader().clone(), outgoing, installer);
+    let shared = Shared::new(identity, nonce, budget, core.state().reader().clone(), outgoing, installer, apply_timer);
     // The quota counts from the first write on.
     shared.set_size(store.size().map_err(|error| NodeError::State(error.into()))?);
     run(config, runtime, directory.lock, Arc::new(shared), core, log, compactions, transport, hub)
@@ -212,7 +217,8 @@ fn run(
 fn start_log(log: Log, shared: &Arc<Shared>, reports: &Reports, lock: &Arc<DataDirLock>) -> std::io::Result<LogThread> {
     let metrics = shared.metrics.clone();
     let on_sync = move |sync: SyncReport| {
-        metrics.wal_fsync.observe(sync.duration.as_secs_f64());
+        metrics.wal_write.observe(sync.times.write);
+        metrics.wal_fsync.observe(sync.times.fdatasync.as_secs_f64());
         metrics.wal_write_bytes.inc_by(sync.bytes as i64);
     };
     let (reports, lock) = (reports.clone(), Arc::clone(lock));

@@ -2,12 +2,13 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::Write,
+    io::{self, Write},
     path::{Path, PathBuf},
+    time::Instant,
 };
 
 use super::{FILES_MAX, Held, Piece, SnapshotError, SnapshotFile, failed, is_file_name, open::Open};
-use crate::raft::Offer;
+use crate::{node::ReceivedMetrics, raft::Offer};
 
 const PREFIX: &str = "incoming-";
 /// What the name of a file ends with that is not whole, or whose checksum is not known to be right.
@@ -24,6 +25,8 @@ pub struct Incoming {
     open: Option<Open>,
     /// Files that are whole.
     complete: usize,
+    began: Instant,
+    metrics: ReceivedMetrics,
 }
 
 fn nonsense(reason: impl Into<String>) -> SnapshotError {
@@ -32,7 +35,7 @@ fn nonsense(reason: impl Into<String>) -> SnapshotError {
 
 impl Incoming {
     /// Goes on with what is in `root` of the offered snapshot, or begins; what there is of others is removed.
-    pub(super) fn begin(root: &Path, offer: Offer) -> Result<Self, SnapshotError> {
+    pub(super) fn begin(root: &Path, offer: Offer, metrics: ReceivedMetrics) -> Result<Self, SnapshotError> {
         let dir = root.join(format!("{PREFIX}{:016x}", offer.id));
         for entry in fs::read_dir(root).map_err(failed(root, "listing"))? {
             let path = entry.map_err(failed(root, "listing"))?.path();
@@ -43,7 +46,7 @@ impl Incoming {
             }
         }
         fs::create_dir_all(&dir).map_err(failed(&dir, "creating"))?;
-        Ok(Self { dir, offer, files: Vec::new(), open: None, complete: 0 })
+        Ok(Self { dir, offer, files: Vec::new(), open: None, complete: 0, began: Instant::now(), metrics })
     }
 
     /// What is being received.
@@ -109,7 +112,7 @@ impl Incoming {
         open.passed(&piece.data);
         let Some(crc) = piece.crc else {
             if piece.offset / UNSYNCED_BYTES_MAX != end / UNSYNCED_BYTES_MAX {
-                open.file.sync_data().map_err(failed(&path, "syncing"))?;
+                self.synced(&path, || open.file.sync_data())?;
             }
             self.open = Some(open);
             return Ok(());
@@ -118,10 +121,18 @@ impl Incoming {
             fs::remove_file(&path).map_err(failed(&path, "removing"))?;
             return Err(nonsense(format!("{} arrived with another checksum than it was sent with", info.name)));
         }
-        open.file.sync_all().map_err(failed(&path, "syncing"))?;
+        self.synced(&path, || open.file.sync_all())?;
         let whole = self.dir.join(&info.name);
         fs::rename(&path, &whole).map_err(failed(&path, "renaming"))?;
         self.complete += 1;
+        Ok(())
+    }
+
+    /// Syncs a file, and measures it.
+    fn synced(&self, path: &Path, sync: impl FnOnce() -> io::Result<()>) -> Result<(), SnapshotError> {
+        let began = Instant::now();
+        sync().map_err(failed(path, "syncing"))?;
+        self.metrics.file_sync.observe(began.elapsed());
         Ok(())
     }
 
@@ -164,6 +175,8 @@ impl Incoming {
             return Err(nonsense(format!("{} of {} files of a snapshot arrived", self.complete, self.files.len())));
         }
         File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(failed(&self.dir, "syncing"))?;
-        fs::rename(&self.dir, path).map_err(failed(&self.dir, "renaming"))
+        fs::rename(&self.dir, path).map_err(failed(&self.dir, "renaming"))?;
+        self.metrics.save.observe(self.began.elapsed());
+        Ok(())
     }
 }

@@ -3,12 +3,14 @@
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, Weak},
+    time::Instant,
 };
 
 use parking_lot::Mutex;
 
 use super::{Incoming, SnapshotError};
 use crate::{
+    node::ReceivedMetrics,
     raft::{Offer, SnapshotMeta},
     state::{self, State, StateOptions},
     store::{RocksOptions, RocksStore, StateDir, Store, StoreError},
@@ -30,6 +32,7 @@ pub struct Installer {
     cluster: u64,
     rocks: RocksOptions,
     options: StateOptions,
+    metrics: ReceivedMetrics,
     directory: Mutex<StateDir>,
     /// States that were replaced, until nobody uses them any more.
     retired: Mutex<Vec<Retired>>,
@@ -51,8 +54,16 @@ impl std::fmt::Debug for Installer {
 
 impl Installer {
     /// Installs into the member directory `root`, whose states are `directory`'s, what the same `cluster` sends.
-    pub fn new(root: &Path, directory: StateDir, cluster: u64, rocks: &RocksOptions, options: &StateOptions) -> Self {
+    pub fn new(
+        root: &Path,
+        directory: StateDir,
+        cluster: u64,
+        rocks: &RocksOptions,
+        options: &StateOptions,
+        metrics: ReceivedMetrics,
+    ) -> Self {
         Self {
+            metrics,
             root: root.to_owned(),
             cluster,
             rocks: rocks.clone(),
@@ -64,7 +75,7 @@ impl Installer {
 
     /// Begins to receive what was offered, or goes on with it.
     pub fn begin(&self, offer: Offer) -> Result<Incoming, SnapshotError> {
-        Incoming::begin(&self.root, offer)
+        Incoming::begin(&self.root, offer, self.metrics.clone())
     }
 
     /// Makes a state of what was received, beside the current one. Reads the image of the key index and what is younger, or all keys if none came, so it
@@ -98,7 +109,9 @@ impl Installer {
     pub fn switch(&self, received: &Received, store: &Arc<dyn Store>) -> Result<(), StoreError> {
         let mut directory = self.directory.lock();
         let before = directory.path();
+        let began = Instant::now();
         directory.switch(&received.dir)?;
+        self.metrics.switch.observe(began.elapsed());
         self.retired.lock().push(Retired { store: Arc::downgrade(store), dir: before, unused: false });
         Ok(())
     }

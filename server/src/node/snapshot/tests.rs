@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     log::EntryId,
+    node::ReceivedMetrics,
     raft::Offer,
     state::{
         Committed, CommittedData, Membership, State, StateOptions,
@@ -62,7 +63,8 @@ impl Bench {
 
     fn installer(&mut self) -> Installer {
         let state_dir = self.state_dir.take().unwrap();
-        Installer::new(self.path(), state_dir, CLUSTER, &RocksOptions::default(), &StateOptions::default())
+        let (rocks, options) = (RocksOptions::default(), StateOptions::default());
+        Installer::new(self.path(), state_dir, CLUSTER, &rocks, &options, ReceivedMetrics::default())
     }
 }
 
@@ -90,7 +92,7 @@ fn a_transfer_that_is_cut_again_and_again_goes_on_where_it_was() {
     let (outgoing, offer) = sender.outgoing();
     let mut cuts = 0;
     // Each time as after the receiver's process was killed.
-    while !transfer(&outgoing, &mut Incoming::begin(receiver.path(), offer).unwrap(), 7) {
+    while !transfer(&outgoing, &mut Incoming::begin(receiver.path(), offer, ReceivedMetrics::default()).unwrap(), 7) {
         cuts += 1;
         assert!(cuts < 100, "it does not get on");
     }
@@ -102,7 +104,8 @@ fn a_transfer_that_is_cut_again_and_again_goes_on_where_it_was() {
     assert!(names.iter().any(|name| name.contains(".sst")) && !names.iter().any(|name| name.contains(".part")));
     assert!(arrived.iter().all(|(name, bytes)| sent[name] == *bytes));
     // Another snapshot has no use for what there is of this one.
-    let other = Incoming::begin(receiver.path(), Offer { id: offer.id + 1, ..offer }).unwrap();
+    let other =
+        Incoming::begin(receiver.path(), Offer { id: offer.id + 1, ..offer }, ReceivedMetrics::default()).unwrap();
     assert_eq!(other.held().unwrap(), []);
     assert_eq!(fs::read_dir(receiver.path()).unwrap().count(), 1);
 }
@@ -111,7 +114,7 @@ fn a_transfer_that_is_cut_again_and_again_goes_on_where_it_was() {
 fn damage_on_the_way_or_on_the_disk_is_found_and_that_file_comes_again() {
     let (sender, receiver) = (Bench::new(CLUSTER, 450), tempfile::tempdir().unwrap());
     let (outgoing, offer) = sender.outgoing();
-    let mut incoming = Incoming::begin(receiver.path(), offer).unwrap();
+    let mut incoming = Incoming::begin(receiver.path(), offer, ReceivedMetrics::default()).unwrap();
     let mut reading = outgoing.read(offer.id, &[]).unwrap();
     incoming.expect(reading.files().to_vec()).unwrap();
     let mut found = 0;
@@ -131,7 +134,7 @@ fn damage_on_the_way_or_on_the_disk_is_found_and_that_file_comes_again() {
     // Half a file, whose bytes the power failure turned into zeros.
     transfer(&outgoing, &mut incoming, 3);
     drop(incoming);
-    let mut incoming = Incoming::begin(receiver.path(), offer).unwrap();
+    let mut incoming = Incoming::begin(receiver.path(), offer, ReceivedMetrics::default()).unwrap();
     while !incoming.held().unwrap().iter().any(|held| !held.complete && held.file.bytes > 0) {
         transfer(&outgoing, &mut incoming, 1);
     }
@@ -141,7 +144,7 @@ fn damage_on_the_way_or_on_the_disk_is_found_and_that_file_comes_again() {
         .unwrap();
     let path = receiver.path().join(format!("incoming-{:016x}", offer.id)).join(&part.0);
     fs::write(&path, vec![0; part.1.len()]).unwrap();
-    let mut incoming = Incoming::begin(receiver.path(), offer).unwrap();
+    let mut incoming = Incoming::begin(receiver.path(), offer, ReceivedMetrics::default()).unwrap();
     let mut reading = outgoing.read(offer.id, &incoming.held().unwrap()).unwrap();
     incoming.expect(reading.files().to_vec()).unwrap();
     let refused = loop {
@@ -158,7 +161,7 @@ fn damage_on_the_way_or_on_the_disk_is_found_and_that_file_comes_again() {
 fn nonsense_is_refused_and_touches_nothing_outside() {
     let receiver = tempfile::tempdir().unwrap();
     let offer = Offer { from: 1, id: 5, last: EntryId::new(3, 2) };
-    let mut incoming = Incoming::begin(receiver.path(), offer).unwrap();
+    let mut incoming = Incoming::begin(receiver.path(), offer, ReceivedMetrics::default()).unwrap();
     let file = |name: &str, bytes| SnapshotFile { name: name.to_owned(), bytes };
     for name in ["", ".", "..", "../CURRENT", "a/b", "/etc/passwd", "x.part", "a\0b", &"x".repeat(256)] {
         assert!(incoming.expect(vec![file(name, 1)]).is_err(), "{name:?}");

@@ -1,0 +1,158 @@
+//! Metrics get their values of ordinary traffic.
+
+use std::time::Duration;
+
+use cairn_proto::etcdserverpb::{
+    self as pb, AlarmType, WatchCreateRequest, alarm_request::AlarmAction, request_op::Request as Op,
+};
+
+use super::{
+    support::{TestServer, eventually},
+    watch::client::{Watching, create},
+};
+
+/// Observations of a histogram, its labels as on the page.
+fn count(page: &str, family: &str, labels: &str) -> u64 {
+    let labels = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
+    let name = format!("{family}_count{labels} ");
+    page.lines().find_map(|line| line.strip_prefix(&name)?.parse().ok()).unwrap_or(0)
+}
+
+async fn page(server: &TestServer) -> String {
+    server.http("GET", "/metrics").await.body
+}
+
+fn put(key: &'static str, lease: i64) -> pb::PutRequest {
+    pb::PutRequest { key: key.into(), value: "12".into(), lease, ..Default::default() }
+}
+
+fn op(request: Op) -> pb::RequestOp {
+    pb::RequestOp { request: Some(request) }
+}
+
+/// Two puts and a refused one, a delete, a transaction that writes and one that reads, a lease, a lease that is not
+/// there, a compaction and one in vain, an alarm.
+async fn traffic(server: &TestServer) {
+    let (mut kv, mut lease) = (server.kv().await, server.lease().await);
+    let get = pb::RangeRequest { key: "a".into(), ..Default::default() };
+    lease.lease_grant(pb::LeaseGrantRequest { id: 7, ttl: 60 }).await.expect("a lease");
+    kv.put(put("a", 0)).await.expect("a put");
+    kv.put(put("b", 7)).await.expect("a put");
+    kv.put(put("c", 8)).await.expect_err("a put with a lease that is not there");
+    let delete = pb::DeleteRangeRequest { key: "a".into(), ..Default::default() };
+    kv.delete_range(delete).await.expect("a delete");
+    let writes = vec![op(Op::RequestPut(put("d", 0)))];
+    kv.txn(pb::TxnRequest { success: writes, ..Default::default() }).await.expect("a transaction");
+    let reads = vec![op(Op::RequestRange(get.clone()))];
+    kv.txn(pb::TxnRequest { success: reads, ..Default::default() }).await.expect("a transaction of reads");
+    lease.lease_revoke(pb::LeaseRevokeRequest { id: 7 }).await.expect("it is revoked");
+    lease.lease_revoke(pb::LeaseRevokeRequest { id: 7 }).await.expect_err("it is revoked already");
+    kv.compact(pb::CompactionRequest { revision: 3, physical: true }).await.expect("it compacts");
+    kv.compact(pb::CompactionRequest { revision: 3, physical: true }).await.expect_err("it is compacted already");
+    kv.range(pb::RangeRequest { revision: 2, ..get }).await.expect_err("it is compacted");
+    let alarm = pb::AlarmRequest { action: AlarmAction::Get.into(), member_id: 0, alarm: AlarmType::None.into() };
+    server.maintenance().await.alarm(alarm).await.expect("the alarms");
+}
+
+#[tokio::test]
+async fn applying_is_measured_by_what_was_asked_for_and_whether_it_was_done() {
+    let server = TestServer::start().await;
+    eventually("the cluster version is applied", async || {
+        let labels = "version=\"v3\",op=\"ClusterVersionSet\",success=\"true\"";
+        (count(&page(&server).await, "etcd_server_apply_duration_seconds", labels) == 1).then_some(())
+    })
+    .await;
+    traffic(&server).await;
+    let page = page(&server).await;
+    for (op, succeeded, failed) in [
+        ("Put", 2, 1),
+        ("DeleteRange", 1, 0),
+        ("Txn", 1, 0),
+        // What is compacted already did not fail, as with etcd.
+        ("Compaction", 2, 0),
+        ("LeaseGrant", 1, 0),
+        ("LeaseRevoke", 1, 1),
+        ("Alarm", 1, 0),
+        ("ClusterMemberAttrSet", 1, 0),
+        ("LeaseCheckpoint", 0, 0),
+    ] {
+        for (success, expected) in [(true, succeeded), (false, failed)] {
+            let labels = format!("version=\"v3\",op=\"{op}\",success=\"{success}\"");
+            let found = count(&page, "etcd_server_apply_duration_seconds", &labels);
+            assert_eq!(found, expected, "{labels}");
+        }
+    }
+    // What never happened has no lines.
+    assert!(!page.contains("op=\"LeaseCheckpoint\""));
+}
+
+#[tokio::test]
+async fn requests_are_measured_by_type_and_ranges_for_themselves() {
+    let server = TestServer::start().await;
+    let family = "etcd_server_request_duration_seconds";
+    let (ranges, failed) = ("type=\"Range\",success=\"true\"", "type=\"Range\",success=\"false\"");
+    // Probes read, too.
+    let before = count(&page(&server).await, family, ranges);
+    traffic(&server).await;
+    let get = pb::RangeRequest { key: "b".into(), ..Default::default() };
+    server.kv().await.range(get.clone()).await.expect("a range");
+    server.kv().await.range(pb::RangeRequest { serializable: true, ..get }).await.expect("a range");
+    let page = page(&server).await;
+    for (kind, expected) in [
+        // A refusal is a result.
+        ("Put", 3),
+        ("DeleteRange", 1),
+        ("Txn", 1),
+        ("ReadonlyTxn", 1),
+        ("Compaction", 2),
+        ("LeaseGrant", 1),
+        ("LeaseRevoke", 2),
+        ("Alarm", 1),
+        ("ClusterMemberAttrSet", 1),
+    ] {
+        assert_eq!(count(&page, family, &format!("type=\"{kind}\",success=\"true\"")), expected, "{kind}");
+    }
+    assert_eq!((count(&page, family, ranges), count(&page, family, failed)), (before + 2, 1));
+    let family = "etcd_server_range_duration_seconds";
+    assert_eq!(count(&page, family, "success=\"true\""), before + 2);
+    assert_eq!(count(&page, family, "success=\"false\""), 1);
+}
+
+#[tokio::test]
+async fn each_write_to_the_disk_is_measured_under_ordinary_traffic() {
+    let server = TestServer::start().await;
+    let before = page(&server).await;
+    traffic(&server).await;
+    let after = page(&server).await;
+    let more = |family| count(&after, family, "") - count(&before, family, "");
+    // Requests one after the other are as many writes of the log and batches of the store.
+    for family in [
+        "etcd_disk_wal_write_duration_seconds",
+        "etcd_disk_wal_fsync_duration_seconds",
+        "etcd_disk_backend_commit_duration_seconds",
+    ] {
+        assert!(more(family) >= 11, "{family}: {}", more(family));
+    }
+    assert_eq!(
+        count(&after, "etcd_disk_wal_write_duration_seconds", ""),
+        count(&after, "etcd_disk_wal_fsync_duration_seconds", "")
+    );
+}
+
+#[tokio::test]
+async fn what_is_sent_to_watchers_is_measured() {
+    let server = TestServer::with(|config| config.watch_progress_notify_interval = Duration::from_millis(100)).await;
+    let wanted = WatchCreateRequest { progress_notify: true, ..create("a", "") };
+    let mut watching = Watching::with(&server, wanted).await;
+    server.kv().await.put(put("a", 0)).await.expect("a put");
+    while watching.next().await.events.is_empty() {}
+    for family in [
+        "watch_stream_duration_seconds",
+        "watch_stream_duration_per_event_seconds",
+        "control_stream_duration_seconds",
+        "progress_duration_seconds",
+    ] {
+        let family = format!("etcd_debugging_server_watch_send_loop_{family}");
+        eventually(&family, async || (count(&page(&server).await, &family, "") > 0).then_some(())).await;
+    }
+}
