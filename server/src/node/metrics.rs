@@ -318,11 +318,20 @@ impl NodeMetrics {
         let ranges = "Total number of ranges seen by this member";
         counter("etcd_mvcc_range", ranges, &self.ranges);
         counter("etcd_debugging_mvcc_range", ranges, &self.ranges);
+        // The debugging names of these are older than 3.5, and still asked for.
+        counter("etcd_debugging_mvcc_put", "Total number of puts seen by this member", &self.puts);
+        counter("etcd_debugging_mvcc_delete", "Total number of deletes seen by this member", &self.deletes);
+        counter("etcd_debugging_mvcc_txn", "Total number of txns seen by this member", &self.txns);
         counter("etcd_mvcc_put", "Total number of puts seen by this member", &self.puts);
         counter("etcd_mvcc_delete", "Total number of deletes seen by this member", &self.deletes);
         counter("etcd_mvcc_txn", "Total number of txns seen by this member", &self.txns);
         counter("etcd_debugging_mvcc_db_compaction_keys", "Total number of db keys compacted", &self.compaction_keys);
         let mut gauge = |name: &str, help: &str, gauge: &Gauge| registry.register(name, help, gauge.clone());
+        gauge(
+            "etcd_debugging_mvcc_db_total_size_in_bytes",
+            "Total size of the underlying database physically allocated in bytes",
+            &self.db_size,
+        );
         gauge(
             "etcd_debugging_mvcc_total_put_size_in_bytes",
             "The total size of put kv pairs seen by this member",
