@@ -19,6 +19,7 @@ mod apply;
 mod concurrency;
 mod determinism;
 mod model;
+mod observer;
 mod recorded;
 mod scenarios;
 mod sequence;
