@@ -6,6 +6,8 @@ use cairn_proto::etcdserverpb::{
     self as pb, AlarmType, WatchCreateRequest, alarm_request::AlarmAction, request_op::Request as Op,
 };
 
+use cairn_server::config::MetricsLevel;
+
 use super::{
     support::{TestServer, eventually},
     watch::client::{Watching, create},
@@ -47,8 +49,8 @@ async fn traffic(server: &TestServer) {
     kv.txn(pb::TxnRequest { success: reads, ..Default::default() }).await.expect("a transaction of reads");
     lease.lease_revoke(pb::LeaseRevokeRequest { id: 7 }).await.expect("it is revoked");
     lease.lease_revoke(pb::LeaseRevokeRequest { id: 7 }).await.expect_err("it is revoked already");
-    kv.compact(pb::CompactionRequest { revision: 3, physical: true }).await.expect("it compacts");
-    kv.compact(pb::CompactionRequest { revision: 3, physical: true }).await.expect_err("it is compacted already");
+    kv.compact(pb::CompactionRequest { revision: 4, physical: true }).await.expect("it compacts");
+    kv.compact(pb::CompactionRequest { revision: 4, physical: true }).await.expect_err("it is compacted already");
     kv.range(pb::RangeRequest { revision: 2, ..get }).await.expect_err("it is compacted");
     let alarm = pb::AlarmRequest { action: AlarmAction::Get.into(), member_id: 0, alarm: AlarmType::None.into() };
     server.maintenance().await.alarm(alarm).await.expect("the alarms");
@@ -155,4 +157,91 @@ async fn what_is_sent_to_watchers_is_measured() {
         let family = format!("etcd_debugging_server_watch_send_loop_{family}");
         eventually(&family, async || (count(&page(&server).await, &family, "") > 0).then_some(())).await;
     }
+}
+
+/// Histograms that have nothing to show in a cluster of one member that was just started.
+const EMPTY: &[(&str, &str)] = &[
+    ("cairn_node_flush_duration_seconds", "the store is flushed from time to time"),
+    ("etcd_debugging_snap_save_total_duration_seconds", "no member needs a snapshot"),
+    ("etcd_disk_backend_snapshot_duration_seconds", "no member needs a snapshot"),
+    ("etcd_snap_db_fsync_duration_seconds", "no member sends a snapshot"),
+    ("etcd_snap_db_save_total_duration_seconds", "no member sends a snapshot"),
+    ("etcd_snap_fsync_duration_seconds", "no member sends a snapshot"),
+];
+
+/// Values of a counter or gauge, of all labels.
+fn total(page: &str, family: &str) -> f64 {
+    let of_family = |line: &&str| line.strip_prefix(family).is_some_and(|rest| rest.starts_with([' ', '{']));
+    let value = |line: &str| line.rsplit_once(' ').and_then(|(_, value)| value.parse::<f64>().ok());
+    page.lines().filter(of_family).filter_map(value).sum()
+}
+
+#[tokio::test]
+async fn no_family_stays_empty_once_everything_was_used() {
+    let server = TestServer::with(|config| {
+        config.watch_progress_notify_interval = Duration::from_millis(100);
+        config.metrics = MetricsLevel::Extensive;
+    })
+    .await;
+    let mut watching = Watching::with(&server, WatchCreateRequest { progress_notify: true, ..create("a", "z") }).await;
+    traffic(&server).await;
+    while watching.next().await.events.is_empty() {}
+    let mut maintenance = server.maintenance().await;
+    maintenance.defragment(pb::DefragmentRequest {}).await.expect("it defragments");
+    maintenance.hash(pb::HashRequest {}).await.expect("a hash");
+    maintenance.hash_kv(pb::HashKvRequest { revision: 0 }).await.expect("a hash");
+    let mut lease = server.lease().await;
+    lease.lease_grant(pb::LeaseGrantRequest { id: 9, ttl: 1 }).await.expect("a lease");
+    let renewal = pb::LeaseKeepAliveRequest { id: 9 };
+    let mut renewed = lease.lease_keep_alive(tokio_stream::once(renewal)).await.expect("a stream").into_inner();
+    assert!(renewed.message().await.expect("an answer").expect("an answer").ttl > 0);
+    eventually("all families have values", async || {
+        let page = page(&server).await;
+        let histograms = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" histogram"));
+        let of_peers = |family: &&str| family.starts_with("etcd_network_");
+        let mut empty = histograms.filter(|family| {
+            !of_peers(family)
+                && total(&page, &format!("{family}_count")) == 0.0
+                && !EMPTY.iter().any(|(expected, _)| expected == family)
+        });
+        let counted = [
+            "etcd_debugging_lease_granted_total",
+            "etcd_debugging_lease_renewed_total",
+            "etcd_debugging_lease_revoked_total",
+            "etcd_debugging_mvcc_compact_revision",
+            "etcd_debugging_mvcc_current_revision",
+            "etcd_debugging_mvcc_db_compaction_keys_total",
+            "etcd_debugging_mvcc_db_total_size_in_bytes",
+            "etcd_debugging_mvcc_events_total",
+            "etcd_debugging_mvcc_keys_total",
+            "etcd_debugging_mvcc_total_put_size_in_bytes",
+            "etcd_debugging_mvcc_watch_stream_total",
+            "etcd_debugging_mvcc_watcher_total",
+            "etcd_debugging_server_lease_expired_total",
+            "etcd_disk_wal_write_bytes_total",
+            "etcd_mvcc_db_total_size_in_bytes",
+            "etcd_mvcc_db_total_size_in_use_in_bytes",
+            "etcd_network_client_grpc_received_bytes_total",
+            "etcd_network_client_grpc_sent_bytes_total",
+            "etcd_server_client_requests_total",
+            "etcd_server_has_leader",
+            "etcd_server_is_leader",
+            "etcd_server_leader_changes_seen_total",
+            "etcd_server_proposals_applied_total",
+            "etcd_server_proposals_committed_total",
+            "etcd_server_quota_backend_bytes",
+            "grpc_server_handled_total",
+            "grpc_server_msg_received_total",
+            "grpc_server_msg_sent_total",
+            "grpc_server_started_total",
+            "process_cpu_seconds_total",
+            "process_open_fds",
+            "process_resident_memory_bytes",
+        ];
+        let missing = counted.iter().copied().find(|family| total(&page, family) <= 0.0);
+        let missing = empty.next().or(missing);
+        // Shown if the test fails.
+        missing.inspect(|family| println!("{family} is empty")).is_none().then_some(())
+    })
+    .await;
 }
