@@ -94,17 +94,15 @@ impl Grpc {
         };
         let call = Call { grpc: self.clone(), method, began: Instant::now(), ended: false };
         self.metrics.started(method, request.headers());
-        let timeout = timeout_of(request.headers());
-        let limits = Limits {
-            deadline: timeout.and_then(|timeout| tokio::time::Instant::now().checked_add(timeout)),
-            wants_leader: wants_leader(request.headers()),
-            endless: method.is_endless(),
-        };
+        // The clock is read once for all.
+        let began = tokio::time::Instant::from_std(call.began);
+        let deadline = timeout_of(request.headers()).and_then(|timeout| began.checked_add(timeout));
+        let limits = Limits { deadline, wants_leader: wants_leader(request.headers()), endless: method.is_endless() };
         // In a box: the call's task would otherwise hold it twice, with and without a deadline, and is copied when it is spawned.
         let served = Box::pin(self.serve(method, request, waiting));
-        let served = match timeout {
+        let served = match deadline {
             None => served.await,
-            Some(timeout) => match tokio::time::timeout(timeout, served).await {
+            Some(deadline) => match tokio::time::timeout_at(deadline, served).await {
                 Ok(served) => served,
                 Err(_) => Err(Status::deadline_exceeded("context deadline exceeded")),
             },
