@@ -74,12 +74,12 @@ pub struct StateOptions {
     pub answers_for: Option<(u64, u64)>,
     /// When the index is written to a file.
     pub image: mvcc::ImageOptions,
-    /// Who measures applying.
+    /// Measures applying.
     pub observer: Option<Arc<dyn ApplyObserver>>,
 }
 
-/// Is told of each step of applying, on the thread that applies, so that the steps can be measured: the state knows no
-/// time. Must not block.
+/// Is told of each step of applying, on the thread that applies, and measures them: the state knows no time. Must not
+/// block.
 pub trait ApplyObserver: Send + Sync {
     /// A command was evaluated into the open batch.
     fn evaluated(&self, kind: command::RequestKind, outcome: Result<(), ApiError>);

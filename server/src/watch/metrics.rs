@@ -26,7 +26,7 @@ pub struct WatchMetrics {
     pub fallen_behind: Counter,
     /// `etcd_debugging_server_watch_send_loop_watch_stream_duration_seconds`: handing an answer with events over.
     pub send_events: Durations,
-    /// `etcd_debugging_server_watch_send_loop_watch_stream_duration_per_event_seconds`: the same, divided by its events.
+    /// `etcd_debugging_server_watch_send_loop_watch_stream_duration_per_event_seconds`: the same for each event.
     pub send_per_event: Durations,
     /// `etcd_debugging_server_watch_send_loop_control_stream_duration_seconds`: handing an answer without events over.
     pub send_control: Durations,

@@ -1,4 +1,4 @@
-//! Who measures applying is told of its steps.
+//! The observer of applying is told of its steps.
 
 use parking_lot::Mutex;
 
