@@ -131,7 +131,7 @@ struct Session {
 }
 
 impl Session {
-    /// The connection asks for the next answer: it has taken the last one.
+    /// The next answer is asked for: the last one was taken.
     fn has_sent(&mut self) {
         let Some((since, events)) = self.sending.take() else { return };
         let (took, metrics) = (since.elapsed(), self.context.node.hub().metrics());

@@ -70,7 +70,7 @@ impl WatchMetrics {
         };
         send_loop(
             "watch_stream_duration",
-            "The duration from an answer with events to the next one that the connection takes, of one answer in 16",
+            "The duration from an answer with events until the next one is asked for, of one answer in 16",
             &self.send_events,
         );
         send_loop(
@@ -80,7 +80,7 @@ impl WatchMetrics {
         );
         send_loop(
             "control_stream_duration",
-            "The duration from an answer without events to the next one that the connection takes",
+            "The duration from an answer without events until the next one is asked for",
             &self.send_control,
         );
         send_loop(
