@@ -16,6 +16,7 @@ mod logs;
 mod maintenance;
 mod members;
 mod metrics;
+mod monitoring;
 mod process;
 mod refusals;
 mod service;
