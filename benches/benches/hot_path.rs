@@ -12,7 +12,8 @@ use cairn_server::{
     log::{Identity, Log, LogOptions, LogStore},
     state::{
         Committed, CommittedData, Membership, State, StateOptions,
-        command::{Command, EntryBuilder, Request, RequestId, encode},
+        auth::{Actor, Authorizer},
+        command::{COMMAND_LEVEL, Command, EntryBuilder, Request, RequestId, encode},
         mvcc::{
             index::{Counting, Index, RangeEnd},
             revision::Revision,
@@ -111,7 +112,7 @@ impl Replica {
             self.request += 1;
             let id = RequestId { member: 1, nonce: 1, counter: self.request };
             assert!(
-                builder.push(&encode(&Command { id, user: Bytes::new(), auth_revision: 0, request })),
+                builder.push(&encode(&Command { id, actor: Actor::Anonymous, request }, COMMAND_LEVEL)),
                 "an entry takes 512 commands"
             );
         }
@@ -194,7 +195,7 @@ fn range(c: &mut Criterion) {
     group.throughput(Throughput::Elements(KEYS));
     group.bench_function("10,000 keys", |bench| {
         bench.iter(|| {
-            let pin = reader.pin(0).expect("a pin");
+            let pin = reader.pin(&Authorizer::default().own(), 0).expect("a pin");
             reader.range(&pin, black_box(&all)).expect("rows")
         });
     });
@@ -203,7 +204,7 @@ fn range(c: &mut Criterion) {
         let mut number = 0;
         bench.iter(|| {
             number = (number + 4_271) % KEYS;
-            let pin = reader.pin(0).expect("a pin");
+            let pin = reader.pin(&Authorizer::default().own(), 0).expect("a pin");
             reader.range(&pin, &RangeRequest { key: key(number), ..Default::default() }).expect("rows")
         });
     });
@@ -244,11 +245,10 @@ fn codec(c: &mut Criterion) {
     group.bench_function("decode range", |bench| bench.iter(|| RangeRequest::decode(black_box(range.clone()))));
     let command = Command {
         id: RequestId { member: 1, nonce: 2, counter: 3 },
-        user: Bytes::new(),
-        auth_revision: 0,
+        actor: Actor::Anonymous,
         request: Request::Put(request),
     };
-    group.bench_function("encode command", |bench| bench.iter(|| encode(black_box(&command))));
+    group.bench_function("encode command", |bench| bench.iter(|| encode(black_box(&command), COMMAND_LEVEL)));
     group.finish();
 }
 

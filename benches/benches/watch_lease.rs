@@ -23,6 +23,7 @@ use cairn_server::{
     lease::{CHECKPOINT_INTERVAL, DueLimits, LeaseClock},
     state::{
         Lease, LeaseChange, Membership, State, StateOptions,
+        auth::Authorizer,
         mvcc::{Change, ChangeSink, Changes, revision::Revision},
     },
     store::MemStore,
@@ -66,7 +67,8 @@ impl Watched {
             let (key, range_end) =
                 if own_keys { (key(number), Bytes::new()) } else { ("/registry/".into(), "/registry0".into()) };
             let create = WatchCreateRequest { key, range_end, ..Default::default() };
-            stream.request(WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) });
+            let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+            stream.request(create, |_| Ok(Authorizer::default().own()));
             stream
         });
         let streams = streams.collect();

@@ -22,7 +22,8 @@ use cairn_server::{
     lease::{CHECKPOINT_INTERVAL, LeaseClock},
     state::{
         Committed, CommittedData, Membership, State, StateOptions,
-        command::{Command, EntryBuilder, Request, RequestId, encode},
+        auth::{Actor, Authorizer},
+        command::{COMMAND_LEVEL, Command, EntryBuilder, Request, RequestId, encode},
     },
     store::{RocksOptions, RocksStore},
     watch::{Hub, StreamOptions, WatchStream},
@@ -66,11 +67,10 @@ fn grant(state: &mut State, index: u64, from: i64) {
     for id in from..from + ENTRY {
         let command = Command {
             id: RequestId { member: 1, nonce: 1, counter: id as u64 },
-            user: Bytes::new(),
-            auth_revision: 0,
+            actor: Actor::Server,
             request: Request::LeaseGrant(LeaseGrantRequest { id, ttl: 3600 }),
         };
-        assert!(builder.push(&encode(&command)), "an entry takes 512 commands");
+        assert!(builder.push(&encode(&command, COMMAND_LEVEL)), "an entry takes 512 commands");
     }
     let data = CommittedData::Commands(builder.finish().into());
     let mut applied = state.apply(&[Committed { index, term: 1, data }]);
@@ -143,7 +143,8 @@ fn create(stream: &mut WatchStream, number: usize, own_keys: bool) {
         ("/registry/".into(), "/registry0".into())
     };
     let create = WatchCreateRequest { key, range_end, ..Default::default() };
-    stream.request(WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) });
+    let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+    stream.request(create, |_| Ok(Authorizer::default().own()));
     let created = stream.poll_next(&mut Context::from_waker(Waker::noop()));
     assert!(matches!(created, Poll::Ready(_)), "it is created");
 }

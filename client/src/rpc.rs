@@ -1,7 +1,8 @@
-//! Which request asks which method, what it is answered with, and whether sending it twice does harm.
+//! What the client has to know of a request beside the [table of RPCs](cairn_proto::rpc): its keys, and its revision.
 
 use cairn_proto::{
-    etcdserverpb::{self as pb, alarm_request::AlarmAction, downgrade_request::DowngradeAction, request_op},
+    etcdserverpb as pb,
+    rpc::{self, Method},
     v3electionpb as election, v3lockpb as lock,
 };
 use prost::Message;
@@ -73,14 +74,13 @@ macro_rules! about_keys {
 }
 
 macro_rules! unary {
-    ($($request:ty => $answer:ty, $path:literal, $changes_nothing:expr $(, about $keys:ident)?;)+) => {
+    ($($request:ty $(, about $keys:ident)?;)+) => {
         $(impl Unary for $request {
-            type Answer = $answer;
-            const PATH: &'static str = $path;
+            type Answer = <$request as rpc::Unary>::Response;
+            const PATH: &'static str = <$request as rpc::Unary>::METHOD.path();
 
             fn changes_nothing(&self) -> bool {
-                let changes_nothing: fn(&$request) -> bool = $changes_nothing;
-                changes_nothing(self)
+                rpc::Unary::changes_nothing(self)
             }
 
             $(about_keys!($keys);)?
@@ -89,68 +89,57 @@ macro_rules! unary {
 }
 
 unary! {
-    pb::RangeRequest => pb::RangeResponse, "/etcdserverpb.KV/Range", |_| true, about keys;
-    pb::PutRequest => pb::PutResponse, "/etcdserverpb.KV/Put", |_| false, about keys;
-    pb::DeleteRangeRequest => pb::DeleteRangeResponse, "/etcdserverpb.KV/DeleteRange", |_| false, about keys;
-    pb::TxnRequest => pb::TxnResponse, "/etcdserverpb.KV/Txn", only_reads, about keys;
-    pb::CompactionRequest => pb::CompactionResponse, "/etcdserverpb.KV/Compact", |_| false;
-
-    pb::LeaseGrantRequest => pb::LeaseGrantResponse, "/etcdserverpb.Lease/LeaseGrant", |_| false;
-    pb::LeaseRevokeRequest => pb::LeaseRevokeResponse, "/etcdserverpb.Lease/LeaseRevoke", |_| false;
-    pb::LeaseLeasesRequest => pb::LeaseLeasesResponse, "/etcdserverpb.Lease/LeaseLeases", |_| true;
-
-    pb::MemberAddRequest => pb::MemberAddResponse, "/etcdserverpb.Cluster/MemberAdd", |_| false;
-    pb::MemberRemoveRequest => pb::MemberRemoveResponse, "/etcdserverpb.Cluster/MemberRemove", |_| false;
-    pb::MemberUpdateRequest => pb::MemberUpdateResponse, "/etcdserverpb.Cluster/MemberUpdate", |_| false;
-    pb::MemberListRequest => pb::MemberListResponse, "/etcdserverpb.Cluster/MemberList", |_| true;
-    pb::MemberPromoteRequest => pb::MemberPromoteResponse, "/etcdserverpb.Cluster/MemberPromote", |_| false;
-
-    pb::AlarmRequest => pb::AlarmResponse, "/etcdserverpb.Maintenance/Alarm",
-        |alarm| alarm.action == AlarmAction::Get as i32;
-    pb::StatusRequest => pb::StatusResponse, "/etcdserverpb.Maintenance/Status", |_| true;
-    pb::DefragmentRequest => pb::DefragmentResponse, "/etcdserverpb.Maintenance/Defragment", |_| false;
-    pb::HashRequest => pb::HashResponse, "/etcdserverpb.Maintenance/Hash", |_| true;
-    pb::HashKvRequest => pb::HashKvResponse, "/etcdserverpb.Maintenance/HashKV", |_| true;
-    pb::MoveLeaderRequest => pb::MoveLeaderResponse, "/etcdserverpb.Maintenance/MoveLeader", |_| false;
-    pb::DowngradeRequest => pb::DowngradeResponse, "/etcdserverpb.Maintenance/Downgrade",
-        |downgrade| downgrade.action == DowngradeAction::Validate as i32;
-
-    pb::AuthEnableRequest => pb::AuthEnableResponse, "/etcdserverpb.Auth/AuthEnable", |_| false;
-    pb::AuthDisableRequest => pb::AuthDisableResponse, "/etcdserverpb.Auth/AuthDisable", |_| false;
-    pb::AuthStatusRequest => pb::AuthStatusResponse, "/etcdserverpb.Auth/AuthStatus", |_| true;
-    pb::AuthenticateRequest => pb::AuthenticateResponse, "/etcdserverpb.Auth/Authenticate", |_| true;
-    pb::AuthUserAddRequest => pb::AuthUserAddResponse, "/etcdserverpb.Auth/UserAdd", |_| false;
-    pb::AuthUserGetRequest => pb::AuthUserGetResponse, "/etcdserverpb.Auth/UserGet", |_| true;
-    pb::AuthUserListRequest => pb::AuthUserListResponse, "/etcdserverpb.Auth/UserList", |_| true;
-    pb::AuthUserDeleteRequest => pb::AuthUserDeleteResponse, "/etcdserverpb.Auth/UserDelete", |_| false;
-    pb::AuthUserChangePasswordRequest => pb::AuthUserChangePasswordResponse,
-        "/etcdserverpb.Auth/UserChangePassword", |_| false;
-    pb::AuthUserGrantRoleRequest => pb::AuthUserGrantRoleResponse, "/etcdserverpb.Auth/UserGrantRole", |_| false;
-    pb::AuthUserRevokeRoleRequest => pb::AuthUserRevokeRoleResponse, "/etcdserverpb.Auth/UserRevokeRole", |_| false;
-    pb::AuthRoleAddRequest => pb::AuthRoleAddResponse, "/etcdserverpb.Auth/RoleAdd", |_| false;
-    pb::AuthRoleGetRequest => pb::AuthRoleGetResponse, "/etcdserverpb.Auth/RoleGet", |_| true;
-    pb::AuthRoleListRequest => pb::AuthRoleListResponse, "/etcdserverpb.Auth/RoleList", |_| true;
-    pb::AuthRoleDeleteRequest => pb::AuthRoleDeleteResponse, "/etcdserverpb.Auth/RoleDelete", |_| false;
-    pb::AuthRoleGrantPermissionRequest => pb::AuthRoleGrantPermissionResponse,
-        "/etcdserverpb.Auth/RoleGrantPermission", |_| false;
-    pb::AuthRoleRevokePermissionRequest => pb::AuthRoleRevokePermissionResponse,
-        "/etcdserverpb.Auth/RoleRevokePermission", |_| false;
-
-    lock::LockRequest => lock::LockResponse, "/v3lockpb.Lock/Lock", |_| false;
-    lock::UnlockRequest => lock::UnlockResponse, "/v3lockpb.Lock/Unlock", |_| false;
-
-    election::CampaignRequest => election::CampaignResponse, "/v3electionpb.Election/Campaign", |_| false;
-    election::ProclaimRequest => election::ProclaimResponse, "/v3electionpb.Election/Proclaim", |_| false;
-    election::LeaderRequest => election::LeaderResponse, "/v3electionpb.Election/Leader", |_| true;
-    election::ResignRequest => election::ResignResponse, "/v3electionpb.Election/Resign", |_| false;
+    pb::RangeRequest, about keys;
+    pb::PutRequest, about keys;
+    pb::DeleteRangeRequest, about keys;
+    pb::TxnRequest, about keys;
+    pb::CompactionRequest;
+    pb::LeaseGrantRequest;
+    pb::LeaseRevokeRequest;
+    pb::LeaseLeasesRequest;
+    pb::MemberAddRequest;
+    pb::MemberRemoveRequest;
+    pb::MemberUpdateRequest;
+    pb::MemberListRequest;
+    pb::MemberPromoteRequest;
+    pb::AlarmRequest;
+    pb::StatusRequest;
+    pb::DefragmentRequest;
+    pb::HashRequest;
+    pb::HashKvRequest;
+    pb::MoveLeaderRequest;
+    pb::DowngradeRequest;
+    pb::AuthEnableRequest;
+    pb::AuthDisableRequest;
+    pb::AuthStatusRequest;
+    pb::AuthenticateRequest;
+    pb::AuthUserAddRequest;
+    pb::AuthUserGetRequest;
+    pb::AuthUserListRequest;
+    pb::AuthUserDeleteRequest;
+    pb::AuthUserChangePasswordRequest;
+    pb::AuthUserGrantRoleRequest;
+    pb::AuthUserRevokeRoleRequest;
+    pb::AuthRoleAddRequest;
+    pb::AuthRoleGetRequest;
+    pb::AuthRoleListRequest;
+    pb::AuthRoleDeleteRequest;
+    pb::AuthRoleGrantPermissionRequest;
+    pb::AuthRoleRevokePermissionRequest;
+    lock::LockRequest;
+    lock::UnlockRequest;
+    election::CampaignRequest;
+    election::ProclaimRequest;
+    election::LeaderRequest;
+    election::ResignRequest;
 }
 
 impl Unary for pb::LeaseTimeToLiveRequest {
     type Answer = pb::LeaseTimeToLiveResponse;
-    const PATH: &'static str = "/etcdserverpb.Lease/LeaseTimeToLive";
+    const PATH: &'static str = Method::LeaseTimeToLive.path();
 
     fn changes_nothing(&self) -> bool {
-        true
+        rpc::Unary::changes_nothing(self)
     }
 
     fn leave(answer: &mut pb::LeaseTimeToLiveResponse, namespace: &Namespace) {
@@ -160,7 +149,7 @@ impl Unary for pb::LeaseTimeToLiveRequest {
 
 impl ServerStreaming for pb::RangeRequest {
     type Piece = pb::RangeStreamResponse;
-    const PATH: &'static str = "/etcdserverpb.KV/RangeStream";
+    const PATH: &'static str = Method::RangeStream.path();
 
     fn enter(&mut self, namespace: &Namespace) {
         namespace::Request::enter(self, namespace);
@@ -179,25 +168,18 @@ impl ServerStreaming for pb::RangeRequest {
 
 impl ServerStreaming for pb::SnapshotRequest {
     type Piece = pb::SnapshotResponse;
-    const PATH: &'static str = "/etcdserverpb.Maintenance/Snapshot";
+    const PATH: &'static str = Method::Snapshot.path();
 }
 
 impl ServerStreaming for election::LeaderRequest {
     type Piece = election::LeaderResponse;
-    const PATH: &'static str = "/v3electionpb.Election/Observe";
-}
-
-/// Whether both branches of a transaction hold nothing but ranges.
-fn only_reads(txn: &pb::TxnRequest) -> bool {
-    txn.success.iter().chain(&txn.failure).all(|operation| match &operation.request {
-        Some(request_op::Request::RequestRange(_)) => true,
-        Some(request_op::Request::RequestTxn(nested)) => only_reads(nested),
-        _ => false,
-    })
+    const PATH: &'static str = Method::Observe.path();
 }
 
 #[cfg(test)]
 mod tests {
+    use cairn_proto::etcdserverpb::alarm_request::AlarmAction;
+
     use super::*;
     use crate::{Delete, Get, Put, Txn};
 

@@ -13,12 +13,15 @@
 //! | [`mvccpb`], [`authpb`] | none: keys and events, users and roles |
 //! | [`peer`] | Peer: what members say to each other, which is no part of the API and not in the descriptors |
 //!
+//! [`rpc`] is the table of all RPCs with their messages.
+//!
 //! [`ApiError`] holds every error a client may meet by code and exact text, for the server to answer with and for clients
 //! to recognise. [`cancel_reason`] holds the texts of watch cancellations, which travel in an answer instead of a status.
 //!
 //! Nothing else belongs here: no validation, no storage format, no transport.
 
 mod error;
+pub mod rpc;
 
 pub use error::{ApiError, cancel_reason};
 

@@ -53,7 +53,7 @@ impl Objects {
     /// Creates an object and returns its revision; none if there is one of that name.
     async fn create(&self, kind: &str, name: &str, value: &str) -> Result<Option<i64>> {
         let key = key(kind, name);
-        let created = self.client.txn(pb::TxnRequest {
+        let created = self.client.call(pb::TxnRequest {
             compare: vec![if_changed_at(&key, 0)],
             success: vec![put(&key, value)],
             failure: vec![],
@@ -64,7 +64,7 @@ impl Objects {
 
     /// An object and the revision of its last change.
     async fn get(&self, kind: &str, name: &str) -> Result<Option<(i64, String)>> {
-        let found = self.client.range(pb::RangeRequest { key: key(kind, name).into(), ..Default::default() }).await?;
+        let found = self.client.call(pb::RangeRequest { key: key(kind, name).into(), ..Default::default() }).await?;
         Ok(found.kvs.first().map(|kv| (kv.mod_revision, text(&kv.value))))
     }
 
@@ -77,7 +77,7 @@ impl Objects {
             success: vec![put(&key, value)],
             failure: vec![pb::RequestOp { request: Some(Op::RequestRange(read)) }],
         };
-        let updated = self.client.txn(request).await?;
+        let updated = self.client.call(request).await?;
         if updated.succeeded {
             return Ok(Ok(revision_of(&updated)));
         }
@@ -92,7 +92,7 @@ impl Objects {
         let (from, to) = (format!("/registry/{kind}/"), format!("/registry/{kind}0"));
         let found = self
             .client
-            .range(pb::RangeRequest { key: from.clone().into(), range_end: to.into(), ..Default::default() })
+            .call(pb::RangeRequest { key: from.clone().into(), range_end: to.into(), ..Default::default() })
             .await?;
         let objects = found.kvs.iter().map(|kv| (text(&kv.key[from.len()..]), text(&kv.value)));
         Ok(objects.collect())

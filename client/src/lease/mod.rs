@@ -6,13 +6,13 @@
 
 mod keep_alive;
 
-use cairn_proto::etcdserverpb as pb;
+use cairn_proto::{etcdserverpb as pb, rpc::Method};
 
 pub use keep_alive::{KeepAlive, LeaseLost};
 
 use crate::{client::Client, error::Error};
 
-const KEEP_ALIVE_PATH: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
+const KEEP_ALIVE_PATH: &str = Method::LeaseKeepAlive.path();
 
 impl Client {
     /// Grants a lease of `ttl` seconds. The server raises a time that is too short; the answer tells the real one.

@@ -12,7 +12,10 @@ use std::{
     time::Duration,
 };
 
-use cairn_proto::etcdserverpb::{self as pb, watch_request::RequestUnion};
+use cairn_proto::{
+    etcdserverpb::{self as pb, watch_request::RequestUnion},
+    rpc::Method,
+};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
@@ -33,7 +36,7 @@ use crate::{
     verdict::NotReady,
 };
 
-const PATH: &str = "/etcdserverpb.Watch/Watch";
+const PATH: &str = Method::Watch.path();
 
 /// The number of answers that are for every watch of a stream.
 const ALL: i64 = -1;

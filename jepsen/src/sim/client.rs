@@ -9,6 +9,7 @@ use cairn_server::{
     raft::Role,
     state::{
         Answer,
+        auth::Actor,
         command::{Command, Request, RequestId, encode},
     },
 };
@@ -185,8 +186,8 @@ impl World {
     fn propose(&mut self, at: usize, number: u64, request: Request) -> Result<()> {
         let id = self.request_id(at, number)?;
         let publishes = matches!(request, Request::PublishMember { .. });
-        let command = encode(&Command { id, user: Bytes::new(), auth_revision: 0, request });
         let core = &mut self.running(at)?.core;
+        let command = encode(&Command { id, actor: Actor::Anonymous, request }, core.state().command_level());
         if publishes {
             core.publish(id.counter, command, number);
         } else {

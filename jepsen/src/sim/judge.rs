@@ -27,6 +27,7 @@ use bytes::Bytes;
 use cairn_proto::{ApiError, mvccpb::KeyValue};
 use cairn_server::state::{
     Answer, MemberChange, Reader,
+    auth::Authorizer,
     command::{OpReply, Reply},
     mvcc::{OpRows, Rows},
 };
@@ -194,7 +195,7 @@ impl World {
         if !serializable {
             self.saw_all_before(number, newest)?;
         }
-        let pin = match reader.pin(revision) {
+        let pin = match reader.pin(&Authorizer::default().own(), revision) {
             Ok(pin) => pin,
             Err(ApiError::Compacted) if revision < self.history.compaction => return Ok(()),
             Err(ApiError::FutureRevision) if serializable && revision > newest => return Ok(()),
@@ -209,7 +210,7 @@ impl World {
     /// Whether a state that was opened shows at its revision what was there then: its index was read, not written.
     pub(super) fn check_index(&self, reader: &Reader) -> Result<()> {
         let all = Bytes::from_static(b"\0");
-        let Ok(pin) = reader.pin(0) else { bail!("the newest revision cannot be read") };
+        let Ok(pin) = reader.pin(&Authorizer::default().own(), 0) else { bail!("the newest revision cannot be read") };
         let rows = reader.range(&pin, &super::request::range(&all, &all, 0))?;
         ensure!(rows.count as usize == rows.kvs.len(), "{} keys are counted, {} are told", rows.count, rows.kvs.len());
         self.shows(pin.revision(), &all, &all, &decoded(&rows.kvs)?)

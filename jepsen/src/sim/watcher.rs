@@ -9,7 +9,7 @@ use cairn_proto::{
     etcdserverpb::{ResponseHeader, WatchResponse},
     mvccpb::{Event as WireEvent, KeyValue, event::EventType},
 };
-use cairn_server::state::Members;
+use cairn_server::state::{Members, auth::Authorizer};
 use cairn_server::watch::{CatchUp, NO_WATCHER, Step, StreamOptions, WatchAnswer, WatchEvent, WatchStream};
 use prost::Message;
 use rand::Rng;
@@ -86,7 +86,7 @@ impl World {
             if self.random.random_range(0..8) == 0
                 && let Some(open) = &mut self.watchers[watcher].open
             {
-                open.stream.request(ask_progress());
+                open.stream.request(ask_progress(), |_| Ok(Authorizer::default().own()));
             }
             for _ in 0..self.random.random_range(1..6) {
                 if !self.look(watcher)? {
@@ -117,7 +117,7 @@ impl World {
         let run = self.members[at].run.as_ref().context("a member that serves runs")?;
         note!(self, "watch {watcher} at {} from {} of {newest}", at + 1, session.start);
         let mut stream = run.hub.open(StreamOptions { fragment_bytes: FRAGMENT_BYTES });
-        stream.request(session.request());
+        stream.request(session.request(), |_| Ok(Authorizer::default().own()));
         let after = if session.start == 0 && !self.setting.ungated { self.members[at].shown } else { 0 };
         let open = Some(Open { at, run: run.number, stream, job: None, caught_up: false, after });
         self.watchers[watcher] = Watcher { session, open };
@@ -225,7 +225,7 @@ impl World {
                 }
                 ensure!(turns <= TURNS_MAX, "watcher {watcher} is never in sync");
                 if turns % 5 == 0 {
-                    open.stream.request(ask_progress());
+                    open.stream.request(ask_progress(), |_| Ok(Authorizer::default().own()));
                 }
                 ensure!(self.running(at)?.number == run, "a stream outlived the run of its member");
                 self.dispatch(at)?;

@@ -18,7 +18,11 @@ use super::{Context, refusal::Refusal};
 use crate::{
     config::{Url, added_member_id},
     node::{NodeHandle, membership::form::peer_urls},
-    state::{MemberChange, Members, command::RequestId},
+    state::{
+        MemberChange, Members,
+        auth::{Need, Principal},
+        command::RequestId,
+    },
 };
 
 /// How often is looked whether a change has arrived here.
@@ -41,7 +45,12 @@ impl Cluster {
     }
 
     /// The members, by id. The header has no revision.
-    pub async fn member_list(&self, request: pb::MemberListRequest) -> Result<pb::MemberListResponse, Refusal> {
+    pub async fn member_list(
+        &self,
+        principal: &Principal,
+        request: pb::MemberListRequest,
+    ) -> Result<pb::MemberListResponse, Refusal> {
+        let _permit = self.context.authorize(principal, Need::Members)?;
         if request.linearizable {
             self.context.node.linearize().await.map_err(ApiError::from)?;
         }
@@ -49,7 +58,12 @@ impl Cluster {
     }
 
     /// Adds a member, which then has to be started.
-    pub async fn member_add(&self, request: pb::MemberAddRequest) -> Result<pb::MemberAddResponse, Refusal> {
+    pub async fn member_add(
+        &self,
+        principal: &Principal,
+        request: pb::MemberAddRequest,
+    ) -> Result<pb::MemberAddResponse, Refusal> {
+        let _permit = self.context.authorize(principal, Need::ChangeMembers)?;
         let urls = peer_urls(&request.peer_urls).ok_or(ApiError::MemberBadUrls)?;
         let member = Member {
             id: new_id(&urls),
@@ -63,14 +77,24 @@ impl Cluster {
     }
 
     /// Removes a member for good.
-    pub async fn member_remove(&self, request: pb::MemberRemoveRequest) -> Result<pb::MemberRemoveResponse, Refusal> {
+    pub async fn member_remove(
+        &self,
+        principal: &Principal,
+        request: pb::MemberRemoveRequest,
+    ) -> Result<pb::MemberRemoveResponse, Refusal> {
+        let _permit = self.context.authorize(principal, Need::ChangeMembers)?;
         let id = request.id;
         self.change(MemberChange::Remove(id), |members| members.removed.contains(&id)).await?;
         Ok(pb::MemberRemoveResponse { header: Some(self.header()), members: self.members() })
     }
 
     /// Changes where a member is reached by the others.
-    pub async fn member_update(&self, request: pb::MemberUpdateRequest) -> Result<pb::MemberUpdateResponse, Refusal> {
+    pub async fn member_update(
+        &self,
+        principal: &Principal,
+        request: pb::MemberUpdateRequest,
+    ) -> Result<pb::MemberUpdateResponse, Refusal> {
+        let _permit = self.context.authorize(principal, Need::ChangeMembers)?;
         let id = request.id;
         let peer_urls: Vec<String> =
             peer_urls(&request.peer_urls).ok_or(ApiError::MemberBadUrls)?.iter().map(Url::to_string).collect();
@@ -83,8 +107,10 @@ impl Cluster {
     /// Gives a learner its vote.
     pub async fn member_promote(
         &self,
+        principal: &Principal,
         request: pb::MemberPromoteRequest,
     ) -> Result<pb::MemberPromoteResponse, Refusal> {
+        let _permit = self.context.authorize(principal, Need::ChangeMembers)?;
         let id = request.id;
         let arrived = |members: &Members| members.members.get(&id).is_none_or(|member| !member.is_learner);
         self.change(MemberChange::Promote(id), arrived).await?;
@@ -93,7 +119,12 @@ impl Cluster {
     }
 
     /// Hands leadership over to another voter. Only the leader takes this; the answer has no header.
-    pub async fn move_leader(&self, request: pb::MoveLeaderRequest) -> Result<pb::MoveLeaderResponse, Refusal> {
+    pub async fn move_leader(
+        &self,
+        principal: &Principal,
+        request: pb::MoveLeaderRequest,
+    ) -> Result<pb::MoveLeaderResponse, Refusal> {
+        let _permit = self.context.authorize(principal, Need::ChangeMembers)?;
         let (node, target) = (&self.context.node, request.target_id);
         let status = node.status();
         if status.leader != status.member_id {

@@ -14,8 +14,8 @@ use std::{
 use cairn_proto::{ApiError, etcdserverpb::CompactionRequest};
 use tokio_util::sync::CancellationToken;
 
-use super::{Caller, kv::Kv, refusal::Refusal};
-use crate::{config::AutoCompaction, node::NodeHandle};
+use super::{kv::Kv, refusal::Refusal};
+use crate::{config::AutoCompaction, node::NodeHandle, state::auth::Principal};
 
 /// The longest time between compactions of the periodic kind.
 const PERIOD_MAX: Duration = Duration::from_hours(1);
@@ -47,7 +47,7 @@ async fn follow(mut policy: Policy, node: NodeHandle, kv: Kv, stopping: Cancella
         }
         let Some(revision) = policy.due(Instant::now(), node.reader().revision()) else { continue };
         let request = CompactionRequest { revision, physical: false };
-        match kv.compact(&Caller::default(), request).await {
+        match kv.compact(&Principal::Server, request).await {
             Ok(_) | Err(Refusal::Api(ApiError::Compacted)) => {
                 policy.compacted(Instant::now(), revision);
                 tracing::info!(revision, "completed auto compaction");
@@ -207,11 +207,11 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let server = Server::builder().data_dir(dir.path()).in_process_only().start().await.expect("the server starts");
         for _ in 0..20 {
-            server.client().put(pb::PutRequest { key: "a".into(), ..Default::default() }).await.expect("a put");
+            server.client().call(pb::PutRequest { key: "a".into(), ..Default::default() }).await.expect("a put");
         }
         let read = async |revision| {
             let request = pb::RangeRequest { key: "a".into(), revision, ..Default::default() };
-            server.client().range(request).await
+            server.client().call(request).await
         };
         assert!(read(2).await.is_ok());
         let policy = Policy::Revision(ByRevision::new(5, Duration::from_millis(1)));

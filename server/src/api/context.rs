@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use cairn_proto::{
     ApiError,
     etcdserverpb::{AlarmRequest, AlarmType, alarm_request::AlarmAction},
@@ -12,13 +11,14 @@ use tokio::{
     sync::{Mutex, Semaphore},
 };
 
-use super::{Caller, answer::Header, quota, refusal::Refusal};
+use super::{answer::Header, quota, refusal::Refusal};
 use crate::{
     config::Config,
     lease,
     node::{NodeError, NodeHandle},
     peer::Peers,
     state::{
+        auth::{Need, Permit, Principal},
         command::{Reply, Request},
         mvcc::{Pin, ReadError},
     },
@@ -84,11 +84,16 @@ impl Context {
         Header { cluster_id: status.cluster_id, member_id: status.member_id, revision, raft_term: status.term }
     }
 
-    /// Proposes a request and waits for its result.
-    pub async fn propose(&self, caller: &Caller, request: Request) -> Result<(Reply, Option<Pin>), Refusal> {
-        let answer =
-            self.node.propose(request, caller.user.clone(), caller.auth_revision).await.map_err(ApiError::from)?;
+    /// Proposes a request that the principal may make, and waits for its result.
+    pub async fn propose(&self, principal: &Principal, request: Request) -> Result<(Reply, Option<Pin>), Refusal> {
+        let permit = self.authorize(principal, Need::Apply(&request))?;
+        let answer = self.node.propose(permit, request).await.map_err(ApiError::from)?;
         Ok((answer.outcome?, answer.pin))
+    }
+
+    /// Permits a principal what it needs, or refuses.
+    pub fn authorize(&self, principal: &Principal, need: Need<'_>) -> Result<Permit, Refusal> {
+        Ok(self.node.authorizer().authorize(principal, need)?)
     }
 
     /// Refuses to read what is known not to be what the other members have.
@@ -124,7 +129,7 @@ impl Context {
                 "the store has reached its quota; raising the alarm NOSPACE"
             );
             // Whether or not the alarm gets through, this request is refused, and the next one tries again.
-            let _ = self.node.propose(Request::Alarm(alarm), Bytes::new(), 0).await;
+            let _ = self.node.propose_own(Request::Alarm(alarm)).await;
         }
         Err(ApiError::NoSpace.into())
     }

@@ -18,11 +18,11 @@ use futures::{Stream, StreamExt, stream};
 use prost::Message;
 
 use super::{
-    Caller,
     queue::{self, Place, Queues},
     refusal::Refusal,
     watch::WatchReply,
 };
+use crate::state::auth::Principal;
 
 /// The Election service. Clones are cheap.
 #[derive(Clone)]
@@ -40,22 +40,22 @@ impl Election {
     }
 
     /// Waits until the caller leads. A caller that gives up gives up its place.
-    pub async fn campaign(&self, caller: &Caller, request: CampaignRequest) -> Result<CampaignResponse, Refusal> {
-        self.wait_for(caller, request).await.map_err(Refusal::without_code)
+    pub async fn campaign(&self, principal: &Principal, request: CampaignRequest) -> Result<CampaignResponse, Refusal> {
+        self.wait_for(principal, request).await.map_err(Refusal::without_code)
     }
 
-    async fn wait_for(&self, caller: &Caller, request: CampaignRequest) -> Result<CampaignResponse, Refusal> {
+    async fn wait_for(&self, principal: &Principal, request: CampaignRequest) -> Result<CampaignResponse, Refusal> {
         let CampaignRequest { name, lease, value } = request;
         let queues = &self.queues;
-        let lease = queues.lease(caller, lease).await?;
-        let taken = queues.take(caller, &name, lease, &value).await?;
+        let lease = queues.lease(principal, lease).await?;
+        let taken = queues.take(principal, &name, lease, &value).await?;
         let standing = taken.standing;
         if taken.before.is_some_and(|before| before.value != value) {
-            let held = queues.write(caller, standing.place(), lease, value).await?;
+            let held = queues.write(principal, standing.place(), lease, value).await?;
             held.ok_or(ApiError::ElectionNotLeader)?;
         }
         if !taken.is_first {
-            let won = queues.wait(caller, &name, standing.place()).await?;
+            let won = queues.wait(principal, &name, standing.place()).await?;
             won.ok_or(ApiError::ElectionNotLeader)?;
         }
         let place = standing.keep();
@@ -64,26 +64,26 @@ impl Election {
     }
 
     /// Changes what the leader proclaims.
-    pub async fn proclaim(&self, caller: &Caller, request: ProclaimRequest) -> Result<ProclaimResponse, Refusal> {
+    pub async fn proclaim(&self, principal: &Principal, request: ProclaimRequest) -> Result<ProclaimResponse, Refusal> {
         let leader = request.leader.ok_or(ApiError::ElectionMissingLeaderKey)?;
         let written = async {
-            let lease = self.queues.lease(caller, leader.lease).await?;
-            self.queues.write(caller, &place_of(&leader), lease, request.value).await
+            let lease = self.queues.lease(principal, leader.lease).await?;
+            self.queues.write(principal, &place_of(&leader), lease, request.value).await
         };
         let header = written.await.map_err(Refusal::without_code)?;
         Ok(ProclaimResponse { header: Some(header.ok_or(ApiError::ElectionNotLeader)?) })
     }
 
     /// Gives leadership up. Somebody who does not lead any more may do that too.
-    pub async fn resign(&self, caller: &Caller, request: ResignRequest) -> Result<ResignResponse, Refusal> {
+    pub async fn resign(&self, principal: &Principal, request: ResignRequest) -> Result<ResignResponse, Refusal> {
         let leader = request.leader.ok_or(ApiError::ElectionMissingLeaderKey)?;
-        let header = self.queues.leave(caller, &place_of(&leader)).await.map_err(Refusal::without_code)?;
+        let header = self.queues.leave(principal, &place_of(&leader)).await.map_err(Refusal::without_code)?;
         Ok(ResignResponse { header })
     }
 
     /// Who leads, and what it proclaims.
-    pub async fn leader(&self, caller: &Caller, request: LeaderRequest) -> Result<LeaderResponse, Refusal> {
-        let found = self.queues.first(caller, &request.name).await.map_err(Refusal::without_code)?;
+    pub async fn leader(&self, principal: &Principal, request: LeaderRequest) -> Result<LeaderResponse, Refusal> {
+        let found = self.queues.first(principal, &request.name).await.map_err(Refusal::without_code)?;
         let kv = found.kvs.into_iter().next().ok_or(ApiError::ElectionNoLeader)?;
         Ok(LeaderResponse { header: found.header, kv: Some(kv) })
     }
@@ -91,12 +91,12 @@ impl Election {
     /// What leaders proclaim, from now on. Leaders that led only between two looks may be left out; the newest is always told.
     pub fn observe(
         &self,
-        caller: &Caller,
+        principal: &Principal,
         request: LeaderRequest,
     ) -> impl Stream<Item = Result<LeaderResponse, Refusal>> + Send + use<> {
         let observer = Observer {
             queues: self.queues.clone(),
-            caller: caller.clone(),
+            principal: principal.clone(),
             name: request.name,
             leader: None,
             untold: VecDeque::new(),
@@ -114,7 +114,7 @@ type Replies = Pin<Box<dyn Stream<Item = Result<WatchReply, Refusal>> + Send>>;
 /// Somebody who watches an election.
 struct Observer {
     queues: Queues,
-    caller: Caller,
+    principal: Principal,
     name: Bytes,
     /// What happens to the present leader's key.
     leader: Option<Replies>,
@@ -152,7 +152,7 @@ impl Observer {
     /// The present leader, or the next one.
     async fn find(&mut self) -> Result<(ResponseHeader, KeyValue), Refusal> {
         loop {
-            let found = self.queues.first(&self.caller, &self.name).await?;
+            let found = self.queues.first(&self.principal, &self.name).await?;
             let header = found.header.unwrap_or_default();
             if let Some(kv) = found.kvs.into_iter().next() {
                 return Ok((header, kv));
@@ -178,7 +178,7 @@ impl Observer {
     fn watch(&self, key: Bytes, range_end: Bytes, start_revision: i64) -> Replies {
         let create = WatchCreateRequest { key, range_end, start_revision, ..WatchCreateRequest::default() };
         let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
-        Box::pin(self.queues.watch.watch(&self.caller, stream::iter([create])))
+        Box::pin(self.queues.watch.watch(&self.principal, stream::iter([create])))
     }
 }
 

@@ -21,7 +21,7 @@ use futures::{Stream, stream};
 use prost::Message;
 
 use super::{
-    Caller, Context,
+    Context,
     answer::{DeleteRangeAnswer, Header, PutAnswer, RangeAnswer, RangePiece, TxnAnswer},
     quota,
     refusal::Refusal,
@@ -29,6 +29,7 @@ use super::{
 use crate::{
     node::ReadKind,
     state::{
+        auth::{Need, Permit, Principal},
         command::{Reply, Request, shape},
         mvcc::{Counts, Inline, OpRows, Pin, RangePieces, ReadError},
     },
@@ -51,26 +52,29 @@ impl Kv {
     }
 
     /// Reads a range.
-    pub async fn range(&self, _caller: &Caller, request: pb::RangeRequest) -> Result<RangeAnswer, Refusal> {
+    pub async fn range(&self, principal: &Principal, request: pb::RangeRequest) -> Result<RangeAnswer, Refusal> {
         shape::range(&request)?;
         self.context.check_intact()?;
-        self.read_range(request).await
+        let permit = self.context.authorize(principal, Need::Range(&request))?;
+        self.read_range(&permit, request).await
     }
 
-    async fn read_range(&self, request: pb::RangeRequest) -> Result<RangeAnswer, Refusal> {
+    async fn read_range(&self, permit: &Permit, request: pb::RangeRequest) -> Result<RangeAnswer, Refusal> {
         let began = Instant::now();
         let (reading, answer) = match self.linearize_unless(request.serializable).await {
             // If there was nothing to wait for, the clock need not be read again.
-            Ok(waited) => (Some(if waited { Instant::now() } else { began }), self.read_range_now(request).await),
+            Ok(waited) => {
+                (Some(if waited { Instant::now() } else { began }), self.read_range_now(permit, request).await)
+            }
             Err(refusal) => (None, Err(refusal)),
         };
         self.context.node.metrics().read(ReadKind::Range, answer.is_ok(), began, reading);
         answer
     }
 
-    async fn read_range_now(&self, request: pb::RangeRequest) -> Result<RangeAnswer, Refusal> {
+    async fn read_range_now(&self, permit: &Permit, request: pb::RangeRequest) -> Result<RangeAnswer, Refusal> {
         let context = &self.context;
-        let pin = context.node.reader().pin(request.revision)?;
+        let pin = context.node.reader().pin(permit, request.revision)?;
         context.node.metrics().ranges.inc();
         let header = context.header(pin.header_revision());
         let reader = context.node.reader();
@@ -87,12 +91,13 @@ impl Kv {
     /// Reads a range in pieces, in key order and at one revision.
     pub async fn range_stream(
         &self,
-        _caller: &Caller,
+        principal: &Principal,
         request: pb::RangeRequest,
     ) -> Result<impl Stream<Item = Result<RangePiece, Refusal>> + Send + use<>, Refusal> {
         shape::range_stream(&request)?;
         self.context.check_intact()?;
-        let pin = self.pin(request.serializable, request.revision).await?;
+        let permit = self.context.authorize(principal, Need::Range(&request))?;
+        let pin = self.pin(&permit, request.serializable, request.revision).await?;
         self.context.node.metrics().ranges.inc();
         let header = self.context.header(pin.header_revision());
         let reader = self.context.node.reader().clone();
@@ -108,11 +113,11 @@ impl Kv {
     }
 
     /// Sets a key.
-    pub async fn put(&self, caller: &Caller, request: pb::PutRequest) -> Result<PutAnswer, Refusal> {
+    pub async fn put(&self, principal: &Principal, request: pb::PutRequest) -> Result<PutAnswer, Refusal> {
         self.context.make_room(quota::cost_of_put(&request)).await?;
         shape::put(&request)?;
         self.check_size(&request)?;
-        match self.write(caller, Request::Put(request)).await? {
+        match self.write(principal, Request::Put(request)).await? {
             (header, OpRows::Put { previous, .. }) => Ok(PutAnswer { header, previous }),
             _ => Err(self.context.contradiction("a put was answered as something else")),
         }
@@ -121,12 +126,12 @@ impl Kv {
     /// Deletes a range.
     pub async fn delete_range(
         &self,
-        caller: &Caller,
+        principal: &Principal,
         request: pb::DeleteRangeRequest,
     ) -> Result<DeleteRangeAnswer, Refusal> {
         shape::delete_range(&request)?;
         self.check_size(&request)?;
-        match self.write(caller, Request::DeleteRange(request)).await? {
+        match self.write(principal, Request::DeleteRange(request)).await? {
             (header, OpRows::DeleteRange { deleted, previous, .. }) => {
                 Ok(DeleteRangeAnswer { header, deleted, previous })
             }
@@ -135,14 +140,14 @@ impl Kv {
     }
 
     /// Runs a transaction.
-    pub async fn txn(&self, caller: &Caller, request: pb::TxnRequest) -> Result<TxnAnswer, Refusal> {
+    pub async fn txn(&self, principal: &Principal, request: pb::TxnRequest) -> Result<TxnAnswer, Refusal> {
         self.context.make_room(quota::cost_of_txn(&request)).await?;
         shape::txn(&request, self.context.max_txn_ops)?;
         let answered = if only_ranges(&request) {
-            self.read_txn(request).await?
+            self.read_txn(principal, request).await?
         } else {
             self.check_size(&request)?;
-            self.write(caller, Request::Txn(request)).await?
+            self.write(principal, Request::Txn(request)).await?
         };
         match answered {
             (header, OpRows::Txn { succeeded, ops }) => Ok(TxnAnswer { header, succeeded, ops }),
@@ -153,10 +158,10 @@ impl Kv {
     /// Drops the history below a revision.
     pub async fn compact(
         &self,
-        caller: &Caller,
+        principal: &Principal,
         request: pb::CompactionRequest,
     ) -> Result<pb::CompactionResponse, Refusal> {
-        let reply = self.context.propose(caller, Request::Compact(request)).await?.0;
+        let reply = self.context.propose(principal, Request::Compact(request)).await?.0;
         let Reply::Compact { revision, compacted } = reply else {
             return Err(self.context.contradiction("a compaction was answered as something else"));
         };
@@ -173,7 +178,7 @@ impl Kv {
         }
         let key = bytes::Bytes::from_static(b"\0");
         let request = pb::RangeRequest { key, limit: 1, keys_only: true, serializable: true, ..Default::default() };
-        match self.read_range(request).await {
+        match self.read_range(&self.context.node.authorizer().own(), request).await {
             Ok(_) => Ok(()),
             Err(Refusal::Api(error)) => Err(error),
             Err(_) => Err(ApiError::Stopped),
@@ -181,9 +186,9 @@ impl Kv {
     }
 
     /// The point to read at: not before everything that was acknowledged when the read began, unless it is serializable.
-    async fn pin(&self, serializable: bool, revision: i64) -> Result<Pin, Refusal> {
+    async fn pin(&self, permit: &Permit, serializable: bool, revision: i64) -> Result<Pin, Refusal> {
         self.linearize_unless(serializable).await?;
-        Ok(self.context.node.reader().pin(revision)?)
+        Ok(self.context.node.reader().pin(permit, revision)?)
     }
 
     /// Lets a read see everything that was acknowledged when it began, unless it is serializable; whether it had to wait
@@ -198,17 +203,22 @@ impl Kv {
         Ok(self.context.node.linearize().await.map_err(ApiError::from)?)
     }
 
-    async fn read_txn(&self, request: pb::TxnRequest) -> Result<(Header, OpRows), Refusal> {
+    async fn read_txn(&self, principal: &Principal, request: pb::TxnRequest) -> Result<(Header, OpRows), Refusal> {
         let began = Instant::now();
-        let answered = self.read_txn_unmeasured(request).await;
+        let answered = self.read_txn_unmeasured(principal, request).await;
         self.context.node.metrics().read(ReadKind::Txn, answered.is_ok(), began, None);
         answered
     }
 
-    async fn read_txn_unmeasured(&self, request: pb::TxnRequest) -> Result<(Header, OpRows), Refusal> {
+    async fn read_txn_unmeasured(
+        &self,
+        principal: &Principal,
+        request: pb::TxnRequest,
+    ) -> Result<(Header, OpRows), Refusal> {
         let context = &self.context;
         context.check_intact()?;
-        let pin = self.pin(is_serializable(&request), 0).await?;
+        let permit = context.authorize(principal, Need::ReadTxn(&request))?;
+        let pin = self.pin(&permit, is_serializable(&request), 0).await?;
         let header = context.header(pin.header_revision());
         let reader = context.node.reader();
         let rows = match reader.read_txn_inline(&pin, &request) {
@@ -225,9 +235,9 @@ impl Kv {
         Ok((header, rows))
     }
 
-    async fn write(&self, caller: &Caller, request: Request) -> Result<(Header, OpRows), Refusal> {
+    async fn write(&self, principal: &Principal, request: Request) -> Result<(Header, OpRows), Refusal> {
         let context = &self.context;
-        let (reply, pin) = context.propose(caller, request).await?;
+        let (reply, pin) = context.propose(principal, request).await?;
         let Reply::Kv { revision, done } = reply else {
             return Err(context.contradiction("a KV request was answered as something else"));
         };

@@ -18,11 +18,14 @@ use cairn_proto::{
 use futures::{Stream, StreamExt};
 use tokio::{sync::watch, time::timeout};
 
-use super::{Caller, Context, quota, refusal::Refusal};
+use super::{Context, quota, refusal::Refusal};
 use crate::{
     lease::{NotLeading, Renewal},
     peer::{Peers, Told, Untold},
-    state::command::{Reply, Request, rules},
+    state::{
+        auth::{Need, Principal},
+        command::{Reply, Request, rules},
+    },
 };
 
 /// Keep-alives of one stream that are served at a time; they are answered in the order in which they came.
@@ -46,7 +49,7 @@ impl Lease {
     /// Creates a lease.
     pub async fn grant(
         &self,
-        caller: &Caller,
+        principal: &Principal,
         request: pb::LeaseGrantRequest,
     ) -> Result<pb::LeaseGrantResponse, Refusal> {
         let context = &self.context;
@@ -58,7 +61,7 @@ impl Lease {
         let ttl = request.ttl.max(context.lease_ttl_min);
         loop {
             let id = if request.id == 0 { draw_id() } else { request.id };
-            let granted = context.propose(caller, Request::LeaseGrant(pb::LeaseGrantRequest { id, ttl })).await;
+            let granted = context.propose(principal, Request::LeaseGrant(pb::LeaseGrantRequest { id, ttl })).await;
             let (revision, id, ttl) = match granted {
                 Ok((Reply::Lease { revision, id, ttl }, _)) => (revision, id, ttl),
                 // The client did not ask for this one.
@@ -74,11 +77,11 @@ impl Lease {
     /// Ends a lease and deletes its keys.
     pub async fn revoke(
         &self,
-        caller: &Caller,
+        principal: &Principal,
         request: pb::LeaseRevokeRequest,
     ) -> Result<pb::LeaseRevokeResponse, Refusal> {
         let revoke = Request::LeaseRevoke { id: request.id, expired_in_term: None };
-        let Reply::Lease { revision, .. } = self.context.propose(caller, revoke).await?.0 else {
+        let Reply::Lease { revision, .. } = self.context.propose(principal, revoke).await?.0 else {
             return Err(self.context.contradiction("a revoke was answered as something else"));
         };
         Ok(pb::LeaseRevokeResponse { header: Some(self.context.header(revision).into()) })
@@ -87,19 +90,19 @@ impl Lease {
     /// Renews leases, one for each request, until there are no more requests.
     pub fn keep_alive<S>(
         &self,
-        caller: &Caller,
+        principal: &Principal,
         requests: S,
     ) -> impl Stream<Item = Result<pb::LeaseKeepAliveResponse, Refusal>> + Send + use<S>
     where
         S: Stream<Item = pb::LeaseKeepAliveRequest> + Send + 'static,
     {
-        let (lease, caller) = (self.clone(), caller.clone());
+        let (lease, principal) = (self.clone(), principal.clone());
         let renewed = move |request: pb::LeaseKeepAliveRequest| {
-            let (lease, caller) = (lease.clone(), caller.clone());
+            let (lease, principal) = (lease.clone(), principal.clone());
             async move {
                 // From before the renewal: whoever is told that the lease was alive at this revision is told the truth.
                 let header = Some(lease.header());
-                let ttl = lease.renew(&caller, request.id).await?;
+                let ttl = lease.renew(&principal, request.id).await?;
                 Ok(pb::LeaseKeepAliveResponse { header, id: request.id, ttl })
             }
         };
@@ -107,8 +110,9 @@ impl Lease {
     }
 
     /// Renews a lease: the seconds it has now, 0 if there is none.
-    async fn renew(&self, caller: &Caller, id: i64) -> Result<i64, Refusal> {
+    async fn renew(&self, principal: &Principal, id: i64) -> Result<i64, Refusal> {
         let node = &self.context.node;
+        let _permit = self.context.authorize(principal, Need::Lease(id))?;
         let mut news = node.lease_news();
         loop {
             news.mark_unchanged();
@@ -125,7 +129,7 @@ impl Lease {
                 Renewal::Recorded => {
                     let whole = pb::LeaseCheckpoint { id, remaining_ttl: 0 };
                     let record = Request::LeaseCheckpoint(pb::LeaseCheckpointRequest { checkpoints: vec![whole] });
-                    self.context.propose(caller, record).await?;
+                    self.context.propose(principal, record).await?;
                 }
                 // On a follower the revoke may have been applied before the leader said this.
                 Renewal::Expired => heard(&mut news).await?,
@@ -136,11 +140,12 @@ impl Lease {
     /// How long a lease lives and lived, and which keys hang on it.
     pub async fn time_to_live(
         &self,
-        _caller: &Caller,
+        principal: &Principal,
         request: pb::LeaseTimeToLiveRequest,
     ) -> Result<pb::LeaseTimeToLiveResponse, Refusal> {
         let pb::LeaseTimeToLiveRequest { id, keys } = request;
         let node = &self.context.node;
+        let permit = self.context.authorize(principal, Need::Lease(id))?;
         let here = || node.lease_time_left(id);
         let there = async |peers: Arc<Peers>| {
             // The keys and the header are read here.
@@ -157,17 +162,18 @@ impl Lease {
                 ((left_ms as i64).min(time.ttl.saturating_mul(1000)).saturating_sub(1) / 1000, time.ttl)
             }
         };
-        let keys = if keys { node.views().leases.keys(id) } else { Vec::new() };
+        let keys = if keys { node.lease_keys(&permit, id) } else { Vec::new() };
         Ok(pb::LeaseTimeToLiveResponse { header: Some(self.header()), id, ttl, granted_ttl, keys })
     }
 
     /// All leases, the one that runs out first first.
     pub async fn leases(
         &self,
-        _caller: &Caller,
+        principal: &Principal,
         _request: pb::LeaseLeasesRequest,
     ) -> Result<pb::LeaseLeasesResponse, Refusal> {
         let node = &self.context.node;
+        let _permit = self.context.authorize(principal, Need::Leases)?;
         let here = || node.lease_expiries().map(Listed::Unsorted);
         let there = async |peers: Arc<Peers>| {
             // The header is read here.

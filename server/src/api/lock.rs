@@ -10,7 +10,8 @@ use cairn_proto::{
     v3lockpb::{LockRequest, LockResponse, UnlockRequest, UnlockResponse},
 };
 
-use super::{Caller, queue::Queues, refusal::Refusal};
+use super::{queue::Queues, refusal::Refusal};
+use crate::state::auth::Principal;
 
 /// The Lock service. Clones are cheap.
 #[derive(Clone)]
@@ -24,28 +25,28 @@ impl Lock {
     }
 
     /// Waits until the caller holds the lock. A caller that gives up gives up its place.
-    pub async fn lock(&self, caller: &Caller, request: LockRequest) -> Result<LockResponse, Refusal> {
-        self.wait_for(caller, request).await.map_err(Refusal::without_code)
+    pub async fn lock(&self, principal: &Principal, request: LockRequest) -> Result<LockResponse, Refusal> {
+        self.wait_for(principal, request).await.map_err(Refusal::without_code)
     }
 
-    async fn wait_for(&self, caller: &Caller, request: LockRequest) -> Result<LockResponse, Refusal> {
+    async fn wait_for(&self, principal: &Principal, request: LockRequest) -> Result<LockResponse, Refusal> {
         let LockRequest { name, lease } = request;
         let queues = &self.queues;
-        let lease = queues.lease(caller, lease).await?;
-        let taken = queues.take(caller, &name, lease, &Bytes::new()).await?;
+        let lease = queues.lease(principal, lease).await?;
+        let taken = queues.take(principal, &name, lease, &Bytes::new()).await?;
         let header = if taken.is_first {
             taken.header
         } else {
-            let held = queues.wait(caller, &name, taken.standing.place()).await?;
+            let held = queues.wait(principal, &name, taken.standing.place()).await?;
             Some(held.ok_or(ApiError::LockSessionExpired)?)
         };
         Ok(LockResponse { header, key: taken.standing.keep().key })
     }
 
     /// Gives the lock up.
-    pub async fn unlock(&self, caller: &Caller, request: UnlockRequest) -> Result<UnlockResponse, Refusal> {
+    pub async fn unlock(&self, principal: &Principal, request: UnlockRequest) -> Result<UnlockResponse, Refusal> {
         let delete = DeleteRangeRequest { key: request.key, ..DeleteRangeRequest::default() };
-        let deleted = self.queues.kv.delete_range(caller, delete).await.map_err(Refusal::without_code)?;
+        let deleted = self.queues.kv.delete_range(principal, delete).await.map_err(Refusal::without_code)?;
         Ok(UnlockResponse { header: Some(deleted.header.into()) })
     }
 }

@@ -7,10 +7,13 @@ use cairn_proto::{
     etcdserverpb::{self as pb, AlarmMember, AlarmType},
 };
 
-use super::{Caller, Context, refusal::Refusal};
+use super::{Context, refusal::Refusal};
 use crate::{
     config::API_VERSION,
-    state::command::{Reply, Request, rules},
+    state::{
+        auth::{Need, Principal},
+        command::{Reply, Request, rules},
+    },
 };
 
 /// The level of the API's storage that the state holds a superset of.
@@ -33,16 +36,17 @@ impl Maintenance {
     }
 
     /// Lists, raises or lowers alarms.
-    pub async fn alarm(&self, caller: &Caller, request: pb::AlarmRequest) -> Result<pb::AlarmResponse, Refusal> {
+    pub async fn alarm(&self, principal: &Principal, request: pb::AlarmRequest) -> Result<pb::AlarmResponse, Refusal> {
         rules::alarm(&request)?;
-        let (Reply::Alarms(alarms), _) = self.context.propose(caller, Request::Alarm(request)).await? else {
+        let (Reply::Alarms(alarms), _) = self.context.propose(principal, Request::Alarm(request)).await? else {
             return Err(self.context.contradiction("an alarm request was answered as something else"));
         };
         Ok(pb::AlarmResponse { header: Some(self.header()), alarms })
     }
 
     /// The member's state.
-    pub fn status(&self) -> Result<pb::StatusResponse, Refusal> {
+    pub fn status(&self, principal: &Principal, _request: pb::StatusRequest) -> Result<pb::StatusResponse, Refusal> {
+        let _permit = self.context.authorize(principal, Need::Maintain)?;
         let node = &self.context.node;
         let (status, size) = (node.status(), node.size());
         let mut errors = Vec::new();
@@ -68,7 +72,12 @@ impl Maintenance {
     }
 
     /// Gives disk space back. There is nothing that needs it, reads and writes go on meanwhile, and the answer has no header.
-    pub async fn defragment(&self) -> Result<pb::DefragmentResponse, Refusal> {
+    pub async fn defragment(
+        &self,
+        principal: &Principal,
+        _request: pb::DefragmentRequest,
+    ) -> Result<pb::DefragmentResponse, Refusal> {
+        let _permit = self.context.authorize(principal, Need::Maintain)?;
         let node = self.context.node.clone();
         tracing::info!("starting defragment");
         if let Err(error) = self.context.on_pool(move || node.defragment()).await? {
@@ -81,7 +90,8 @@ impl Maintenance {
     }
 
     /// A hash over everything stored, for tests.
-    pub async fn hash(&self) -> Result<pb::HashResponse, Refusal> {
+    pub async fn hash(&self, principal: &Principal, _request: pb::HashRequest) -> Result<pb::HashResponse, Refusal> {
+        let _permit = self.context.authorize(principal, Need::Maintain)?;
         let reader = self.context.node.reader().clone();
         let started = Instant::now();
         let (hash, revision) = self.context.blocking(move || reader.hash()).await?;
@@ -90,7 +100,12 @@ impl Maintenance {
     }
 
     /// A hash over the keys up to a revision, equal on all members with the same history.
-    pub async fn hash_kv(&self, request: pb::HashKvRequest) -> Result<pb::HashKvResponse, Refusal> {
+    pub async fn hash_kv(
+        &self,
+        principal: &Principal,
+        request: pb::HashKvRequest,
+    ) -> Result<pb::HashKvResponse, Refusal> {
+        let _permit = self.context.authorize(principal, Need::Maintain)?;
         let reader = self.context.node.reader().clone();
         let started = Instant::now();
         let hash = self.context.blocking(move || reader.hash_kv(request.revision)).await?;

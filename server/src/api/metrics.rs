@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cairn_proto::rpc::{Kind, Method};
 use http::HeaderMap;
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -10,7 +11,7 @@ use prometheus_client::{
 };
 use tonic::Code;
 
-use super::{grpc::method::Method, requesters::Requesters};
+use super::requesters::Requesters;
 
 /// All gRPC codes, by number, as metrics call them.
 const CODES: [&str; 17] = [
@@ -168,10 +169,14 @@ impl ApiMetrics {
         &self.methods[method as usize]
     }
 
-    /// A call with these headers began.
-    pub fn started(&self, method: Method, headers: &HeaderMap) {
+    /// A client asks for a call with these headers.
+    pub fn requested(&self, kind: Kind, headers: &HeaderMap) {
+        self.requesters.count(kind, headers);
+    }
+
+    /// A call began.
+    pub fn started(&self, method: Method) {
         self.of(method).started.inc();
-        self.requesters.count(method.kind(), headers);
     }
 
     /// A message of a call came.

@@ -1,14 +1,24 @@
-//! The v3 API: services free of transport, and gRPC on top of them.
+//! The v3 API: a router and services that know no transport, and gRPC on top of them.
 //!
 //! ```text
-//!   grpc/ ──┐
-//!   http/ ──┼─▶ Services { kv, lease, … } ─▶ rules ─▶ node (propose, linearize) and state's reader ─▶ answer
-//!   client ─┘
+//!   grpc/ ─────┐
+//!   in process ┼─▶ Router: admission, deadline, metrics ─▶ Services: rules, authorisation ─▶ node, state's reader ─▶ answer
+//!   (gateway) ─┘
 //! ```
 //!
-//! What lives here: [`kv`], [`lease`], [`watch`], [`lock`], [`election`], [`maintenance`] and
-//! [`cluster`] serve requests, after those of the wrong shape were refused by [rules](crate::state::command::rules) that hold for other members, too (locks and elections are [`queue`]s of keys, made with the first three), [`answer`] writes what they say on the wire, [`refusal`] is what they say instead, [`quota`] keeps the store from outgrowing its limit, [`compactor`] drops old history.
-//! What may call it: connections (`server/`), `http/`, and an embedding program through its client.
+//! | part | what it does |
+//! |---|---|
+//! | [`router`] | takes every call, whichever transport brings it, to its service |
+//! | [`stream`], [`framed`] | requests and answers of calls with many of them; answers as bytes |
+//! | [`kv`], [`lease`], [`watch`], [`lock`], [`election`], [`maintenance`], [`cluster`], [`health`] | the services |
+//! | [`queue`] | what locks and elections are made of |
+//! | [`answer`], [`refusal`] | what services give |
+//! | [`quota`], [`compactor`] | room in the store, and history that is dropped |
+//! | [`metrics`] | what is counted of calls |
+//! | [`grpc`] | frames and metadata |
+//!
+//! Requests of the wrong shape are refused by [rules](crate::state::command::rules) that hold for other members, too. What may
+//! call this folder: connections (`server/`), `http/`, and an embedding program through its client.
 //!
 //! The one invariant: whatever is not deterministic is decided here, before a command is proposed, and never afterwards.
 
@@ -17,7 +27,9 @@ pub mod cluster;
 pub mod compactor;
 mod context;
 pub mod election;
+pub mod framed;
 pub mod grpc;
+pub mod health;
 pub mod kv;
 pub mod lease;
 pub mod lock;
@@ -27,12 +39,12 @@ pub mod queue;
 pub mod quota;
 pub mod refusal;
 mod requesters;
+pub mod router;
+pub mod stream;
 pub mod watch;
 mod wire;
 
 use std::sync::Arc;
-
-use bytes::Bytes;
 
 use self::{
     cluster::Cluster, election::Election, kv::Kv, lease::Lease, lock::Lock, maintenance::Maintenance, queue::Queues,
@@ -40,15 +52,6 @@ use self::{
 };
 use crate::node::NodeHandle;
 pub use context::Context;
-
-/// Who asks.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Caller {
-    /// The authenticated user, empty without authentication.
-    pub user: Bytes,
-    /// The auth revision at which the user's permissions were checked.
-    pub auth_revision: u64,
-}
 
 /// The services of one member. Clones are cheap and share everything.
 #[derive(Clone)]

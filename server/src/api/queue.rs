@@ -39,7 +39,8 @@ use parking_lot::Mutex;
 use prost::Message;
 use tokio::sync::watch;
 
-use super::{Caller, Context, answer::Answer, kv::Kv, lease::Lease, refusal::Refusal, watch::Watches};
+use super::{Context, answer::Answer, kv::Kv, lease::Lease, refusal::Refusal, watch::Watches};
+use crate::state::auth::Principal;
 
 /// Seconds that a lease lives that nobody asked for but a place needs. Nobody renews it.
 const LEASE_TTL: i64 = 60;
@@ -139,38 +140,38 @@ impl Queues {
     }
 
     /// The lease that a request names, or a new one.
-    pub(super) async fn lease(&self, caller: &Caller, lease: i64) -> Result<i64, Refusal> {
+    pub(super) async fn lease(&self, principal: &Principal, lease: i64) -> Result<i64, Refusal> {
         if lease != 0 {
             return Ok(lease);
         }
-        Ok(self.lease.grant(caller, LeaseGrantRequest { id: 0, ttl: LEASE_TTL }).await?.id)
+        Ok(self.lease.grant(principal, LeaseGrantRequest { id: 0, ttl: LEASE_TTL }).await?.id)
     }
 
     /// Who is first in a queue.
-    pub(super) async fn first(&self, caller: &Caller, name: &[u8]) -> Result<pb::RangeResponse, Refusal> {
-        typed(&self.kv.range(caller, first(name)).await?)
+    pub(super) async fn first(&self, principal: &Principal, name: &[u8]) -> Result<pb::RangeResponse, Refusal> {
+        typed(&self.kv.range(principal, first(name)).await?)
     }
 
     /// Takes the place of a lease, unless it has been taken for that lease already.
     pub(super) async fn take(
         &self,
-        caller: &Caller,
+        principal: &Principal,
         name: &Bytes,
         lease: i64,
         value: &Bytes,
     ) -> Result<Taken, Refusal> {
-        let (queues, caller, name, value) = (self.clone(), caller.clone(), name.clone(), value.clone());
+        let (queues, principal, name, value) = (self.clone(), principal.clone(), name.clone(), value.clone());
         // In a task of its own: whoever asked may go while the place is being taken, and nobody would know of it.
-        self.context.spawn(async move { queues.take_now(caller, &name, lease, value).await }).await?
+        self.context.spawn(async move { queues.take_now(principal, &name, lease, value).await }).await?
     }
 
-    async fn take_now(&self, caller: Caller, name: &[u8], lease: i64, value: Bytes) -> Result<Taken, Refusal> {
+    async fn take_now(&self, principal: Principal, name: &[u8], lease: i64, value: Bytes) -> Result<Taken, Refusal> {
         let key = key_of(name, lease);
         while let Some(mut given_up) = self.calls.enter(&key) {
             // Ends when its other side is dropped.
             let _ = given_up.changed().await;
         }
-        let mut standing = Standing { queues: self.clone(), caller, place: Place { key: key.clone(), revision: 0 } };
+        let mut standing = Standing { queues: self.clone(), place: Place { key: key.clone(), revision: 0 } };
         let put = PutRequest { key: key.clone(), value, lease, ..PutRequest::default() };
         let first = || op(Op::RequestRange(first(name)));
         let request = TxnRequest {
@@ -178,7 +179,7 @@ impl Queues {
             success: vec![op(Op::RequestPut(put)), first()],
             failure: vec![op(Op::RequestRange(single(&key))), first()],
         };
-        let answer = self.txn(&standing.caller, request).await?;
+        let answer = self.txn(&principal, request).await?;
         let mut found = answer.responses.into_iter().map(found);
         let (before, first) = (found.next().flatten(), found.next().flatten());
         let now = answer.header.as_ref().map_or(0, |header| header.revision);
@@ -192,37 +193,41 @@ impl Queues {
     /// Changes what stands at a place; nothing is changed, and `None` told, if the place is lost.
     pub(super) async fn write(
         &self,
-        caller: &Caller,
+        principal: &Principal,
         place: &Place,
         lease: i64,
         value: Bytes,
     ) -> Result<Option<pb::ResponseHeader>, Refusal> {
         let put = PutRequest { key: place.key.clone(), value, lease, ..PutRequest::default() };
-        let answer = self.if_held(caller, place, Op::RequestPut(put)).await?;
+        let answer = self.if_held(principal, place, Op::RequestPut(put)).await?;
         Ok(answer.header.filter(|_| answer.succeeded))
     }
 
     /// Gives a place up. It may be lost already.
-    pub(super) async fn leave(&self, caller: &Caller, place: &Place) -> Result<Option<pb::ResponseHeader>, Refusal> {
+    pub(super) async fn leave(
+        &self,
+        principal: &Principal,
+        place: &Place,
+    ) -> Result<Option<pb::ResponseHeader>, Refusal> {
         let delete = DeleteRangeRequest { key: place.key.clone(), ..DeleteRangeRequest::default() };
-        Ok(self.if_held(caller, place, Op::RequestDeleteRange(delete)).await?.header)
+        Ok(self.if_held(principal, place, Op::RequestDeleteRange(delete)).await?.header)
     }
 
-    async fn if_held(&self, caller: &Caller, place: &Place, then: Op) -> Result<pb::TxnResponse, Refusal> {
+    async fn if_held(&self, principal: &Principal, place: &Place, then: Op) -> Result<pb::TxnResponse, Refusal> {
         let compare = vec![created_at(&place.key, place.revision)];
-        self.txn(caller, TxnRequest { compare, success: vec![op(then)], failure: Vec::new() }).await
+        self.txn(principal, TxnRequest { compare, success: vec![op(then)], failure: Vec::new() }).await
     }
 
     /// Waits until nobody stands before a place: the header of the read that showed it. `None` if the place is lost before.
     pub(super) async fn wait(
         &self,
-        caller: &Caller,
+        principal: &Principal,
         name: &[u8],
         place: &Place,
     ) -> Result<Option<pb::ResponseHeader>, Refusal> {
         loop {
             let reads = [single(&place.key), just_before(name, place)].map(|range| op(Op::RequestRange(range)));
-            let read = self.txn(caller, TxnRequest { success: reads.into(), ..TxnRequest::default() }).await?;
+            let read = self.txn(principal, TxnRequest { success: reads.into(), ..TxnRequest::default() }).await?;
             let mut found = read.responses.into_iter().map(found);
             let (own, before) = (found.next().flatten(), found.next().flatten());
             if own.is_none_or(|own| own.create_revision != place.revision) {
@@ -242,8 +247,8 @@ impl Queues {
         }
     }
 
-    async fn txn(&self, caller: &Caller, request: TxnRequest) -> Result<pb::TxnResponse, Refusal> {
-        typed(&self.kv.txn(caller, request).await?)
+    async fn txn(&self, principal: &Principal, request: TxnRequest) -> Result<pb::TxnResponse, Refusal> {
+        typed(&self.kv.txn(principal, request).await?)
     }
 }
 
@@ -324,7 +329,6 @@ impl Calls {
 /// Somebody who stands at a place, and leaves it when this is dropped.
 pub(super) struct Standing {
     queues: Queues,
-    caller: Caller,
     place: Place,
 }
 
@@ -344,10 +348,10 @@ impl Standing {
 impl Drop for Standing {
     fn drop(&mut self) {
         let Some(leaving) = self.queues.calls.leave(&self.place.key) else { return };
-        let (queues, caller) = (self.queues.clone(), self.caller.clone());
-        // Nobody waits for it: if the server stops before, the lease ends what stands there.
+        let queues = self.queues.clone();
+        // The server gives it up, whatever the client may do meanwhile. If the server stops before, the lease ends the place.
         drop(self.queues.context.spawn(async move {
-            if let Err(error) = queues.leave(&caller, &leaving.place).await {
+            if let Err(error) = queues.leave(&Principal::Server, &leaving.place).await {
                 tracing::debug!(%error, "a place in a queue stays until its lease ends");
             }
         }));

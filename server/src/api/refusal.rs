@@ -28,6 +28,17 @@ pub enum Refusal {
     /// The server failed.
     #[error("{0}")]
     Internal(Cow<'static, str>),
+    /// The time that the client gave the call is up.
+    #[error("context deadline exceeded")]
+    DeadlineExceeded,
+    /// The transport could not bring the request: its code and words.
+    #[error("{text}")]
+    Transport {
+        /// The gRPC code.
+        code: Code,
+        /// What went wrong.
+        text: Box<str>,
+    },
 }
 
 impl Refusal {
@@ -40,6 +51,8 @@ impl Refusal {
             Self::Invalid(_) => Code::InvalidArgument,
             Self::Uncoded(_) => Code::Unknown,
             Self::Internal(_) => Code::Internal,
+            Self::DeadlineExceeded => Code::DeadlineExceeded,
+            Self::Transport { code, .. } => *code,
         }
     }
 
@@ -59,6 +72,12 @@ impl From<Broken> for Refusal {
             Broken::Api(error) => Self::Api(error),
             Broken::Other(text) => Self::Invalid(text),
         }
+    }
+}
+
+impl From<Status> for Refusal {
+    fn from(status: Status) -> Self {
+        Self::Transport { code: status.code(), text: status.message().into() }
     }
 }
 

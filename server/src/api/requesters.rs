@@ -5,13 +5,12 @@
 
 use std::sync::OnceLock;
 
+use cairn_proto::rpc::Kind;
 use http::{HeaderMap, HeaderName};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family},
 };
-
-use super::grpc::method::Kind;
 
 const CLIENT_API_VERSION: HeaderName = HeaderName::from_static("client-api-version");
 /// Versions that are counted on their own; what comes after them counts as unknown.

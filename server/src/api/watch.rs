@@ -14,13 +14,16 @@ use futures::{FutureExt, Stream, StreamExt, future::BoxFuture, stream};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use super::{
-    Caller, Context,
+    Context,
     answer::{Answer, Header},
     refusal::Refusal,
     wire,
 };
 use crate::{
-    state::mvcc::ReadError,
+    state::{
+        auth::{Need, Principal},
+        mvcc::ReadError,
+    },
     watch::{CaughtUp, Hub, Step, StreamOptions, WatchAnswer, WatchEvent, WatchStream},
 };
 
@@ -55,7 +58,7 @@ impl Watches {
     /// dropping the answers does.
     pub fn watch<S>(
         &self,
-        _caller: &Caller,
+        principal: &Principal,
         requests: S,
     ) -> impl Stream<Item = Result<WatchReply, Refusal>> + Send + use<S>
     where
@@ -63,6 +66,7 @@ impl Watches {
     {
         let session = Session {
             context: self.context.clone(),
+            principal: principal.clone(),
             requests: Some(Box::pin(requests)),
             stream: self.open(),
             reading: None,
@@ -98,7 +102,7 @@ impl Watches {
             ..WatchCreateRequest::default()
         };
         let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
-        let mut answers = Box::pin(self.watch(&Caller::default(), stream::iter([create])));
+        let mut answers = Box::pin(self.watch(&Principal::Server, stream::iter([create])));
         while let Some(reply) = answers.next().await {
             let answer = reply?.answer;
             if let Some(event) = answer.events.first() {
@@ -120,6 +124,7 @@ fn progress_interval(configured: Duration, spread: f64) -> Duration {
 /// One client's stream, as it runs.
 struct Session {
     context: Arc<Context>,
+    principal: Principal,
     requests: Option<Pin<Box<dyn Stream<Item = WatchRequest> + Send>>>,
     stream: WatchStream,
     reading: Option<BoxFuture<'static, Result<Result<CaughtUp, ReadError>, Refusal>>>,
@@ -160,7 +165,11 @@ impl Session {
                 request = next_of(&mut self.requests), if settled && self.requests.is_some() => match request {
                     Some(request) => {
                         self.context.check_intact()?;
-                        self.stream.request(request);
+                        let (context, principal) = (&self.context, &self.principal);
+                        let authorize = |create: &WatchCreateRequest| {
+                            context.node.authorizer().authorize(principal, Need::Watch(create))
+                        };
+                        self.stream.request(request, authorize);
                     }
                     None => self.requests = None,
                 },

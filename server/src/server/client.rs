@@ -1,15 +1,12 @@
 //! Talking to the server from within its process, without a socket.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{any::Any, future::ready, io, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use cairn_proto::{
     ApiError,
     etcdserverpb::{self as pb, request_op::Request},
-    v3electionpb::{
-        CampaignRequest, CampaignResponse, LeaderRequest, LeaderResponse, ProclaimRequest, ProclaimResponse,
-        ResignRequest, ResignResponse,
-    },
-    v3lockpb::{LockRequest, LockResponse, UnlockRequest, UnlockResponse},
+    rpc::{BidiStreaming, Method, ServerStreaming, Unary},
 };
 use futures::{Stream, StreamExt, TryFutureExt};
 use hyper_util::rt::TokioIo;
@@ -20,8 +17,14 @@ use tower::service_fn;
 
 use super::connection::{Endpoints, Gate, Port};
 use crate::{
-    api::{Caller, Services, answer::Answer, refusal::Refusal},
+    api::{
+        framed::{Answers, Framed},
+        grpc::message::too_large,
+        refusal::Refusal,
+        router::{Call, Router, Served},
+    },
     node::NodeHandle,
+    state::auth::Principal,
 };
 
 /// Bytes that each direction of an in-process connection holds.
@@ -40,188 +43,129 @@ fn is_nested_within(txn: &pb::TxnRequest, levels: usize) -> bool {
         })
 }
 
-/// Calls the server's services as functions: no connection, no frames, no copy of a value. Clones are cheap, and calls may come from any runtime.
+/// Calls the server without a connection. Clones are cheap, and calls may come from any runtime.
 ///
-/// Calls that this client does not have go through [`Server::channel`](super::Server::channel).
+/// Every request type of the [API](cairn_proto::rpc) can be sent; calls go the way of those that come over gRPC and are
+/// refused what those are refused. Transactions may be nested 48 levels deep.
 ///
 /// While the member does not [serve](super::Server::ready) yet, calls wait: streams for as long as it takes, others for at
 /// most the request time-out.
 #[derive(Clone)]
 pub struct LocalClient {
-    services: Services,
-    caller: Caller,
+    router: Arc<Router>,
+    node: NodeHandle,
     request_timeout: Duration,
-}
-
-/// Makes the typed message of an answer.
-fn message<A: Answer, M: Message + Default>(answer: &A) -> Result<M, Refusal> {
-    answer.to_message().map_err(|error| Refusal::Internal(format!("a stored value does not decode: {error}").into()))
+    max_receive_bytes: usize,
+    wants_leader: bool,
 }
 
 impl LocalClient {
-    pub(super) fn new(services: Services, request_timeout: Duration) -> Self {
-        Self { services, caller: Caller::default(), request_timeout }
+    pub(super) fn new(
+        router: Arc<Router>,
+        node: NodeHandle,
+        request_timeout: Duration,
+        max_receive_bytes: usize,
+    ) -> Self {
+        Self { router, node, request_timeout, max_receive_bytes, wants_leader: false }
     }
 
-    /// The services, as soon as clients are served.
-    async fn serving(&self) -> Result<&Services, Refusal> {
-        if !self.services.node.serves() {
-            let waiting = tokio::time::timeout(self.request_timeout, self.services.node.wait_to_serve());
-            let served = waiting.await.map_err(|_| ApiError::Timeout)?;
-            served.then_some(()).ok_or(ApiError::Stopped)?;
-        }
-        Ok(&self.services)
+    /// Calls of the client fail while the member knows no leader, and its streams end.
+    #[must_use]
+    pub fn requiring_leader(self) -> Self {
+        Self { wants_leader: true, ..self }
     }
 
-    /// A stream that begins as soon as clients are served.
-    fn stream_when_serving<T, S, B>(&self, begin: B) -> impl Stream<Item = Result<T, Refusal>> + Send + use<T, S, B>
-    where
-        B: FnOnce(&Services, &Caller) -> S + Send + 'static,
-        S: Stream<Item = Result<T, Refusal>> + Send + 'static,
-        T: 'static,
-    {
-        let (services, caller) = (self.services.clone(), self.caller.clone());
-        let begun = async move {
-            let serves = services.node.wait_to_serve().await;
-            serves.then(|| begin(&services, &caller)).ok_or(Refusal::from(ApiError::Stopped))
-        };
-        begun.try_flatten_stream()
-    }
-
-    /// Reads a range.
-    pub async fn range(&self, request: pb::RangeRequest) -> Result<pb::RangeResponse, Refusal> {
-        message(&self.serving().await?.kv.range(&self.caller, request).await?)
-    }
-
-    /// Reads a range in pieces; merged, they are the answer of [`range`](Self::range).
-    pub async fn range_stream(
-        &self,
-        request: pb::RangeRequest,
-    ) -> Result<impl Stream<Item = Result<pb::RangeStreamResponse, Refusal>> + Send + use<>, Refusal> {
-        let pieces = self.serving().await?.kv.range_stream(&self.caller, request).await?;
-        Ok(pieces.map(|piece| message(&piece?)))
-    }
-
-    /// Sets a key.
-    pub async fn put(&self, request: pb::PutRequest) -> Result<pb::PutResponse, Refusal> {
-        message(&self.serving().await?.kv.put(&self.caller, request).await?)
-    }
-
-    /// Deletes a range.
-    pub async fn delete_range(&self, request: pb::DeleteRangeRequest) -> Result<pb::DeleteRangeResponse, Refusal> {
-        message(&self.serving().await?.kv.delete_range(&self.caller, request).await?)
-    }
-
-    /// Runs a transaction.
+    /// Sends a request and gives its answer. Dropping the call gives it up.
     ///
-    /// At most 48 levels of transactions may be nested: the answer's generated types do not decode more.
-    pub async fn txn(&self, request: pb::TxnRequest) -> Result<pb::TxnResponse, Refusal> {
-        if !is_nested_within(&request, TXN_DEPTH_MAX) {
+    /// # Errors
+    /// As gRPC has them for the same request.
+    pub async fn call<R: Unary>(&self, request: R) -> Result<R::Response, Refusal> {
+        self.wait_to_serve().await?;
+        let message = self.encoded(&request);
+        match self.router.call(&self.call_of(R::METHOD), ready(message)).await? {
+            Served::Message(answer) => decoded(answer),
+            Served::Stream(_) => Err(contradiction()),
+        }
+    }
+
+    /// Sends a request that has many answers. The answers end when they are dropped, or the server stops.
+    ///
+    /// # Errors
+    /// As gRPC has them, as the last answer.
+    pub fn stream<R: ServerStreaming>(
+        &self,
+        request: R,
+    ) -> impl Stream<Item = Result<R::Response, Refusal>> + Send + use<R> {
+        let client = self.clone();
+        self.begin(move || async move {
+            let message = client.encoded(&request);
+            match client.router.call(&client.call_of(R::METHOD), ready(message)).await? {
+                Served::Stream(answers) => Ok(answers),
+                Served::Message(_) => Err(contradiction()),
+            }
+        })
+    }
+
+    /// Sends requests as they come, and gives answers as they come. They end when they are dropped, or the server stops.
+    ///
+    /// # Errors
+    /// As gRPC has them, as the last answer.
+    pub fn exchange<R, S>(&self, requests: S) -> impl Stream<Item = Result<R::Response, Refusal>> + Send + use<R, S>
+    where
+        R: BidiStreaming,
+        S: Stream<Item = R> + Send + 'static,
+    {
+        let client = self.clone();
+        let encoding = self.clone();
+        let messages = requests.map(move |request| encoding.encoded(&request));
+        self.begin(move || async move { client.router.stream(&client.call_of(R::METHOD), Box::pin(messages)) })
+    }
+
+    fn call_of(&self, method: Method) -> Call {
+        Call { method, principal: Principal::InProcess, timeout: None, wants_leader: self.wants_leader }
+    }
+
+    async fn wait_to_serve(&self) -> Result<(), Refusal> {
+        if !self.node.serves() {
+            let served = tokio::time::timeout(self.request_timeout, self.node.wait_to_serve()).await;
+            served.map_err(|_| ApiError::Timeout)?.then_some(()).ok_or(ApiError::Stopped)?;
+        }
+        Ok(())
+    }
+
+    /// Answers that begin as soon as clients are served.
+    fn begin<M, B, F>(&self, begin: B) -> impl Stream<Item = Result<M, Refusal>> + Send + use<M, B, F>
+    where
+        M: Message + Default + 'static,
+        B: FnOnce() -> F + Send + 'static,
+        F: Future<Output = Result<Answers, Refusal>> + Send + 'static,
+    {
+        let node = self.node.clone();
+        let begun =
+            async move { if node.wait_to_serve().await { begin().await } else { Err(ApiError::Stopped.into()) } };
+        begun.try_flatten_stream().map(|answer| decoded(answer?))
+    }
+
+    fn encoded<R: Message + 'static>(&self, request: &R) -> Result<Bytes, Refusal> {
+        let bytes = request.encoded_len();
+        if bytes > self.max_receive_bytes {
+            return Err(too_large(bytes, self.max_receive_bytes).into());
+        }
+        let txn = (request as &dyn Any).downcast_ref::<pb::TxnRequest>();
+        if txn.is_some_and(|txn| !is_nested_within(txn, TXN_DEPTH_MAX)) {
             return Err(ApiError::TooManyOps.into());
         }
-        message(&self.serving().await?.kv.txn(&self.caller, request).await?)
+        Ok(request.encode_to_vec().into())
     }
+}
 
-    /// Drops the history below a revision.
-    pub async fn compact(&self, request: pb::CompactionRequest) -> Result<pb::CompactionResponse, Refusal> {
-        self.serving().await?.kv.compact(&self.caller, request).await
-    }
+fn decoded<M: Message + Default>(answer: Framed) -> Result<M, Refusal> {
+    M::decode(answer.into_message())
+        .map_err(|error| Refusal::Internal(format!("a stored value does not decode: {error}").into()))
+}
 
-    /// Creates a lease.
-    pub async fn lease_grant(&self, request: pb::LeaseGrantRequest) -> Result<pb::LeaseGrantResponse, Refusal> {
-        self.serving().await?.lease.grant(&self.caller, request).await
-    }
-
-    /// Ends a lease and deletes its keys.
-    pub async fn lease_revoke(&self, request: pb::LeaseRevokeRequest) -> Result<pb::LeaseRevokeResponse, Refusal> {
-        self.serving().await?.lease.revoke(&self.caller, request).await
-    }
-
-    /// Renews leases, one for each request; the answers come in the same order. A lease that does not exist is answered with a TTL of 0.
-    pub fn lease_keep_alive<S>(
-        &self,
-        requests: S,
-    ) -> impl Stream<Item = Result<pb::LeaseKeepAliveResponse, Refusal>> + Send + use<S>
-    where
-        S: Stream<Item = pb::LeaseKeepAliveRequest> + Send + 'static,
-    {
-        self.stream_when_serving(|services, caller| services.lease.keep_alive(caller, requests))
-    }
-
-    /// How long a lease lives, and which keys hang on it; of a lease that does not exist the TTL is -1.
-    pub async fn lease_time_to_live(
-        &self,
-        request: pb::LeaseTimeToLiveRequest,
-    ) -> Result<pb::LeaseTimeToLiveResponse, Refusal> {
-        self.serving().await?.lease.time_to_live(&self.caller, request).await
-    }
-
-    /// All leases, the one that runs out first first.
-    pub async fn lease_leases(&self, request: pb::LeaseLeasesRequest) -> Result<pb::LeaseLeasesResponse, Refusal> {
-        self.serving().await?.lease.leases(&self.caller, request).await
-    }
-
-    /// Watches keys: requests in, what they lead to out. Ends when the answers are dropped, or the server stops.
-    pub fn watch(
-        &self,
-        requests: impl Stream<Item = pb::WatchRequest> + Send + 'static,
-    ) -> impl Stream<Item = Result<pb::WatchResponse, Refusal>> + Send + 'static {
-        self.stream_when_serving(|services, caller| services.watch.watch(caller, requests))
-            .map(|reply| message(&reply?))
-    }
-
-    /// Waits until the caller holds a lock. Dropping the call gives the place in the queue up.
-    pub async fn lock(&self, request: LockRequest) -> Result<LockResponse, Refusal> {
-        self.serving().await?.lock.lock(&self.caller, request).await
-    }
-
-    /// Gives a lock up.
-    pub async fn unlock(&self, request: UnlockRequest) -> Result<UnlockResponse, Refusal> {
-        self.serving().await?.lock.unlock(&self.caller, request).await
-    }
-
-    /// Waits until the caller leads an election. Dropping the call gives the place in the queue up.
-    pub async fn campaign(&self, request: CampaignRequest) -> Result<CampaignResponse, Refusal> {
-        self.serving().await?.election.campaign(&self.caller, request).await
-    }
-
-    /// Changes what the leader of an election proclaims.
-    pub async fn proclaim(&self, request: ProclaimRequest) -> Result<ProclaimResponse, Refusal> {
-        self.serving().await?.election.proclaim(&self.caller, request).await
-    }
-
-    /// Who leads an election.
-    pub async fn leader(&self, request: LeaderRequest) -> Result<LeaderResponse, Refusal> {
-        self.serving().await?.election.leader(&self.caller, request).await
-    }
-
-    /// What the leaders of an election proclaim. Ends when it is dropped, or the server stops.
-    pub fn observe(
-        &self,
-        request: LeaderRequest,
-    ) -> impl Stream<Item = Result<LeaderResponse, Refusal>> + Send + 'static {
-        self.stream_when_serving(|services, caller| services.election.observe(caller, request))
-    }
-
-    /// Gives the leadership of an election up.
-    pub async fn resign(&self, request: ResignRequest) -> Result<ResignResponse, Refusal> {
-        self.serving().await?.election.resign(&self.caller, request).await
-    }
-
-    /// The member's state.
-    pub async fn status(&self) -> Result<pb::StatusResponse, Refusal> {
-        self.serving().await?.maintenance.status()
-    }
-
-    /// A hash over the keys up to a revision.
-    pub async fn hash_kv(&self, request: pb::HashKvRequest) -> Result<pb::HashKvResponse, Refusal> {
-        self.serving().await?.maintenance.hash_kv(request).await
-    }
-
-    /// The members of the cluster.
-    pub async fn member_list(&self, request: pb::MemberListRequest) -> Result<pb::MemberListResponse, Refusal> {
-        self.serving().await?.cluster.member_list(request).await
-    }
+fn contradiction() -> Refusal {
+    Refusal::Internal("a call was answered as one of another kind".into())
 }
 
 /// A gRPC channel to `gate`, served on `runtime`. It connects when it is first used; the connection waits until `node` serves.
@@ -231,7 +175,7 @@ pub(super) fn channel(gate: Arc<Gate>, node: NodeHandle, runtime: runtime::Handl
         let (gate, node) = (gate.clone(), node.clone());
         runtime.spawn(async move {
             if node.wait_to_serve().await {
-                gate.serve(theirs, WITHIN, true).await;
+                gate.serve(theirs, WITHIN, true, None).await;
             }
         });
         async { Ok::<_, io::Error>(TokioIo::new(ours)) }

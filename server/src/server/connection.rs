@@ -35,7 +35,7 @@ use super::{
 };
 use crate::{
     api::grpc::{
-        Grpc,
+        Connection, Grpc,
         body::{Body, BodyError},
         drained::Waiting,
         is_grpc,
@@ -132,20 +132,22 @@ impl Gate {
         // Why a handshake failed was logged there.
         if let Ok(stream) = accepted {
             let tls = stream.is_tls();
-            self.serve(stream, port, tls).await;
+            let common_name = stream.peer_identity().and_then(|peer| peer.common_name.as_deref()).map(Arc::from);
+            self.serve(stream, port, tls, common_name).await;
         }
     }
 
-    /// Serves HTTP on `io` until the client leaves or the server stops.
-    pub async fn serve<I>(self: Arc<Self>, io: I, port: Port, tls: bool)
+    /// Serves HTTP on `io` until the client, whose verified certificate has `common_name`, leaves or the server stops.
+    pub async fn serve<I>(self: Arc<Self>, io: I, port: Port, tls: bool, common_name: Option<Arc<str>>)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let activity = Arc::new(Activity::default());
-        let (gate, calls, waiting) = (self.clone(), activity.clone(), Waiting::default());
+        let connection = Connection { waiting: Waiting::default(), common_name };
+        let (gate, calls) = (self.clone(), activity.clone());
         let service = service_fn(move |request| {
-            let (gate, call, waiting) = (gate.clone(), calls.begin(), waiting.clone());
-            async move { Ok::<_, Infallible>(gate.answer(request, port, tls, call, &waiting).await) }
+            let (gate, call, connection) = (gate.clone(), calls.begin(), connection.clone());
+            async move { Ok::<_, Infallible>(gate.answer(request, port, tls, call, &connection).await) }
         });
         let builder = self.builder();
         let line = Line::new(io);
@@ -207,10 +209,10 @@ impl Gate {
         port: Port,
         tls: bool,
         call: OpenCall,
-        waiting: &Waiting,
+        connection: &Connection,
     ) -> Response<CallBody> {
         let response = if port.grpc && is_grpc(&request) {
-            self.grpc.call(request, waiting).await
+            self.grpc.call(request, connection).await
         } else {
             let scope = Scope { endpoints: port.http, tls };
             let (head, body) = request.into_parts();

@@ -57,11 +57,10 @@ use self::{
 use crate::{
     api::{
         Context, Services, compactor,
-        grpc::{
-            Grpc,
-            stream::{Ends, watch_leader},
-        },
+        grpc::Grpc,
         metrics::ApiMetrics,
+        router::Router,
+        stream::{Ends, watch_leader},
     },
     config::{ClusterState, Config, ConfigError, InitialCluster, Place, Url},
     http::Http,
@@ -247,13 +246,13 @@ impl Builder {
         let stopping = CancellationToken::new();
         let (without_leader, leaderless) = watch::channel(());
         threads.last().spawn(watch_leader(node.clone(), config.election_timeout, without_leader, stopping.clone()));
-        let grpc = Grpc::new(
+        let router = Router::new(
             services.clone(),
             metrics.clone(),
-            config.max_receive_bytes(),
             config.warning_unary_request_duration,
             Ends { stopping: stopping.clone(), leaderless },
         );
+        let grpc = Grpc::new(router.clone(), config.max_receive_bytes());
         let gate = Arc::new(Gate {
             grpc: Arc::new(grpc),
             http: Arc::new(Http::new(services.clone(), config.clone(), metrics, registry)),
@@ -285,7 +284,7 @@ impl Builder {
         let server = Server {
             config,
             addrs,
-            services,
+            router,
             node,
             peers,
             gate,
@@ -315,7 +314,7 @@ impl Builder {
 pub struct Server {
     config: Arc<Config>,
     addrs: Vec<SocketAddr>,
-    services: Services,
+    router: Arc<Router>,
     node: NodeHandle,
     peers: Arc<Peers>,
     gate: Arc<Gate>,
@@ -353,7 +352,8 @@ impl Server {
 
     /// A client that calls the server in this process.
     pub fn client(&self) -> LocalClient {
-        LocalClient::new(self.services.clone(), self.config.request_timeout())
+        let (timeout, bytes_max) = (self.config.request_timeout(), self.config.max_receive_bytes());
+        LocalClient::new(self.router.clone(), self.node.clone(), timeout, bytes_max)
     }
 
     /// A gRPC channel to the server that needs no socket, for any client generated from the API's protobuf files. To be used within a tokio runtime.
@@ -363,7 +363,7 @@ impl Server {
 
     #[cfg(test)]
     pub(crate) fn services(&self) -> &Services {
-        &self.services
+        self.router.services()
     }
 
     /// The running replica.

@@ -5,7 +5,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use crate::{node::NodeHandle, peer::Peers, state::command::Request};
@@ -24,7 +23,7 @@ pub(super) async fn keep(node: NodeHandle, peers: Arc<Peers>, stopping: Cancella
             tracing::info!(?request, "proposing what all members know");
             let proposed = tokio::select! {
                 () = stopping.cancelled() => return,
-                proposed = node.propose(request, Bytes::new(), 0) => proposed,
+                proposed = node.propose_own(request) => proposed,
             };
             if let Err(error) = proposed {
                 tracing::warn!(%error, "could not propose what all members know; trying again");

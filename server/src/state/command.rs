@@ -4,11 +4,10 @@
 //! encoded and is carried in it. `codec` is the byte layout of one command, `entry` how many of them travel in one raft
 //! entry. [`shape`] and [`rules`] say which may be proposed.
 
-use bytes::Bytes;
 use cairn_proto::{ApiError, etcdserverpb as pb};
 use semver::Version;
 
-use super::mvcc::revision::Revision;
+use super::{auth::Actor, mvcc::revision::Revision};
 
 mod codec;
 mod entry;
@@ -29,7 +28,8 @@ pub use txn_codec::{TXN_DEPTH_MAX, TxnUnreadable, decode_txn};
 /// |---|---|
 /// | 1 | everything before levels were stated |
 /// | 2 | [`Request::CommandLevel`] |
-pub const COMMAND_LEVEL: u32 = 2;
+/// | 3 | the [format](COMMAND_FORMAT) that carries an [`Actor`] |
+pub const COMMAND_LEVEL: u32 = 3;
 /// The level of a cluster that has none on record, and of a member that states none.
 pub const COMMAND_LEVEL_FIRST: u32 = 1;
 
@@ -47,12 +47,10 @@ pub struct RequestId {
 /// One replicated request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Command {
-    /// Who asked.
+    /// Which request it is.
     pub id: RequestId,
-    /// The authenticated user, empty without auth.
-    pub user: Bytes,
-    /// The auth revision at which the user's permissions were checked.
-    pub auth_revision: u64,
+    /// On whose behalf.
+    pub actor: Actor,
     /// What to do.
     pub request: Request,
 }

@@ -36,6 +36,7 @@ use crate::store::{Batch, Store, Table};
 
 mod alarms;
 mod apply;
+pub mod auth;
 pub mod command;
 mod error;
 mod leases;
@@ -192,6 +193,11 @@ impl Views {
 }
 
 impl State {
+    /// The replicated command level.
+    pub fn command_level(&self) -> u32 {
+        self.command_level.load(Ordering::Relaxed)
+    }
+
     /// Makes an empty store the first state of a cluster, as every one of its first members does by itself: as if a
     /// snapshot at `index` and `term` had been installed. Durable when it returns.
     pub fn bootstrap(&mut self, membership: &Membership, index: u64, term: u64) -> Result<(), StateError> {

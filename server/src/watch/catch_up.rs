@@ -75,7 +75,7 @@ impl CatchUp {
 }
 
 fn read_store(reader: &Reader, interest: &Interest, from: i64, to: i64) -> Result<Found, ReadError> {
-    let Ok(pin) = reader.pin(from) else { return Ok(Found::Compacted) };
+    let Ok(pin) = reader.pin_events(from) else { return Ok(Found::Compacted) };
     let Interest { from, end, puts, deletes, .. } = interest;
     match reader.history(&pin, to, PIECE, Wanted { from, end, puts: *puts, deletes: *deletes }) {
         Ok(history) => {
@@ -96,7 +96,7 @@ pub(super) fn value_before(reader: &Reader, pin: Option<&Pin>, change: &Change) 
     }
     let found = match pin {
         Some(pin) => reader.value_before(pin, change.key(), change.at.main),
-        None => match reader.pin(before) {
+        None => match reader.pin_events(before) {
             Ok(pin) => reader.value_before(&pin, change.key(), change.at.main),
             Err(_) => return Ok(None),
         },

@@ -20,7 +20,7 @@ use std::{
 
 use bytes::Bytes;
 use cairn_proto::{
-    cancel_reason,
+    ApiError,
     etcdserverpb::{
         self as pb, WatchCreateRequest, WatchRequest, request_op, watch_create_request::FilterType,
         watch_request::RequestUnion,
@@ -31,7 +31,10 @@ use goldenscript::Argument;
 use prost::Message;
 
 use super::{CatchUp, Step, StreamOptions, WatchAnswer, WatchEvent, WatchStream, tests::Member};
-use crate::{golden::golden, state::command::Request};
+use crate::{
+    golden::golden,
+    state::{auth::Authorizer, command::Request},
+};
 
 type Told = Result<String, Box<dyn Error>>;
 
@@ -111,7 +114,7 @@ impl Scene {
     }
 
     fn request(&mut self, union: RequestUnion) {
-        self.stream.request(WatchRequest { request_union: Some(union) });
+        self.stream.request(WatchRequest { request_union: Some(union) }, |_| Ok(Authorizer::default().own()));
     }
 
     /// Applies requests and tells the revision after them.
@@ -256,7 +259,9 @@ impl goldenscript::Runner for Scene {
                 Ok(String::new())
             }
             "refuse" => {
-                self.stream.refuse(cancel_reason::PERMISSION_DENIED);
+                let create =
+                    WatchRequest { request_union: Some(RequestUnion::CreateRequest(WatchCreateRequest::default())) };
+                self.stream.request(create, |_| Err(ApiError::PermissionDenied));
                 Ok(String::new())
             }
             "tick" => {

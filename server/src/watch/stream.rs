@@ -21,7 +21,7 @@ use std::{
 };
 
 use cairn_proto::{
-    cancel_reason,
+    ApiError, cancel_reason,
     etcdserverpb::{WatchCreateRequest, WatchRequest, watch_request::RequestUnion},
 };
 
@@ -35,6 +35,7 @@ use super::{
     matcher::Slot,
     registry::Live,
 };
+use crate::state::auth::Permit;
 
 /// Events of one answer, in bytes. Exceeded only to finish a revision.
 const ANSWER_BYTES_MAX: usize = if cfg!(test) { 100 } else { 64 << 10 };
@@ -143,10 +144,17 @@ impl WatchStream {
         self.out.is_empty()
     }
 
-    /// Takes a request. A request of no kind is passed over.
-    pub fn request(&mut self, request: WatchRequest) {
+    /// Takes a request. `authorize` permits a watcher before it is created. A request of no kind is passed over.
+    pub fn request(
+        &mut self,
+        request: WatchRequest,
+        authorize: impl FnOnce(&WatchCreateRequest) -> Result<Permit, ApiError>,
+    ) {
         match request.request_union {
-            Some(RequestUnion::CreateRequest(create)) => self.create(&create),
+            Some(RequestUnion::CreateRequest(create)) => match authorize(&create) {
+                Ok(_permit) => self.create(&create),
+                Err(_) => self.refuse(cancel_reason::PERMISSION_DENIED),
+            },
             Some(RequestUnion::CancelRequest(cancel)) => self.cancel(cancel.watch_id),
             Some(RequestUnion::ProgressRequest(_)) => {
                 let revision = self.hub.reader.revision();
@@ -161,8 +169,7 @@ impl WatchStream {
         !self.watchers.is_empty() && self.watchers.values().all(|watcher| watcher.is_in_sync(revision))
     }
 
-    /// Refuses a create request as one that the user may not make.
-    pub fn refuse(&mut self, cancel_reason: &'static str) {
+    fn refuse(&mut self, cancel_reason: &'static str) {
         let revision = self.hub.reader.revision();
         self.out.push_back(WatchAnswer {
             revision,

@@ -23,7 +23,8 @@ use super::{CatchUp, CaughtUp, Hub, Interest, NO_WATCHER, Step, StreamOptions, W
 use crate::{
     state::{
         Committed, CommittedData, Compactor, Membership, State, StateOptions,
-        command::{Command, EntryBuilder, Request, RequestId, encode},
+        auth::{Actor, Authorizer},
+        command::{COMMAND_LEVEL, Command, EntryBuilder, Request, RequestId, encode},
     },
     store::{MemStore, Store},
 };
@@ -91,7 +92,7 @@ impl Member {
         let mut entry = EntryBuilder::new();
         for request in requests {
             let id = RequestId { member: 7, nonce: 1, counter: 1 };
-            assert!(entry.push(&encode(&Command { id, user: Bytes::new(), auth_revision: 0, request })));
+            assert!(entry.push(&encode(&Command { id, actor: Actor::Anonymous, request }, COMMAND_LEVEL)));
         }
         self.index += 1;
         let data = CommittedData::Commands(entry.finish().into());
@@ -344,7 +345,9 @@ impl World {
                 if !self.clients[*client].watches.contains_key(&id) {
                     return;
                 }
-                self.clients[*client].stream.request(WatchRequest { request_union: Some(union) });
+                self.clients[*client]
+                    .stream
+                    .request(WatchRequest { request_union: Some(union) }, |_| Ok(Authorizer::default().own()));
                 let answer = self.answer(*client).unwrap();
                 assert!(answer.canceled && answer.watch_id == id, "{answer:?}");
                 self.clients[*client].watches.remove(&id);
@@ -353,7 +356,9 @@ impl World {
                 let union = RequestUnion::ProgressRequest(pb::WatchProgressRequest {});
                 let asked = self.revision();
                 self.clients[*client].asked = Some(asked);
-                self.clients[*client].stream.request(WatchRequest { request_union: Some(union) });
+                self.clients[*client]
+                    .stream
+                    .request(WatchRequest { request_union: Some(union) }, |_| Ok(Authorizer::default().own()));
             }
             Op::Poll { client, times } if *client < self.clients.len() => {
                 for _ in 0..*times {
@@ -374,7 +379,9 @@ impl World {
     fn create(&mut self, client: usize, create: &WatchCreateRequest) {
         self.settle(client);
         let union = RequestUnion::CreateRequest(create.clone());
-        self.clients[client].stream.request(WatchRequest { request_union: Some(union) });
+        self.clients[client]
+            .stream
+            .request(WatchRequest { request_union: Some(union) }, |_| Ok(Authorizer::default().own()));
         let answer = self.answer(client).unwrap();
         assert!(answer.created && answer.events.is_empty(), "{answer:?}");
         assert_eq!(answer.revision, self.revision());
@@ -589,7 +596,9 @@ fn a_watcher_of_few_keys_that_is_far_behind_reads_its_own_changes_only() {
     let mut stream = member.hub.open(StreamOptions { fragment_bytes: 1 << 20 });
     for key in [quiet, seldom] {
         let create = WatchCreateRequest { key: key.into(), start_revision: 1, ..Default::default() };
-        stream.request(WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) });
+        stream.request(WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) }, |_| {
+            Ok(Authorizer::default().own())
+        });
     }
     let mut context = Context::from_waker(Waker::noop());
     let (mut reads, mut told) = (0, Vec::new());

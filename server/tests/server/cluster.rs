@@ -11,7 +11,10 @@ use cairn_proto::{
 use cairn_server::{
     config::{Config, Url},
     server::Server,
-    state::command::{COMMAND_LEVEL, Command, Request, RequestId, encode},
+    state::{
+        auth::Actor,
+        command::{COMMAND_LEVEL, Command, Request, RequestId, encode},
+    },
 };
 use futures::{FutureExt, future::join_all};
 use semver::Version;
@@ -77,13 +80,13 @@ impl Cluster {
         let put = pb::PutRequest { key: "key".into(), value: "value".into(), ..Default::default() };
         let written = async {
             // There may be no leader yet.
-            while self.servers[here].client().put(put.clone()).await.is_err() {
+            while self.servers[here].client().call(put.clone()).await.is_err() {
                 sleep(std::time::Duration::from_millis(10)).await;
             }
         };
         timeout(DEADLINE, written).await.expect("a write is acknowledged");
         let range = pb::RangeRequest { key: "key".into(), ..Default::default() };
-        let read = self.servers[there].client().range(range).await.expect("a read is answered");
+        let read = self.servers[there].client().call(range).await.expect("a read is answered");
         assert_eq!(read.kvs.first().map(|kv| &kv.value[..]), Some(&b"value"[..]));
     }
 
@@ -140,7 +143,7 @@ pub async fn with_peer_port() -> (TestServer, u16) {
 
 pub async fn still_serves(server: &TestServer) {
     let put = pb::PutRequest { key: "alive".into(), ..Default::default() };
-    server.server.client().put(put).await.expect("the server goes on");
+    server.server.client().call(put).await.expect("the server goes on");
 }
 
 /// Opens a stream that begins with `frames` and stays open.
@@ -245,7 +248,7 @@ async fn whoever_is_somebody_else_is_told_why_it_is_refused() {
         (served("new"), "its version, \"new\", makes no sense"),
         (
             Hello { command_level: 0, ..hello(&server, 7) },
-            "it applies commands up to level 1, the cluster is at level 2",
+            "it applies commands up to level 1, the cluster is at level 3",
         ),
         (Hello { cluster_id: 5, ..hello(&server, 7) }, "it is of cluster 5"),
         (Hello { to: 9, ..hello(&server, 7) }, "it wants member 9"),
@@ -330,7 +333,7 @@ async fn well_formed_nonsense_ends_the_stream_and_nothing_else() {
     let (server, port) = with_peer_port().await;
     let forwarded = |request| {
         let id = RequestId { member: 7, nonce: 1, counter: 1 };
-        encode(&Command { id, user: Bytes::new(), auth_revision: 0, request })
+        encode(&Command { id, actor: Actor::Anonymous, request }, COMMAND_LEVEL)
     };
     let nonsense = [
         (

@@ -249,7 +249,7 @@ async fn hashes_of_compactions_name_the_member_that_differs() {
     }
     assert_eq!(trio.alarms(good).await, [], "nothing was compacted yet");
     let compact = pb::CompactionRequest { revision: 4, physical: true };
-    trio.of(good).client().compact(compact).await.expect("it compacts");
+    trio.of(good).client().call(compact).await.expect("it compacts");
     trio.accused(trio.id(bad)).await;
     assert!(trio.checks("Compaction", "Differ").await > 0);
     assert_eq!(trio.checks("Compaction", "Agreed").await, 0);
@@ -375,7 +375,7 @@ async fn members_that_have_compacted_since_are_compared_as_they_are() {
     trio.up(1).await;
     trio.put(1, "key", "again").await;
     let compact = pb::CompactionRequest { revision: trio.of(1).node().reader().revision(), physical: true };
-    trio.of(1).client().compact(compact).await.expect("it compacts");
+    trio.of(1).client().call(compact).await.expect("it compacts");
     trio.up(2).await;
     eventually("all are compared", async || (trio.checks("Initial", "Agreed").await == 1).then_some(())).await;
     trio.shutdown().await;
@@ -461,7 +461,7 @@ async fn members_under_load_with_compactions_snapshots_and_changing_leaders_neve
     // Before the last compaction, which may have been compared by the time that it is answered.
     let agreed = (trio.checks("Periodic", "Agreed").await, trio.checks("Compaction", "Agreed").await);
     let compact = pb::CompactionRequest { revision: trio.of(leader).node().reader().revision(), physical: true };
-    trio.of(leader).client().compact(compact).await.expect("it compacts");
+    trio.of(leader).client().call(compact).await.expect("it compacts");
     eventually("all agree once more", async || {
         let now = (trio.checks("Periodic", "Agreed").await, trio.checks("Compaction", "Agreed").await);
         (now.0 > agreed.0 && now.1 > agreed.1).then_some(())
@@ -484,7 +484,7 @@ async fn questions_for_hashes_that_make_no_sense_are_refused() {
     let port = free_port();
     let server = TestServer::with(|config| config.listen_peer_urls = vec![url(port)]).await;
     for _ in 0..3 {
-        server.server.client().put(pb::PutRequest { key: "key".into(), ..Default::default() }).await.expect("a put");
+        server.server.client().call(pb::PutRequest { key: "key".into(), ..Default::default() }).await.expect("a put");
     }
     let status = server.server.node().status();
     let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{port}")).expect("a valid URL");

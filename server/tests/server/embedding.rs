@@ -23,11 +23,11 @@ async fn a_server_without_sockets_is_used_through_its_client() {
     let server = Server::builder().data_dir(dir.path()).in_process_only().start().await.expect("the server starts");
     assert!(server.addrs().is_empty());
     let client = server.client();
-    client.put(put("a", "1")).await.expect("a put");
-    assert_eq!(client.range(get("a")).await.expect("a range").kvs[0].value, "1");
-    assert_eq!(client.status().await.expect("a status").version, "3.7.1");
+    client.call(put("a", "1")).await.expect("a put");
+    assert_eq!(client.call(get("a")).await.expect("a range").kvs[0].value, "1");
+    assert_eq!(client.call(pb::StatusRequest {}).await.expect("a status").version, "3.7.1");
     server.shutdown().await;
-    client.put(put("a", "2")).await.expect_err("the server is gone");
+    client.call(put("a", "2")).await.expect_err("the server is gone");
 }
 
 #[tokio::test]
@@ -43,10 +43,10 @@ async fn a_txn_whose_answer_would_not_decode_is_not_run() {
             ..Default::default()
         })
     };
-    assert!(client.txn(nested(48)).await.expect("a txn").succeeded);
-    let refused = client.txn(nested(49)).await.expect_err("too deep");
+    assert!(client.call(nested(48)).await.expect("a txn").succeeded);
+    let refused = client.call(nested(49)).await.expect_err("too deep");
     assert_eq!(refused, ApiError::TooManyOps.into());
-    assert_eq!(client.range(get("a")).await.expect("a range").kvs[0].version, 1);
+    assert_eq!(client.call(get("a")).await.expect("a range").kvs[0].version, 1);
     server.shutdown().await;
 }
 
@@ -66,9 +66,9 @@ async fn what_was_written_is_there_after_a_restart() {
     let dir = TempDir::new().expect("a temporary directory");
     for round in 0..3 {
         let server = Server::builder().data_dir(dir.path()).in_process_only().start().await.expect("the server starts");
-        let found = server.client().range(get("a")).await.expect("a range");
+        let found = server.client().call(get("a")).await.expect("a range");
         assert_eq!((found.count, found.header.expect("a header").revision), (i64::from(round > 0), 1 + round));
-        server.client().put(put("a", "1")).await.expect("a put");
+        server.client().call(put("a", "1")).await.expect("a put");
         server.shutdown().await;
     }
 }

@@ -6,7 +6,8 @@ use cairn_proto::{
 };
 use cairn_server::state::{
     MemberChange,
-    command::{Command, Request, RequestId, encode},
+    auth::Actor,
+    command::{COMMAND_LEVEL, Command, Request, RequestId, encode},
 };
 use futures::FutureExt;
 use tonic::{Code, Status, Streaming, transport::Channel};
@@ -24,7 +25,7 @@ const RUN: u64 = 42;
 
 fn command(counter: u64, request: Request) -> bytes::Bytes {
     let id = RequestId { member: STRANGER, nonce: RUN, counter };
-    encode(&Command { id, user: bytes::Bytes::new(), auth_revision: 0, request })
+    encode(&Command { id, actor: Actor::Anonymous, request }, COMMAND_LEVEL)
 }
 
 fn put(key: &str, value: Vec<u8>) -> pb::PutRequest {

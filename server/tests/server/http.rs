@@ -91,7 +91,7 @@ async fn probes_are_ok_and_tell_their_checks_when_asked() {
 }
 
 /// A member with a vote and one without.
-async fn with_learner() -> (TestServer, TestServer) {
+pub async fn with_learner() -> (TestServer, TestServer) {
     let urls = [url(free_port()), url(free_port())];
     let member = async |at: usize, state| {
         TestServer::with(|config| {

@@ -325,7 +325,7 @@ async fn leases_are_listed_by_when_they_run_out() {
         listed.leases.iter().map(|lease| lease.id).collect::<Vec<_>>()
     };
     assert_eq!(ids().await, [2, 3, 1]);
-    server.server.client().lease_revoke(pb::LeaseRevokeRequest { id: 3 }).await.expect("revoked");
+    server.server.client().call(pb::LeaseRevokeRequest { id: 3 }).await.expect("revoked");
     assert_eq!(ids().await, [2, 1]);
 }
 
@@ -375,19 +375,19 @@ async fn leases_and_what_hangs_on_them_are_there_after_a_restart() {
     let dir = TempDir::new().expect("a temporary directory");
     let server = builder(&dir).start().await.expect("the server starts");
     let client = server.client();
-    client.lease_grant(grant(7, 600)).await.expect("granted");
-    client.put(put("a", 7)).await.expect("a put");
+    client.call(grant(7, 600)).await.expect("granted");
+    client.call(put("a", 7)).await.expect("a put");
     drop(client);
     server.shutdown().await;
     let server = builder(&dir).start().await.expect("the server starts");
     let client = server.client();
-    let found = client.lease_time_to_live(pb::LeaseTimeToLiveRequest { id: 7, keys: true }).await.expect("found");
+    let found = client.call(pb::LeaseTimeToLiveRequest { id: 7, keys: true }).await.expect("found");
     assert_eq!((found.granted_ttl, found.keys), (600, vec![Bytes::from("a")]));
     assert!(found.ttl >= 590, "{}", found.ttl);
     let keep = tokio_stream::iter([7, 8].map(|id| pb::LeaseKeepAliveRequest { id }));
-    let kept: Vec<_> = client.lease_keep_alive(keep).map(|answer| answer.expect("an answer").ttl).collect().await;
+    let kept: Vec<_> = client.exchange(keep).map(|answer| answer.expect("an answer").ttl).collect().await;
     assert_eq!(kept, [600, 0]);
-    assert_eq!(client.lease_leases(pb::LeaseLeasesRequest {}).await.expect("listed").leases.len(), 1);
+    assert_eq!(client.call(pb::LeaseLeasesRequest {}).await.expect("listed").leases.len(), 1);
     server.shutdown().await;
 }
 

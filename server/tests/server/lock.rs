@@ -371,19 +371,19 @@ async fn a_program_that_has_the_server_inside_locks_the_same_way() {
     let server = TestServer::start().await;
     let client = server.server.client();
     for id in [1, 2] {
-        client.lease_grant(pb::LeaseGrantRequest { id, ttl: 600 }).await.expect("granted");
+        client.call(pb::LeaseGrantRequest { id, ttl: 600 }).await.expect("granted");
     }
-    let held = client.lock(LockRequest { name: "l".into(), lease: 1 }).await.expect("it is free").key;
+    let held = client.call(LockRequest { name: "l".into(), lease: 1 }).await.expect("it is free").key;
     let mut caller = Caller::of(&server).await;
     {
-        let mut given_up = Box::pin(client.lock(LockRequest { name: "l".into(), lease: 2 }));
+        let mut given_up = Box::pin(client.call(LockRequest { name: "l".into(), lease: 2 }));
         tokio::select! {
             _ = &mut given_up => panic!("the lock is held"),
             () = caller.queue_has("l", 2) => {}
         }
     }
     caller.queue_has("l", 1).await;
-    client.unlock(UnlockRequest { key: held }).await.expect("unlocked");
-    let next = client.lock(LockRequest { name: "l".into(), lease: 2 }).await.expect("it is free");
+    client.call(UnlockRequest { key: held }).await.expect("unlocked");
+    let next = client.call(LockRequest { name: "l".into(), lease: 2 }).await.expect("it is free");
     assert_eq!(next.key, "l/2");
 }

@@ -3,6 +3,7 @@
 mod bad_input;
 mod cluster;
 mod corruption;
+mod doors;
 mod election;
 mod embedding;
 mod flags;

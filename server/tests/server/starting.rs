@@ -259,7 +259,7 @@ async fn calls_within_the_process_wait_until_the_member_serves_but_no_longer_tha
     }
     trio.up(0).await;
     let alone = trio.of(0).client();
-    let (status, read) = tokio::join!(alone.status(), alone.range(everything()));
+    let (status, read) = tokio::join!(alone.call(pb::StatusRequest {}), alone.call(everything()));
     for refused in [status.err(), read.err()] {
         let refused = refused.expect("it cannot know what it has shown");
         assert_eq!(refused, ApiError::Timeout.into());
@@ -268,7 +268,7 @@ async fn calls_within_the_process_wait_until_the_member_serves_but_no_longer_tha
     let asked = async { within.clone().status(pb::StatusRequest {}).await };
     assert!(tokio::time::timeout(NOT_SERVED_WITHIN, asked).await.is_err(), "nor over a channel");
     trio.up(1).await;
-    let status = eventually("it serves", async || alone.status().await.ok()).await;
+    let status = eventually("it serves", async || alone.call(pb::StatusRequest {}).await.ok()).await;
     assert!(status.header.expect("a header").revision > 1);
     trio.shutdown().await;
 }
@@ -286,8 +286,8 @@ async fn a_member_that_stops_before_it_served_tells_those_who_wait() {
     });
     let server: Server = started.start().await.expect("it starts");
     let client = server.client();
-    let waiting = tokio::spawn(async move { client.status().await });
-    let watching = server.client().watch(stream::pending());
+    let waiting = tokio::spawn(async move { client.call(pb::StatusRequest {}).await });
+    let watching = server.client().exchange(stream::pending::<pb::WatchRequest>());
     assert!(!server.node().serves());
     server.shutdown().await;
     let answer = tokio::time::timeout(DEADLINE, waiting).await.expect("it is told").expect("it does not panic");

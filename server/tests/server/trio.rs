@@ -99,7 +99,7 @@ impl Trio {
     /// Writes as soon as there is a leader.
     pub async fn put(&self, at: usize, key: &str, value: &str) {
         let put = pb::PutRequest { key: key.to_owned().into(), value: value.to_owned().into(), ..Default::default() };
-        eventually("a write is acknowledged", async || self.of(at).client().put(put.clone()).await.ok()).await;
+        eventually("a write is acknowledged", async || self.of(at).client().call(put.clone()).await.ok()).await;
     }
 
     pub async fn leader(&self) -> usize {

@@ -1,6 +1,7 @@
 //! Data of earlier builds. `testdata/data-of-command-level-1.tar.gz` is the data directory of a single member that was
 //! killed with -9, as written by the last build that had no command level: puts, an overwritten and a deleted key, a lease,
-//! a transaction, a compaction at revision 10, and a log that has to be replayed.
+//! a transaction, a compaction at revision 10, and a log that has to be replayed. That of level 2 is the same directory after
+//! a run of the last build of that level.
 
 use std::process::Command;
 
@@ -10,7 +11,7 @@ use tempfile::TempDir;
 
 use super::{process::Process, support::eventually};
 
-const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/server/testdata/data-of-command-level-1.tar.gz");
+const TESTDATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/server/testdata");
 /// As the earlier build told them.
 const REVISION: i64 = 25;
 const HASH: u32 = 2_760_867_968;
@@ -18,8 +19,18 @@ const LEASE: i64 = 0x7445_94ac_9a85_5d59;
 
 #[tokio::test]
 async fn data_of_a_build_without_command_levels_opens_and_rises() {
+    opens_and_rises(1).await;
+}
+
+#[tokio::test]
+async fn data_of_a_build_without_actors_in_commands_opens_and_rises() {
+    opens_and_rises(2).await;
+}
+
+async fn opens_and_rises(level: u32) {
     let dir = TempDir::new().expect("a temporary directory");
-    let unpacked = Command::new("tar").arg("-xzf").arg(DATA).arg("-C").arg(dir.path()).status();
+    let data = format!("{TESTDATA}/data-of-command-level-{level}.tar.gz");
+    let unpacked = Command::new("tar").arg("-xzf").arg(data).arg("-C").arg(dir.path()).status();
     assert!(unpacked.expect("tar runs").success());
     // Once as it was, once with what this build has written.
     for round in 0..2 {

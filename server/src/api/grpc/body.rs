@@ -5,22 +5,12 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{BufMut, Bytes, BytesMut};
-use futures::Stream;
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Frame, SizeHint};
 use tonic::Status;
 
-use super::message::PREFIX_BYTES;
-use crate::api::{
-    answer::{Answer, Parts},
-    wire,
-};
-
-/// Rows below this size are copied together; one of at least this size goes to the socket as it is.
-const SPLICE_BYTES_MIN: usize = 16 * 1024;
-/// Rows are copied together up to this many bytes.
-const CHUNK_BYTES: usize = 64 * 1024;
+use crate::api::framed::{Answers, Framed};
 
 /// The body of any answer.
 pub enum Body {
@@ -31,118 +21,11 @@ pub enum Body {
     /// One framed message and an OK status.
     Unary(Framed),
     /// Framed messages, what is left of the last one, and the status that ends them.
-    Stream(MessageStream, Option<Framed>),
+    Stream(Answers, Option<Framed>),
     /// The body of one of tonic's own services.
     Tonic(tonic::body::Body),
     /// The trailers were sent.
     Done,
-}
-
-/// Messages to be framed, and how the call ended.
-pub type MessageStream = Pin<Box<dyn Stream<Item = Result<Framed, Status>> + Send>>;
-
-/// A message with its prefix.
-pub enum Framed {
-    /// In one piece.
-    Whole(Bytes),
-    /// Put together while it is sent.
-    Parts(Splice),
-}
-
-impl Framed {
-    /// Frames an answer.
-    pub fn new<A: Answer>(answer: A) -> Self {
-        match answer.into_parts() {
-            Ok(parts) => Self::Parts(Splice::new(parts)),
-            Err(answer) => {
-                let len = answer.wire_len();
-                let mut out = BytesMut::with_capacity(PREFIX_BYTES + len);
-                put_prefix(&mut out, len);
-                answer.write(&mut out);
-                debug_assert_eq!(out.len(), PREFIX_BYTES + len, "an answer's length and its bytes must agree");
-                Self::Whole(out.freeze())
-            }
-        }
-    }
-
-    /// Bytes of the message.
-    pub fn message_bytes(&self) -> usize {
-        match self {
-            Self::Whole(bytes) => bytes.len().saturating_sub(PREFIX_BYTES),
-            Self::Parts(splice) => splice.message_bytes,
-        }
-    }
-
-    /// The next bytes to send.
-    fn next(&mut self) -> Option<Bytes> {
-        match self {
-            Self::Whole(bytes) if bytes.is_empty() => None,
-            Self::Whole(bytes) => Some(std::mem::take(bytes)),
-            Self::Parts(splice) => splice.next(),
-        }
-    }
-}
-
-fn put_prefix(out: &mut BytesMut, len: usize) {
-    out.put_u8(0);
-    out.put_u32(u32::try_from(len).expect("an answer of 4 GiB would have exhausted memory before"));
-}
-
-/// A large message that is put together while it is sent, so that it is never in memory twice.
-pub struct Splice {
-    message_bytes: usize,
-    /// Put together, but not sent.
-    ready: BytesMut,
-    /// Follows `ready` before all other rows.
-    joined: Bytes,
-    /// Follows `ready` as it is.
-    row: Option<Bytes>,
-    field: u8,
-    rows: std::vec::IntoIter<Bytes>,
-    tail: Bytes,
-}
-
-impl Splice {
-    fn new(parts: Parts) -> Self {
-        let Parts { len, head, joined, field, rows, tail } = parts;
-        let mut ready = BytesMut::new();
-        if rows.len() > 0 {
-            ready.reserve(CHUNK_BYTES + SPLICE_BYTES_MIN);
-        }
-        put_prefix(&mut ready, len);
-        ready.put_slice(&head);
-        Self { message_bytes: len, ready, joined, row: None, field, rows, tail }
-    }
-
-    fn next(&mut self) -> Option<Bytes> {
-        if let Some(row) = self.row.take() {
-            return Some(row);
-        }
-        while self.ready.len() < CHUNK_BYTES {
-            if !self.joined.is_empty() {
-                self.row = Some(std::mem::take(&mut self.joined));
-                break;
-            }
-            let Some(row) = self.rows.next() else {
-                self.ready.put_slice(&std::mem::take(&mut self.tail));
-                break;
-            };
-            wire::put_delimiter(&mut self.ready, self.field, row.len());
-            if row.len() >= SPLICE_BYTES_MIN {
-                self.row = Some(row);
-                break;
-            }
-            self.ready.put_slice(&row);
-        }
-        if self.ready.is_empty() {
-            return None;
-        }
-        let chunk = self.ready.split().freeze();
-        if self.rows.len() > 0 {
-            self.ready.reserve(CHUNK_BYTES + SPLICE_BYTES_MIN);
-        }
-        Some(chunk)
-    }
 }
 
 /// What can go wrong while a body is sent: only what tonic's own services report.
@@ -179,7 +62,7 @@ impl http_body::Body for Body {
                 }
                 match ready!(stream.as_mut().poll_next(cx)) {
                     Some(Ok(framed)) => *sending = Some(framed),
-                    Some(Err(status)) => break self.end(trailers(&status)),
+                    Some(Err(refusal)) => break self.end(trailers(&refusal.into())),
                     None => break self.end(ok_trailers()),
                 }
             },

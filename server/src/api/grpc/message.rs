@@ -9,9 +9,7 @@ use http_body::Body;
 use tonic::Status;
 
 use super::encoding::Encoding;
-
-/// Bytes before each message.
-pub const PREFIX_BYTES: usize = 5;
+use crate::api::framed::PREFIX_BYTES;
 
 /// Reads messages from a request's body.
 pub struct Messages<B> {
@@ -27,7 +25,7 @@ pub struct Messages<B> {
 
 /// A message of `bytes` is more than is taken.
 #[cold]
-pub(super) fn too_large(bytes: usize, bytes_max: usize) -> Status {
+pub(crate) fn too_large(bytes: usize, bytes_max: usize) -> Status {
     Status::resource_exhausted(format!("grpc: received message larger than max ({bytes} vs. {bytes_max})"))
 }
 

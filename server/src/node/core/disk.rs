@@ -70,7 +70,6 @@ impl<W, R> Core<W, R> {
 mod tests {
     use std::{mem, sync::Arc};
 
-    use bytes::Bytes;
     use cairn_proto::etcdserverpb as pb;
     use raft::eraftpb::{Message, MessageType};
 
@@ -80,7 +79,8 @@ mod tests {
         raft::{InFlight, RaftOptions, Role},
         state::{
             Membership, State, StateOptions,
-            command::{Command, Request, RequestId, encode},
+            auth::Actor,
+            command::{COMMAND_LEVEL, Command, Request, RequestId, encode},
         },
         store::{MemStore, Store},
     };
@@ -200,7 +200,7 @@ mod tests {
         fn propose(&mut self, at: usize, request: Request) -> u64 {
             self.counter += 1;
             let id = RequestId { member: at as u64 + 1, nonce: 9, counter: self.counter };
-            let command = encode(&Command { id, user: Bytes::new(), auth_revision: 0, request });
+            let command = encode(&Command { id, actor: Actor::Anonymous, request }, COMMAND_LEVEL);
             self.cores[at].propose(self.counter, command, self.counter);
             self.settle();
             self.counter

@@ -119,7 +119,6 @@ fn membership(state: &State, entries: &[Entry]) -> Result<Membership, NodeError>
 mod tests {
     use std::sync::Arc;
 
-    use bytes::Bytes;
     use cairn_proto::etcdserverpb as pb;
 
     use super::*;
@@ -129,7 +128,8 @@ mod tests {
         raft::{RaftOptions, Role},
         state::{
             Membership, StateOptions,
-            command::{Command, EntryBuilder, Request, encode},
+            auth::Actor,
+            command::{COMMAND_LEVEL, Command, EntryBuilder, Request, encode},
         },
         store::{MemStore, Store},
     };
@@ -155,12 +155,9 @@ mod tests {
         let put = pb::PutRequest { key: key.into(), value: "v".into(), ..pb::PutRequest::default() };
         let id = RequestId { member: 2, nonce: 1, counter: index };
         let mut builder = EntryBuilder::new();
-        assert!(builder.push(&encode(&Command {
-            id,
-            user: Bytes::new(),
-            auth_revision: 0,
-            request: Request::Put(put)
-        })));
+        assert!(
+            builder.push(&encode(&Command { id, actor: Actor::Anonymous, request: Request::Put(put) }, COMMAND_LEVEL))
+        );
         Entry { index, term: 2, data: builder.finish(), ..Entry::default() }
     }
 

@@ -13,7 +13,10 @@ use super::{Core, NodeError};
 use crate::{
     lease::{Due, DueLimits, LeaseClock},
     raft::Role,
-    state::command::{self, Command, ENTRY_COMMANDS_MAX, Request, RequestId},
+    state::{
+        auth::Actor,
+        command::{self, Command, ENTRY_COMMANDS_MAX, Request, RequestId},
+    },
 };
 
 /// What of expired leases and remaining times goes into one entry. Applying it takes a few milliseconds, in which nobody's write is applied.
@@ -79,7 +82,7 @@ impl<W, R> Core<W, R> {
         }
         for request in requests(due, self.standing.term) {
             let id = RequestId { member: self.options.raft.member, nonce: self.options.nonce, counter: NOBODY };
-            let command = command::encode(&Command { id, user: Bytes::new(), auth_revision: 0, request });
+            let command = command::encode(&Command { id, actor: Actor::Server, request }, self.state.command_level());
             if !self.builder.push(&command) {
                 self.close_entry()?;
                 let alone = self.builder.push(&command);

@@ -14,7 +14,8 @@ use crate::{
     raft::{InFlight, RaftOptions},
     state::{
         Answer, MemberChange, Membership, StateOptions,
-        command::{Command, Reply, Request, RequestId, decode_entry, encode},
+        auth::Actor,
+        command::{COMMAND_LEVEL, Command, Reply, Request, RequestId, decode_entry, encode},
     },
     store::{MemStore, Store},
 };
@@ -54,7 +55,7 @@ pub(super) fn command_of(counter: u64, value: &[u8]) -> Bytes {
         ..pb::PutRequest::default()
     };
     let id = RequestId { member: 1, nonce: NONCE, counter };
-    encode(&Command { id, user: Bytes::new(), auth_revision: 0, request: Request::Put(put) })
+    encode(&Command { id, actor: Actor::Anonymous, request: Request::Put(put) }, COMMAND_LEVEL)
 }
 
 impl Bench {
@@ -521,7 +522,7 @@ impl Bench {
     fn request(&mut self, request: Request) -> u64 {
         self.counter += 1;
         let id = RequestId { member: 1, nonce: NONCE, counter: self.counter };
-        let command = encode(&Command { id, user: Bytes::new(), auth_revision: 0, request });
+        let command = encode(&Command { id, actor: Actor::Anonymous, request }, COMMAND_LEVEL);
         self.core.propose(self.counter, command, self.counter);
         self.counter
     }

@@ -34,6 +34,7 @@ use crate::{
     raft::{Offer, SnapshotMeta},
     state::{
         Alarms, Answer, MemberChange, Members, Reader, Views,
+        auth::{Authorizer, Permit},
         command::{self, Command, Request, RequestId, may_be_proposed},
     },
     store::StoreSize,
@@ -304,6 +305,7 @@ pub struct NodeHandle {
     views: Arc<Views>,
     lease_clock: Arc<Mutex<LeaseClock>>,
     hub: Hub,
+    authorizer: Authorizer,
 }
 
 impl fmt::Debug for NodeHandle {
@@ -320,28 +322,50 @@ impl NodeHandle {
         lease_clock: &Arc<Mutex<LeaseClock>>,
         hub: Hub,
     ) -> Self {
-        Self { inbox, shared, views: Arc::new(views), lease_clock: Arc::clone(lease_clock), hub }
+        Self {
+            inbox,
+            shared,
+            views: Arc::new(views),
+            lease_clock: Arc::clone(lease_clock),
+            hub,
+            authorizer: Authorizer::default(),
+        }
     }
 
-    /// Puts a request through the log and gives its result, which was validated and authorised before. `user` and
-    /// `auth_revision` say on whose behalf and as of which permissions. Ends at the latest after the request time-out.
-    pub async fn propose(&self, request: Request, user: Bytes, auth_revision: u64) -> Result<Answer, ProposeError> {
-        may_be_proposed(request.since(), self.command_level()).map_err(ProposeError::Refused)?;
-        self.propose_as(request, user, auth_revision, false).await
+    /// Decides what principals may do.
+    pub fn authorizer(&self) -> &Authorizer {
+        &self.authorizer
     }
 
-    pub(super) async fn propose_as(
+    /// Puts a permitted and validated request through the log and gives its result. Ends at the latest after the request
+    /// time-out. The permit is what cannot be left out:
+    ///
+    /// ```compile_fail
+    /// async fn unchecked(node: &cairn_server::node::NodeHandle, request: cairn_server::state::command::Request) {
+    ///     let _ = node.propose(request).await;
+    /// }
+    /// ```
+    pub async fn propose(&self, permit: Permit, request: Request) -> Result<Answer, ProposeError> {
+        self.propose_for(permit, request, false).await
+    }
+
+    /// Proposes a request of the member itself.
+    pub async fn propose_own(&self, request: Request) -> Result<Answer, ProposeError> {
+        self.propose(self.authorizer.own(), request).await
+    }
+
+    pub(super) async fn propose_for(
         &self,
+        permit: Permit,
         request: Request,
-        user: Bytes,
-        auth_revision: u64,
         publishes: bool,
     ) -> Result<Answer, ProposeError> {
-        let shared = &*self.shared;
+        let (shared, level) = (&*self.shared, self.command_level());
+        may_be_proposed(request.since(), level).map_err(ProposeError::Refused)?;
         let (kind, began) = (request.kind(), Instant::now());
         let counter = shared.counter.fetch_add(1, Ordering::Relaxed) + 1;
         let id = RequestId { member: shared.identity.member, nonce: shared.nonce, counter };
-        let command = command::encode(&Command { id, user, auth_revision, request });
+        let command = command::encode(&Command { id, actor: permit.into_actor(), request }, level);
         let bytes = command.len();
         if !shared.budget.take(bytes) {
             shared.metrics.requests_refused.inc();
@@ -388,11 +412,6 @@ impl NodeHandle {
         &self.views.reader
     }
 
-    /// Reads the small replicated tables.
-    pub fn views(&self) -> &Views {
-        &self.views
-    }
-
     /// Gives a lease its whole time. Only after [`Self::linearize`] has ended, called after the wish to renew it had come.
     pub fn renew_lease(&self, id: i64) -> Result<Renewal, NotLeading> {
         let renewal = self.lease_clock.lock().renew(id, self.shared.uptime_ms())?;
@@ -405,6 +424,11 @@ impl NodeHandle {
     /// How long a lease has left, if it exists. Only after [`Self::linearize`] as well.
     pub fn lease_time_left(&self, id: i64) -> Result<Option<TimeLeft>, NotLeading> {
         self.lease_clock.lock().time_left(id, self.shared.uptime_ms())
+    }
+
+    /// The keys that hang on a lease.
+    pub fn lease_keys(&self, _permit: &Permit, id: i64) -> Vec<Bytes> {
+        self.views.leases.keys(id)
     }
 
     /// All leases and when they run out, in no order. Only after [`Self::linearize`] as well.

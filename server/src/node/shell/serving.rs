@@ -5,8 +5,6 @@
 //! any member had applied or acknowledged before the start precedes it in the log. Without a leader that does not happen,
 //! and a member that was killed cannot know on its own what it has shown.
 
-use bytes::Bytes;
-
 use super::handle::NodeHandle;
 use crate::{
     node::ProposeError,
@@ -17,7 +15,7 @@ impl NodeHandle {
     /// Publishes the member's name and client URLs to the cluster. The member [serves](Self::serves) once this is applied.
     pub async fn publish(&self, name: String, client_urls: Vec<String>) -> Result<Answer, ProposeError> {
         let request = Request::PublishMember { member: self.shared.identity.member, name, client_urls };
-        self.propose_as(request, Bytes::new(), 0, true).await
+        self.propose_for(self.authorizer().own(), request, true).await
     }
 
     /// Whether clients may be served: a publication of this run is applied, so that the member shows nothing older than

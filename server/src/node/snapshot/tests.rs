@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use cairn_proto::etcdserverpb::{Member, PutRequest};
 use tempfile::TempDir;
 
@@ -13,7 +12,8 @@ use crate::{
     raft::Offer,
     state::{
         Committed, CommittedData, Membership, State, StateOptions,
-        command::{Command, EntryBuilder, Request, RequestId, encode},
+        auth::Actor,
+        command::{COMMAND_LEVEL, Command, EntryBuilder, Request, RequestId, encode},
         is_installing,
         mvcc::{ImageOptions, revision::Revision},
     },
@@ -225,8 +225,8 @@ fn the_index_image_comes_along_and_spares_reading_what_it_has() {
     for counter in 1..=KEYS {
         let put = PutRequest { key: counter.to_string().into(), value: "value".into(), ..PutRequest::default() };
         let id = RequestId { member: 1, nonce: 1, counter };
-        let command = Command { id, user: Bytes::new(), auth_revision: 0, request: Request::Put(put) };
-        assert!(entry.push(&encode(&command)));
+        let command = Command { id, actor: Actor::Anonymous, request: Request::Put(put) };
+        assert!(entry.push(&encode(&command, COMMAND_LEVEL)));
     }
     let data = CommittedData::Commands(entry.finish().into());
     state.apply(&[Committed { index: 2, term: 1, data }]).unwrap();

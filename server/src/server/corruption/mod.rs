@@ -27,7 +27,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use cairn_proto::{
     ApiError,
     etcdserverpb::{AlarmRequest, AlarmType, Member, alarm_request::AlarmAction},
@@ -256,7 +255,7 @@ impl Guard {
             let alarm =
                 AlarmRequest { action: AlarmAction::Activate.into(), member_id, alarm: AlarmType::Corrupt.into() };
             tracing::error!(member = format_args!("{member_id:x}"), "raising the alarm CORRUPT");
-            if let Err(error) = self.node.propose(Request::Alarm(alarm), Bytes::new(), 0).await {
+            if let Err(error) = self.node.propose_own(Request::Alarm(alarm)).await {
                 tracing::warn!(%error, "the alarm CORRUPT could not be raised; the next comparison tries again");
             }
         }

@@ -1,9 +1,15 @@
 //! Byte layout of one command.
 //!
 //! ```text
-//! format u8 = 1 | kind u8 | member u64 | nonce u64 | counter u64
-//! auth revision varint | user length varint | user | payload (the rest)
+//! format u8 = 2 | kind u8 | member u64 | nonce u64 | counter u64 | actor | payload (the rest)
+//!
+//! actor:  0 u8                                                              the server
+//!         1 u8                                                              a client without a user
+//!         2 u8 | auth revision varint | name length varint | name           a user
 //! ```
+//! Format 1 has in place of the actor: auth revision varint | name length varint | name. An empty name stands for the server
+//! and for clients alike; it is read as a client without a user. Format 2 is written from command level 3 on.
+//!
 //! Fixed integers are big endian, varints are LEB128 (at most 10 bytes). The payload is the request as a protobuf
 //! message:
 //!
@@ -34,15 +40,23 @@ use prost::{
 };
 
 use super::{COMMAND_LEVEL, Command, Request, RequestId, decode_txn};
-use crate::state::record;
+use crate::state::{auth::Actor, record};
 
-/// The format written today.
-pub const COMMAND_FORMAT: u8 = 1;
+/// The newest format.
+pub const COMMAND_FORMAT: u8 = 2;
+/// The format of commands below [`ACTORS_SINCE`].
+const FORMAT_WITHOUT_ACTOR: u8 = 1;
+/// The command level from which on commands carry their actor.
+const ACTORS_SINCE: u32 = 3;
 
 /// Bytes before the varints.
 const FIXED_BYTES: usize = 2 + 3 * 8;
 /// Longest varint of a u64.
 const VARINT_BYTES_MAX: usize = 10;
+
+const BY_SERVER: u8 = 0;
+const BY_ANONYMOUS: u8 = 1;
+const BY_USER: u8 = 2;
 
 const PUT: u8 = 1;
 const DELETE_RANGE: u8 = 2;
@@ -99,18 +113,32 @@ pub enum CommandError {
     },
 }
 
-/// The bytes of a command.
-pub fn encode(command: &Command) -> Bytes {
+/// The bytes of a command in a cluster of command level `level`.
+pub fn encode(command: &Command, level: u32) -> Bytes {
     let payload_bytes = payload_len(&command.request);
-    let mut out = BytesMut::with_capacity(FIXED_BYTES + 2 * VARINT_BYTES_MAX + command.user.len() + payload_bytes);
-    out.put_u8(COMMAND_FORMAT);
+    let (name, auth_revision) = match &command.actor {
+        Actor::User { name, auth_revision } => (&name[..], *auth_revision),
+        Actor::Server | Actor::Anonymous => (&[][..], 0),
+    };
+    let mut out = BytesMut::with_capacity(FIXED_BYTES + 1 + 2 * VARINT_BYTES_MAX + name.len() + payload_bytes);
+    let format = if level < ACTORS_SINCE { FORMAT_WITHOUT_ACTOR } else { COMMAND_FORMAT };
+    out.put_u8(format);
     out.put_u8(kind(&command.request));
     out.put_u64(command.id.member);
     out.put_u64(command.id.nonce);
     out.put_u64(command.id.counter);
-    encode_varint(command.auth_revision, &mut out);
-    encode_varint(command.user.len() as u64, &mut out);
-    out.put_slice(&command.user);
+    if format != FORMAT_WITHOUT_ACTOR {
+        out.put_u8(match command.actor {
+            Actor::Server => BY_SERVER,
+            Actor::Anonymous => BY_ANONYMOUS,
+            Actor::User { .. } => BY_USER,
+        });
+    }
+    if format == FORMAT_WITHOUT_ACTOR || matches!(command.actor, Actor::User { .. }) {
+        encode_varint(auth_revision, &mut out);
+        encode_varint(name.len() as u64, &mut out);
+        out.put_slice(name);
+    }
     put_payload(&mut out, &command.request);
     out.freeze()
 }
@@ -121,19 +149,40 @@ pub fn decode(mut bytes: Bytes) -> Result<Command, CommandError> {
         return Err(CommandError::Damaged { what: "shorter than its fixed part" });
     }
     let format = bytes.get_u8();
-    if format != COMMAND_FORMAT {
+    if !(FORMAT_WITHOUT_ACTOR..=COMMAND_FORMAT).contains(&format) {
         return Err(CommandError::UnknownFormat { found: format });
     }
     let kind = bytes.get_u8();
     let id = RequestId { member: bytes.get_u64(), nonce: bytes.get_u64(), counter: bytes.get_u64() };
-    let auth_revision = get_varint(&mut bytes)?;
-    let user_bytes = usize::try_from(get_varint(&mut bytes)?).unwrap_or(usize::MAX);
-    if user_bytes > bytes.len() {
+    let actor = get_actor(format, &mut bytes)?;
+    let request = get_payload(kind, bytes)?;
+    Ok(Command { id, actor, request })
+}
+
+fn get_actor(format: u8, bytes: &mut Bytes) -> Result<Actor, CommandError> {
+    if format == FORMAT_WITHOUT_ACTOR {
+        let (name, auth_revision) = get_user(bytes)?;
+        return Ok(if name.is_empty() { Actor::Anonymous } else { Actor::User { name, auth_revision } });
+    }
+    match bytes.try_get_u8() {
+        Ok(BY_SERVER) => Ok(Actor::Server),
+        Ok(BY_ANONYMOUS) => Ok(Actor::Anonymous),
+        Ok(BY_USER) => {
+            let (name, auth_revision) = get_user(bytes)?;
+            Ok(Actor::User { name, auth_revision })
+        }
+        Ok(_) => Err(CommandError::Damaged { what: "an unknown kind of actor" }),
+        Err(_) => Err(CommandError::Damaged { what: "ends before its actor" }),
+    }
+}
+
+fn get_user(bytes: &mut Bytes) -> Result<(Bytes, u64), CommandError> {
+    let auth_revision = get_varint(bytes)?;
+    let name_bytes = usize::try_from(get_varint(bytes)?).unwrap_or(usize::MAX);
+    if name_bytes > bytes.len() {
         return Err(CommandError::Damaged { what: "the user's name is longer than the command" });
     }
-    let user = bytes.split_to(user_bytes);
-    let request = get_payload(kind, bytes)?;
-    Ok(Command { id, user, auth_revision, request })
+    Ok((bytes.split_to(name_bytes), auth_revision))
 }
 
 /// The lease that an encoded command grants, if it is a grant.
@@ -349,20 +398,33 @@ pub(super) mod tests {
     }
 
     pub(in crate::state) fn command() -> impl Strategy<Value = Command> {
-        (any::<[u64; 3]>(), bytes(), any::<u64>(), request()).prop_map(
-            |([member, nonce, counter], user, auth_revision, request)| Command {
-                id: RequestId { member, nonce, counter },
-                user,
-                auth_revision,
-                request,
-            },
-        )
+        (any::<[u64; 3]>(), actor(), request()).prop_map(|([member, nonce, counter], actor, request)| Command {
+            id: RequestId { member, nonce, counter },
+            actor,
+            request,
+        })
+    }
+
+    fn actor() -> impl Strategy<Value = Actor> {
+        prop_oneof![
+            Just(Actor::Server),
+            Just(Actor::Anonymous),
+            (vec(any::<u8>(), 1..40), any::<u64>())
+                .prop_map(|(name, auth_revision)| Actor::User { name: name.into(), auth_revision }),
+        ]
     }
 
     proptest! {
         #[test]
         fn commands_round_trip(command in command()) {
-            prop_assert_eq!(decode(encode(&command)), Ok(command));
+            prop_assert_eq!(decode(encode(&command, COMMAND_LEVEL)), Ok(command));
+        }
+
+        #[test]
+        fn below_the_level_of_actors_only_users_are_told_apart(command in command(), level in 1..ACTORS_SINCE) {
+            let read = decode(encode(&command, level)).unwrap();
+            let actor = if command.actor == Actor::Server { Actor::Anonymous } else { command.actor.clone() };
+            prop_assert_eq!(read, Command { actor, ..command });
         }
 
         #[test]
@@ -371,8 +433,14 @@ pub(super) mod tests {
         }
 
         #[test]
-        fn damaged_commands_never_panic(command in command(), at: prop::sample::Index, with: u8, cut: prop::sample::Index) {
-            let mut bytes = encode(&command).to_vec();
+        fn damaged_commands_never_panic(
+            command in command(),
+            level in 1..=COMMAND_LEVEL,
+            at: prop::sample::Index,
+            with: u8,
+            cut: prop::sample::Index,
+        ) {
+            let mut bytes = encode(&command, level).to_vec();
             let at = at.index(bytes.len());
             bytes[at] = with;
             let _ = decode(Bytes::from(bytes.clone()));
@@ -385,39 +453,51 @@ pub(super) mod tests {
         let put = pb::PutRequest { key: "k".into(), value: "v".into(), ..Default::default() };
         Command {
             id: RequestId { member: 1, nonce: 2, counter: 3 },
-            user: Bytes::new(),
-            auth_revision: 0,
+            actor: Actor::Anonymous,
             request: Request::Put(put),
         }
     }
 
     #[test]
     fn the_layout_is_what_the_format_page_says() {
-        let mut expected = vec![1, 1];
-        for word in [1u64, 2, 3] {
-            expected.extend(word.to_be_bytes());
+        let user = Actor::User { name: "root".into(), auth_revision: 300 };
+        let by = |actor, level| encode(&Command { actor, ..a_command() }, level);
+        for (encoded, format, actor) in [
+            (by(Actor::Server, 3), 2, &b"\x00"[..]),
+            (by(Actor::Anonymous, 3), 2, b"\x01"),
+            (by(user.clone(), 3), 2, b"\x02\xac\x02\x04root"),
+            (by(Actor::Server, 2), 1, b"\x00\x00"),
+            (by(Actor::Anonymous, 2), 1, b"\x00\x00"),
+            (by(user, 2), 1, b"\xac\x02\x04root"),
+        ] {
+            let mut expected = vec![format, 1];
+            for word in [1u64, 2, 3] {
+                expected.extend(word.to_be_bytes());
+            }
+            expected.extend(actor);
+            expected.extend(b"\x0a\x01k\x12\x01v");
+            assert_eq!(encoded, expected);
         }
-        expected.extend([0, 0]);
-        expected.extend(b"\x0a\x01k\x12\x01v");
-        assert_eq!(encode(&a_command()), expected);
     }
 
     #[test]
     fn newer_formats_and_unknown_kinds_are_refused() {
-        let mut bytes = encode(&a_command()).to_vec();
-        bytes[0] = 2;
-        assert_eq!(decode(Bytes::from(bytes.clone())), Err(CommandError::UnknownFormat { found: 2 }));
-        bytes[0] = 1;
+        let mut bytes = encode(&a_command(), COMMAND_LEVEL).to_vec();
+        for format in [0, COMMAND_FORMAT + 1] {
+            bytes[0] = format;
+            assert_eq!(decode(Bytes::from(bytes.clone())), Err(CommandError::UnknownFormat { found: format }));
+        }
+        bytes[0] = COMMAND_FORMAT;
         bytes[1] = 200;
         assert_eq!(decode(Bytes::from(bytes)), Err(CommandError::UnknownKind { found: 200 }));
     }
 
     #[test]
     fn a_grant_is_told_from_other_commands() {
-        assert_eq!(granted_lease(&encode(&a_command())), None);
+        assert_eq!(granted_lease(&encode(&a_command(), COMMAND_LEVEL)), None);
         assert_eq!(granted_lease(&Bytes::from_static(&[COMMAND_FORMAT, LEASE_GRANT])), None);
         let request = Request::LeaseGrant(pb::LeaseGrantRequest { id: -7, ttl: 5 });
-        assert_eq!(granted_lease(&encode(&Command { request, ..a_command() })), Some(-7));
+        assert_eq!(granted_lease(&encode(&Command { request, ..a_command() }, COMMAND_LEVEL)), Some(-7));
     }
 
     #[test]
@@ -430,12 +510,12 @@ pub(super) mod tests {
             txn = pb::TxnRequest { failure: vec![op(pb::request_op::Request::RequestTxn(txn))], ..Default::default() };
         }
         let command = Command { request: Request::Txn(txn), ..a_command() };
-        assert_eq!(decode(encode(&command)), Ok(command));
+        assert_eq!(decode(encode(&command, COMMAND_LEVEL)), Ok(command));
     }
 
     #[test]
     fn decoding_copies_neither_key_nor_value() {
-        let bytes = encode(&a_command());
+        let bytes = encode(&a_command(), COMMAND_LEVEL);
         let range = bytes.as_ptr_range();
         let Request::Put(put) = decode(bytes.clone()).unwrap().request else { panic!("a put went in") };
         assert!(range.contains(&put.key.as_ptr()) && range.contains(&put.value.as_ptr()));

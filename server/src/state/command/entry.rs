@@ -122,14 +122,17 @@ impl Iterator for EntryCommands {
 mod tests {
     use proptest::{collection::vec, prelude::*};
 
-    use super::{super::codec::tests::command, *};
+    use super::{
+        super::{COMMAND_LEVEL, codec::tests::command},
+        *,
+    };
 
     proptest! {
         #[test]
         fn entries_round_trip(commands in vec(command(), 0..20)) {
             let mut entry = EntryBuilder::new();
             for command in &commands {
-                prop_assert!(entry.push(&codec::encode(command)));
+                prop_assert!(entry.push(&codec::encode(command, COMMAND_LEVEL)));
             }
             prop_assert_eq!(entry.commands(), commands.len());
             let decoded: Result<Vec<_>, _> = decode_entry(Bytes::from(entry.finish())).collect();

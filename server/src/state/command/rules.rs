@@ -117,11 +117,11 @@ mod tests {
     use cairn_proto::etcdserverpb::request_op::Request as Op;
 
     use super::*;
-    use crate::state::command::RequestId;
+    use crate::state::{auth::Actor, command::RequestId};
 
     fn of_member(member: u64, request: Request) -> Result<(), String> {
         let id = RequestId { member, nonce: 1, counter: 1 };
-        let command = Command { id, user: bytes::Bytes::new(), auth_revision: 0, request };
+        let command = Command { id, actor: Actor::Anonymous, request };
         check(&command).map_err(|broken| broken.to_string())
     }
 

@@ -106,7 +106,7 @@ impl Reader {
     /// The first revision from `since` on with a change in the range, the one after the newest if there is none: nothing before it needs to be read. `None` if
     /// that cannot be told at once, for the range is large or `since` is compacted. Waits for nothing.
     pub fn first_change(&self, from: &[u8], end: &RangeEnd, since: i64) -> Option<i64> {
-        let pin = self.pin(since).ok()?;
+        let pin = self.pin_events(since).ok()?;
         let until = pin.header_revision();
         let few = pin.mvcc().index.read().few_changes((from, end), (since, until), FEW_KEYS, FEW_CHANGES)?;
         pin.check().ok()?;

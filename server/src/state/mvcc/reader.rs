@@ -1,7 +1,7 @@
 //! The reader: what the API reads the keys through. Safe from any thread and cheap to clone.
 //!
 //! ```text
-//! let pin = reader.pin(request.revision)?;               // judges the revision, keeps its history
+//! let pin = reader.pin(&permit, request.revision)?;      // judges the revision, keeps its history
 //! match reader.range_inline(&pin, &request) {
 //!     Inline::Ready(rows) => rows?,                      // from memory
 //!     Inline::Defer => /* on a thread that may block: */ reader.range(&pin, &request)?,
@@ -33,7 +33,10 @@ use super::{
     revision::Revision,
     view::View,
 };
-use crate::{state::command::OpReply, store::Store};
+use crate::{
+    state::{auth::Permit, command::OpReply},
+    store::Store,
+};
 
 /// See the module's text.
 #[derive(Debug, Clone)]
@@ -107,7 +110,18 @@ impl Reader {
 
     /// Pins a revision to read at, the newest one if `revision` is not positive. Errors: it is compacted, or still to
     /// come.
-    pub fn pin(&self, revision: i64) -> Result<Pin, ApiError> {
+    ///
+    /// ```compile_fail
+    /// fn unchecked(reader: &cairn_server::state::mvcc::Reader) {
+    ///     let _ = reader.pin(0);
+    /// }
+    /// ```
+    pub fn pin(&self, _permit: &Permit, revision: i64) -> Result<Pin, ApiError> {
+        self.mvcc().pin(revision)
+    }
+
+    /// Pins a revision to read events at for watchers, which were permitted when they were created.
+    pub(crate) fn pin_events(&self, revision: i64) -> Result<Pin, ApiError> {
         self.mvcc().pin(revision)
     }
 

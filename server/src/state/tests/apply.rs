@@ -96,12 +96,10 @@ fn what_was_applied_is_skipped_and_a_gap_is_refused() {
 fn an_unknown_command_is_fatal_and_nothing_of_its_batch_is_applied() {
     let mut member = Member::new();
     let good = member.entry([put("k", "1")]);
-    let mut bytes = encode(&Command {
-        id: RequestId { member: 7, nonce: 1, counter: 1 },
-        user: Bytes::new(),
-        auth_revision: 0,
-        request: put("k", "2"),
-    })
+    let mut bytes = encode(
+        &Command { id: RequestId { member: 7, nonce: 1, counter: 1 }, actor: Actor::Anonymous, request: put("k", "2") },
+        COMMAND_LEVEL,
+    )
     .to_vec();
     bytes[1] = 99;
     let mut entry = EntryBuilder::new();
@@ -212,9 +210,9 @@ fn a_pinned_read_holds_physical_compaction_up_until_it_ends() {
     let mut member = Member::new();
     member.put("k", "1");
     member.put("k", "2");
-    let pin = member.reader().pin(2).unwrap();
+    let pin = member.reader().pin(&Authorizer::default().own(), 2).unwrap();
     member.compact(3).unwrap();
-    assert_eq!(member.reader().pin(2).unwrap_err(), ApiError::Compacted);
+    assert_eq!(member.reader().pin(&Authorizer::default().own(), 2).unwrap_err(), ApiError::Compacted);
     for _ in 0..3 {
         member.compaction_step(Duration::ZERO).unwrap();
     }
@@ -232,8 +230,8 @@ fn a_pin_held_too_long_is_expired_and_its_reads_end_in_compacted() {
     let mut member = Member::new();
     member.put("k", "1");
     member.put("k", "2");
-    let pin = member.reader().pin(2).unwrap();
-    let newest = member.reader().pin(0).unwrap();
+    let pin = member.reader().pin(&Authorizer::default().own(), 2).unwrap();
+    let newest = member.reader().pin(&Authorizer::default().own(), 0).unwrap();
     member.compact(3).unwrap();
     let late = crate::state::PIN_HOLD_MAX;
     while !matches!(member.compaction_step(Duration::ZERO).unwrap(), CompactionStep::Held { .. }) {}
@@ -331,7 +329,7 @@ fn the_hook_is_called_for_every_compaction() {
 fn a_value_missing_from_the_store_is_damage_not_an_empty_answer() {
     let mut member = Member::new();
     member.put("k", "1");
-    let pin = member.reader().pin(0).unwrap();
+    let pin = member.reader().pin(&Authorizer::default().own(), 0).unwrap();
     let mut batch = Batch::default();
     batch.delete(Table::Rev, crate::state::mvcc::revision::Revision::new(2, 0).key(false));
     member.store.write(&batch).unwrap();
@@ -346,7 +344,7 @@ fn long_ranges_are_deferred_and_read_in_pages_and_pieces() {
         member.put(&format!("k{number:04}"), &"v".repeat(100));
     }
     let all = pb::RangeRequest { key: "k".into(), range_end: "l".into(), ..Default::default() };
-    let pin = member.reader().pin(0).unwrap();
+    let pin = member.reader().pin(&Authorizer::default().own(), 0).unwrap();
     assert!(matches!(member.reader().range_inline(&pin, &all), Inline::Defer));
     let counted = pb::RangeRequest { count_only: true, ..all.clone() };
     assert!(matches!(member.reader().range_inline(&pin, &counted), Inline::Ready(Ok(rows)) if rows.count == 1300));
@@ -386,7 +384,7 @@ fn a_stream_goes_on_where_keys_and_values_become_larger() {
         let (key, value) = (format!("k{place:04}{}", "x".repeat(large * 1500)), "v".repeat(large * (3000 + place)));
         member.put(&key, &value);
     }
-    let pin = member.reader().pin(0).unwrap();
+    let pin = member.reader().pin(&Authorizer::default().own(), 0).unwrap();
     let all = pb::RangeRequest { key: "k".into(), range_end: "l".into(), ..Default::default() };
     for request in [
         pb::RangeRequest { keys_only: true, ..all.clone() },
@@ -411,7 +409,7 @@ fn reads_within_a_read_only_txn_see_one_revision() {
     member.put("k", "1");
     member.put("k", "2");
     let range = |revision| pb::RequestOp { request: Some(pb::request_op::Request::RequestRange(get("k", revision))) };
-    let pin = member.reader().pin(0).unwrap();
+    let pin = member.reader().pin(&Authorizer::default().own(), 0).unwrap();
     member.put("k", "3");
     let txn = pb::TxnRequest { success: vec![range(0), range(2), range(3)], ..Default::default() };
     let OpRows::Txn { ops, .. } = member.reader().read_txn(&pin, &txn).unwrap() else { panic!("a txn") };

@@ -57,7 +57,7 @@ fn reads_see_whole_revisions_while_others_write_and_compact() {
                 let (mut reads, mut refused) = (0, 0);
                 while !done.load(Ordering::Relaxed) || reads == 0 {
                     let back = step * (reads % 7);
-                    match reader.pin((reader.revision() - back).max(2)) {
+                    match reader.pin(&Authorizer::default().own(), (reader.revision() - back).max(2)) {
                         Ok(pin) => assert!(one_whole_revision(&reader, &pin), "no pin is held long enough to expire"),
                         Err(error) => {
                             assert_eq!(error, ApiError::Compacted);

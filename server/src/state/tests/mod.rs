@@ -10,7 +10,8 @@ use prost::Message;
 
 use super::{
     Answer, Committed, CommittedData, Compactor, Membership, Reader, State, StateError, StateOptions,
-    command::{Command, EntryBuilder, OpReply, Outcome, Reply, Request, RequestId, encode},
+    auth::{Actor, Authorizer},
+    command::{COMMAND_LEVEL, Command, EntryBuilder, OpReply, Outcome, Reply, Request, RequestId, encode},
     mvcc::{CompactionStep, ImageOptions, OpRows, ReadError, Rows},
 };
 use crate::store::{MemStore, Store, Table};
@@ -66,7 +67,7 @@ impl Member {
         for request in requests {
             self.requests += 1;
             let id = RequestId { member: 7, nonce: 1, counter: self.requests };
-            assert!(entry.push(&encode(&Command { id, user: Bytes::new(), auth_revision: 0, request })));
+            assert!(entry.push(&encode(&Command { id, actor: Actor::Anonymous, request }, COMMAND_LEVEL)));
         }
         let entry = Committed {
             index: 2 + self.log.len() as u64,
@@ -177,7 +178,7 @@ pub(super) fn contents(store: &dyn Store) -> Vec<(Table, Bytes, Bytes)> {
 }
 
 pub(super) fn range(reader: &Reader, request: &pb::RangeRequest) -> Result<(i64, Rows), ApiError> {
-    let pin = reader.pin(request.revision)?;
+    let pin = reader.pin(&Authorizer::default().own(), request.revision)?;
     let rows = match reader.range(&pin, request) {
         Err(ReadError::Api(error)) => return Err(error),
         rows => rows.unwrap(),

@@ -214,7 +214,7 @@ impl Member {
     }
 
     fn stream(&mut self, request: &pb::RangeRequest) -> Result<pb::RangeResponse, ApiError> {
-        let pin = self.reader().pin(request.revision)?;
+        let pin = self.reader().pin(&Authorizer::default().own(), request.revision)?;
         let mut merged = Rows::default();
         let mut pieces = self.reader().range_pieces(&pin, request).unwrap();
         while let Some(piece) =
@@ -228,7 +228,7 @@ impl Member {
     }
 
     fn read_txn(&self, txn: &pb::TxnRequest) -> Result<(i64, OpRows), ApiError> {
-        let pin = self.reader().pin(0)?;
+        let pin = self.reader().pin(&Authorizer::default().own(), 0)?;
         match self.reader().read_txn(&pin, txn) {
             Err(ReadError::Api(error)) => Err(error),
             rows => Ok((pin.header_revision(), rows.unwrap())),

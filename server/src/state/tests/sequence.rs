@@ -221,7 +221,7 @@ impl Pair {
             Step::HashKv { back } => self.compare_hash(back.map_or(0, |back| self.model.revision() - back)),
             Step::Hold { back } => {
                 let revision = (self.model.revision() - back).max(1);
-                if let Ok(pin) = self.member.reader().pin(revision) {
+                if let Ok(pin) = self.member.reader().pin(&Authorizer::default().own(), revision) {
                     let expected = self.model.range(&pb::RangeRequest { revision, ..everything() }).unwrap();
                     self.held.push((pin, expected));
                 }

@@ -262,7 +262,7 @@ async fn a_program_that_has_the_server_inside_watches_the_same_way() {
     let server = TestServer::start().await;
     let mut writer = Writer::of(&server).await;
     let (requests, incoming) = mpsc::channel(4);
-    let mut answers = Box::pin(server.server.client().watch(ReceiverStream::new(incoming)));
+    let mut answers = Box::pin(server.server.client().exchange(ReceiverStream::new(incoming)));
     let request = cairn_proto::etcdserverpb::WatchRequest {
         request_union: Some(cairn_proto::etcdserverpb::watch_request::RequestUnion::CreateRequest(create("k", ""))),
     };

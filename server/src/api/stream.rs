@@ -1,12 +1,12 @@
 //! Calls with many messages: requests as a stream, and what ends a stream from outside.
 //!
 //! ```text
-//!   body ─▶ Drained ─▶ Messages ─▶ requests() ─▶ a service: requests in, answers out ─▶ Guarded ─▶ Body
+//!   a transport ─▶ Messages ─▶ requests() ─▶ a service: requests in, answers out ─▶ Guarded ─▶ the transport
 //!                                       '──── a broken request ends the call ────────▶──┘ ◀── deadline, no leader, shutdown
 //! ```
 //!
-//! A service takes the next request when its answers are read. Requests of a client that reads none wait in `Drained`, and
-//! when that is full the client is held up by HTTP's own windows. What a client gives up is dropped with everything the service keeps in its streams.
+//! A service takes the next request when its answers are read. What a client gives up is dropped with everything that the
+//! service keeps in its streams.
 
 use std::{
     future::{Future, pending},
@@ -16,18 +16,18 @@ use std::{
     time::Duration,
 };
 
-use cairn_proto::ApiError;
-use futures::Stream;
+use bytes::Bytes;
+use cairn_proto::{ApiError, rpc::Method};
+use futures::{Stream, StreamExt};
 use prost::Message;
 use tokio::{
     sync::{oneshot, watch},
     time::{Instant, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
 
-use super::{body::MessageStream, drained::Drained, message::Messages, method::Method};
-use crate::{api::metrics::ApiMetrics, node::NodeHandle};
+use super::{framed::Answers, metrics::ApiMetrics, refusal::Refusal, router::Call};
+use crate::node::NodeHandle;
 
 /// Election time-outs without a leader after which streams that want one are ended.
 const LEADERLESS_TIMEOUTS_MAX: u32 = 3;
@@ -74,9 +74,17 @@ pub(super) struct Limits {
     pub(super) endless: bool,
 }
 
+impl Limits {
+    /// The limits of a call that began then.
+    pub(super) fn of(call: &Call, began: std::time::Instant) -> Self {
+        let deadline = call.timeout.and_then(|timeout| Instant::from_std(began).checked_add(timeout));
+        Self { deadline, wants_leader: call.wants_leader, endless: call.method.is_endless() }
+    }
+}
+
 impl Ends {
     /// Ends `stream` when one of its limits is reached.
-    pub(super) fn guard(&self, limits: Limits, stream: MessageStream) -> MessageStream {
+    pub(super) fn guard(&self, limits: Limits, stream: Answers) -> Answers {
         let Limits { deadline, wants_leader, endless } = limits;
         if deadline.is_none() && !wants_leader && !endless {
             return stream;
@@ -96,7 +104,7 @@ impl Ends {
                 }
             };
             tokio::select! {
-                () = too_late => Status::deadline_exceeded("context deadline exceeded"),
+                () = too_late => Refusal::DeadlineExceeded,
                 () = no_leader => ApiError::NoLeader.into(),
                 () = stopping.cancelled(), if endless => ApiError::Stopped.into(),
             }
@@ -105,83 +113,83 @@ impl Ends {
     }
 }
 
-/// A stream that ends with a status when `over` says so.
-pub(super) fn guarded(stream: MessageStream, over: impl Future<Output = Status> + Send + 'static) -> MessageStream {
+/// A stream that ends with a refusal when `over` says so.
+pub(super) fn guarded(stream: Answers, over: impl Future<Output = Refusal> + Send + 'static) -> Answers {
     Box::pin(Guarded { running: Some((stream, Box::pin(over))) })
 }
 
 /// Becomes ready when a stream is to end.
-type Over = Pin<Box<dyn Future<Output = Status> + Send>>;
+type Over = Pin<Box<dyn Future<Output = Refusal> + Send>>;
 
 struct Guarded {
-    running: Option<(MessageStream, Over)>,
+    running: Option<(Answers, Over)>,
 }
 
 impl Stream for Guarded {
-    type Item = <MessageStream as Stream>::Item;
+    type Item = <Answers as Stream>::Item;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let Some((stream, over)) = &mut self.running else { return Poll::Ready(None) };
-        if let Poll::Ready(status) = over.as_mut().poll(cx) {
-            // Whatever the stream holds is not kept until the connection has sent the status.
+        if let Poll::Ready(refusal) = over.as_mut().poll(cx) {
+            // What the stream holds is dropped now, not when the connection has sent the refusal.
             self.running = None;
-            return Poll::Ready(Some(Err(status)));
+            return Poll::Ready(Some(Err(refusal)));
         }
         stream.as_mut().poll_next(cx)
     }
 }
 
+/// The requests of a call as a service takes them.
+pub(super) type Requests<M> = Pin<Box<dyn Stream<Item = M> + Send>>;
+
+/// The requests of a call that has many, still encoded, as its transport brings them.
+pub type Messages = Pin<Box<dyn Stream<Item = Result<Bytes, Refusal>> + Send>>;
+
 /// The requests of a call, and how it ends should one of them not be readable. After such a one the requests neither go on nor end.
-pub(super) fn requests<M: Message + Default>(
-    messages: Messages<Drained>,
+pub(super) fn requests<M: Message + Default + 'static>(
+    messages: Messages,
     method: Method,
     metrics: Arc<ApiMetrics>,
-) -> (impl Stream<Item = M> + Send + 'static, impl Future<Output = Status> + Send + 'static) {
+) -> (Requests<M>, impl Future<Output = Refusal> + Send + 'static) {
     let (report, broken) = oneshot::channel();
     let reading = (messages, metrics, report);
     let requests = futures::stream::unfold(reading, move |(mut messages, metrics, report)| async move {
-        match next(&mut messages, method, &metrics).await {
-            Ok(message) => Some((message?, (messages, metrics, report))),
-            Err(status) => {
-                // Nobody listens any more if the call has ended.
-                let _ = report.send(status);
+        let read = messages.next().await?.and_then(|bytes| {
+            metrics.received(method, bytes.len());
+            super::router::decode(bytes)
+        });
+        match read {
+            Ok(message) => Some((message, (messages, metrics, report))),
+            Err(refusal) => {
+                // The other side is gone if the call has ended.
+                let _ = report.send(refusal);
                 pending().await
             }
         }
     });
     let broken = async {
         match broken.await {
-            Ok(status) => status,
+            Ok(refusal) => refusal,
             // The requests ended well.
             Err(_) => pending().await,
         }
     };
-    (requests, broken)
-}
-
-async fn next<M: Message + Default>(
-    messages: &mut Messages<Drained>,
-    method: Method,
-    metrics: &ApiMetrics,
-) -> Result<Option<M>, Status> {
-    let Some(bytes) = messages.next().await? else { return Ok(None) };
-    metrics.received(method, bytes.len());
-    super::decode(bytes).map(Some)
+    (Box::pin(requests), broken)
 }
 
 #[cfg(test)]
 mod tests {
-    use futures::{FutureExt, StreamExt, stream};
+    use futures::{FutureExt, stream};
 
     use super::*;
-    use crate::api::grpc::body::Framed;
+    use crate::api::framed::Framed;
 
     fn ends() -> (Ends, watch::Sender<()>) {
         let (sender, leaderless) = watch::channel(());
         (Ends { stopping: CancellationToken::new(), leaderless }, sender)
     }
 
-    fn silent() -> MessageStream {
+    fn silent() -> Answers {
         Box::pin(stream::pending())
     }
 
@@ -189,8 +197,8 @@ mod tests {
         Limits { deadline: None, wants_leader: false, endless: false }
     }
 
-    fn status_of(stream: &mut MessageStream) -> Option<Status> {
-        stream.next().now_or_never()?.expect("a status ends the stream").err()
+    fn refusal_of(stream: &mut Answers) -> Option<Refusal> {
+        stream.next().now_or_never()?.expect("a refusal ends the stream").err()
     }
 
     #[test]
@@ -199,11 +207,10 @@ mod tests {
         sender.send_replace(());
         let mut wanting = ends.guard(Limits { wants_leader: true, ..limits() }, silent());
         let mut content = ends.guard(Limits { endless: true, ..limits() }, silent());
-        assert!(status_of(&mut wanting).is_none(), "what was before the call does not count");
+        assert!(refusal_of(&mut wanting).is_none(), "what was before the call does not count");
         sender.send_replace(());
-        let status = status_of(&mut wanting).expect("it ends");
-        assert_eq!((status.code(), status.message()), (tonic::Code::Unavailable, "etcdserver: no leader"));
-        assert!(status_of(&mut content).is_none());
+        assert_eq!(refusal_of(&mut wanting), Some(ApiError::NoLeader.into()));
+        assert!(refusal_of(&mut content).is_none());
         assert!(wanting.next().now_or_never().expect("it has ended").is_none());
     }
 
@@ -213,14 +220,14 @@ mod tests {
         let mut endless = ends.guard(Limits { endless: true, ..limits() }, silent());
         let mut finite = ends.guard(limits(), silent());
         ends.stopping.cancel();
-        assert_eq!(status_of(&mut endless).expect("it ends").message(), "etcdserver: server stopped");
-        assert!(status_of(&mut finite).is_none());
+        assert_eq!(refusal_of(&mut endless), Some(ApiError::Stopped.into()));
+        assert!(refusal_of(&mut finite).is_none());
     }
 
     #[test]
     fn messages_pass_until_the_end() {
         let message = || Framed::new(cairn_proto::etcdserverpb::DefragmentResponse::default());
-        let items: MessageStream = Box::pin(stream::iter([Ok(message()), Ok(message())]));
+        let items: Answers = Box::pin(stream::iter([Ok(message()), Ok(message())]));
         let passed = guarded(items, pending()).count().now_or_never();
         assert_eq!(passed, Some(2));
     }
