@@ -21,6 +21,7 @@ cluster: deps
 
 test: deps test-deps
 	cargo nextest run --locked --workspace
+	cargo test --locked --workspace --doc
 
 deps:
 	@scripts/install-deps build

@@ -6,7 +6,7 @@
 //!
 //! let server = Server::builder().data_dir("/var/lib/control-plane/store").in_process_only().start().await?;
 //! let put = cairn_proto::etcdserverpb::PutRequest { key: "/registry/a".into(), value: "1".into(), ..Default::default() };
-//! println!("revision {}", server.client().put(put).await?.header.unwrap_or_default().revision);
+//! println!("revision {}", server.client().call(put).await?.header.unwrap_or_default().revision);
 //! server.shutdown().await;
 //! # Ok(())
 //! # }
@@ -27,7 +27,7 @@
 //!
 //! # The way of a write
 //!
-//! [`api::grpc`] takes the message out of its frame, [`api::kv`] checks it and proposes one [`state::command::Command`]. The node packs commands into raft
+//! [`api::grpc`] takes the message out of its frame, [`api::router`] takes it to [`api::kv`], which checks it and proposes one [`state::command::Command`]. The node packs commands into raft
 //! entries; the log's thread writes a batch of them with one `fdatasync`; committed entries are applied by [`state`], which writes one batch to the
 //! [`store`] and publishes the new revision. The answer is a plan of revisions to read, and the API that owes it reads them off the apply path.
 //!
