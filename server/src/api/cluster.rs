@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{Context, refusal::Refusal};
 use crate::{
     config::{Url, added_member_id},
-    node::{NodeHandle, membership::form::peer_urls},
+    node::{ReplicaView, membership::form::peer_urls},
     state::{
         MemberChange, Members,
         auth::{Need, Principal},
@@ -137,7 +137,7 @@ impl Cluster {
             return Ok(pb::MoveLeaderResponse::default());
         }
         let mut leader = node.leader_seen();
-        node.transfer_leader(target);
+        self.context.membership.transfer_leader(target);
         let moved = leader.wait_for(|leader| *leader == target);
         match tokio::time::timeout(self.context.election_timeout, moved).await {
             Ok(Ok(_)) => Ok(pb::MoveLeaderResponse::default()),
@@ -173,7 +173,7 @@ impl Cluster {
     async fn at(&self, leader: u64, change: MemberChange) -> Result<(), ApiError> {
         let node = &self.context.node;
         if leader == node.status().member_id {
-            return node.change_members(change).await.map_err(ApiError::from);
+            return self.context.membership.change_members(change).await.map_err(ApiError::from);
         }
         // Who asked is the leader's own request then; this id goes nowhere.
         let nobody = RequestId { member: 0, nonce: 0, counter: 0 };
@@ -195,7 +195,7 @@ impl Cluster {
 }
 
 /// The leader, waited for if there is none.
-async fn known_leader(node: &NodeHandle) -> Result<u64, Refusal> {
+async fn known_leader(node: &ReplicaView) -> Result<u64, Refusal> {
     let mut leader = node.leader_seen();
     leader.wait_for(|leader| *leader != 0).await.map(|leader| *leader).map_err(|_| ApiError::Stopped.into())
 }

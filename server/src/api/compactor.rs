@@ -15,7 +15,7 @@ use cairn_proto::{ApiError, etcdserverpb::CompactionRequest};
 use tokio_util::sync::CancellationToken;
 
 use super::{kv::Kv, refusal::Refusal};
-use crate::{config::AutoCompaction, node::NodeHandle, state::auth::Principal};
+use crate::{config::AutoCompaction, node::ReplicaView, state::auth::Principal};
 
 /// The longest time between compactions of the periodic kind.
 const PERIOD_MAX: Duration = Duration::from_hours(1);
@@ -25,7 +25,7 @@ const NOTES_PER_PERIOD: u32 = 10;
 const REVISION_INTERVAL: Duration = Duration::from_mins(5);
 
 /// Compacts as configured until told to stop.
-pub async fn run(mode: AutoCompaction, node: NodeHandle, kv: Kv, stopping: CancellationToken) {
+pub async fn run(mode: AutoCompaction, node: ReplicaView, kv: Kv, stopping: CancellationToken) {
     let policy = match mode {
         AutoCompaction::Off => return,
         AutoCompaction::Periodic(retention) => Policy::Periodic(Periodic::new(retention, Instant::now())),
@@ -34,7 +34,7 @@ pub async fn run(mode: AutoCompaction, node: NodeHandle, kv: Kv, stopping: Cance
     follow(policy, node, kv, stopping).await;
 }
 
-async fn follow(mut policy: Policy, node: NodeHandle, kv: Kv, stopping: CancellationToken) {
+async fn follow(mut policy: Policy, node: ReplicaView, kv: Kv, stopping: CancellationToken) {
     loop {
         policy.note(node.reader().revision());
         tokio::select! {
@@ -215,7 +215,7 @@ mod tests {
         };
         assert!(read(2).await.is_ok());
         let policy = Policy::Revision(ByRevision::new(5, Duration::from_millis(1)));
-        let compacting = follow(policy, server.node().clone(), server.services().kv.clone(), CancellationToken::new());
+        let compacting = follow(policy, server.node().view(), server.services().kv.clone(), CancellationToken::new());
         let compacted = async {
             while !matches!(read(15).await, Err(Refusal::Api(ApiError::Compacted))) {
                 tokio::time::sleep(Duration::from_millis(1)).await;

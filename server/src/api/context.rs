@@ -15,7 +15,7 @@ use super::{answer::Header, quota, refusal::Refusal};
 use crate::{
     config::Config,
     lease,
-    node::{NodeError, NodeHandle},
+    node::{Leases, Membership, NodeError, NodeHandle, Proposer, StoreMaintenance},
     peer::Peers,
     state::{
         auth::{Need, Permit, Principal},
@@ -34,7 +34,13 @@ const CATCHING_UP_MAX: usize = 2;
 /// What all services share.
 pub struct Context {
     /// The running replica.
-    pub node: NodeHandle,
+    pub node: Proposer,
+    /// Its members.
+    pub membership: Membership,
+    /// The leader's clock over leases.
+    pub leases: Leases,
+    /// Looking after its store.
+    pub store: StoreMaintenance,
     /// The other members.
     pub peers: Arc<Peers>,
     /// How long a request may wait for its outcome.
@@ -60,9 +66,12 @@ pub struct Context {
 
 impl Context {
     /// The context of services of `node` that wait for the disk on `pool`.
-    pub fn new(node: NodeHandle, peers: Arc<Peers>, config: &Config, pool: runtime::Handle) -> Arc<Self> {
+    pub fn new(node: &NodeHandle, peers: Arc<Peers>, config: &Config, pool: runtime::Handle) -> Arc<Self> {
         Arc::new(Self {
-            node,
+            node: node.proposer(),
+            membership: node.membership(),
+            leases: node.leases(),
+            store: node.store_maintenance(),
             peers,
             request_timeout: config.request_timeout(),
             election_timeout: config.election_timeout,
@@ -141,13 +150,13 @@ impl Context {
     /// Gives back what only garbage takes, once for all who wait for it. Whether there is room for `cost` bytes then.
     async fn give_back(&self, cost: u64) -> Result<bool, Refusal> {
         let turn = self.giving_back.clone().lock_owned().await;
-        if self.has_room(cost) || !self.node.has_garbage() {
+        if self.has_room(cost) || !self.store.has_garbage() {
             return Ok(self.has_room(cost));
         }
-        let (node, before) = (self.node.clone(), self.node.size().total);
+        let (store, before) = (self.store.clone(), self.node.size().total);
         // It goes on if the caller goes away, and keeps its turn.
         let work = move || {
-            let done = node.give_back();
+            let done = store.give_back();
             drop(turn);
             done
         };

@@ -116,7 +116,7 @@ impl Lease {
         let mut news = node.lease_news();
         loop {
             news.mark_unchanged();
-            let here = || node.renew_lease(id);
+            let here = || self.context.leases.renew(id);
             let Told { what: renewal, age } =
                 self.at_leader(&mut news, here, |peers| async move { peers.renew_lease(id).await }).await?;
             match renewal {
@@ -146,7 +146,7 @@ impl Lease {
         let pb::LeaseTimeToLiveRequest { id, keys } = request;
         let node = &self.context.node;
         let permit = self.context.authorize(principal, Need::Lease(id))?;
-        let here = || node.lease_time_left(id);
+        let here = || self.context.leases.time_left(id);
         let there = async |peers: Arc<Peers>| {
             // The keys and the header are read here.
             node.linearize().await.map_err(|error| Untold::Refused(error.into()))?;
@@ -162,7 +162,7 @@ impl Lease {
                 ((left_ms as i64).min(time.ttl.saturating_mul(1000)).saturating_sub(1) / 1000, time.ttl)
             }
         };
-        let keys = if keys { node.lease_keys(&permit, id) } else { Vec::new() };
+        let keys = if keys { self.context.leases.keys(&permit, id) } else { Vec::new() };
         Ok(pb::LeaseTimeToLiveResponse { header: Some(self.header()), id, ttl, granted_ttl, keys })
     }
 
@@ -174,7 +174,7 @@ impl Lease {
     ) -> Result<pb::LeaseLeasesResponse, Refusal> {
         let node = &self.context.node;
         let _permit = self.context.authorize(principal, Need::Leases)?;
-        let here = || node.lease_expiries().map(Listed::Unsorted);
+        let here = || self.context.leases.expiries().map(Listed::Unsorted);
         let there = async |peers: Arc<Peers>| {
             // The header is read here.
             node.linearize().await.map_err(|error| Untold::Refused(error.into()))?;

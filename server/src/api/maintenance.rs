@@ -78,9 +78,9 @@ impl Maintenance {
         _request: pb::DefragmentRequest,
     ) -> Result<pb::DefragmentResponse, Refusal> {
         let _permit = self.context.authorize(principal, Need::Maintain)?;
-        let node = self.context.node.clone();
+        let store = self.context.store.clone();
         tracing::info!("starting defragment");
-        if let Err(error) = self.context.on_pool(move || node.defragment()).await? {
+        if let Err(error) = self.context.on_pool(move || store.defragment()).await? {
             let text = format!("etcdserver: defragment failed: {error}");
             self.context.node.fail(error);
             return Err(Refusal::Internal(text.into()));

@@ -50,7 +50,7 @@ use self::{
     cluster::Cluster, election::Election, kv::Kv, lease::Lease, lock::Lock, maintenance::Maintenance, queue::Queues,
     watch::Watches,
 };
-use crate::node::NodeHandle;
+use crate::node::ReplicaView;
 pub use context::Context;
 
 /// The services of one member. Clones are cheap and share everything.
@@ -71,7 +71,7 @@ pub struct Services {
     /// Membership.
     pub cluster: Cluster,
     /// The running replica under them.
-    pub node: NodeHandle,
+    pub node: ReplicaView,
 }
 
 impl Services {
@@ -89,7 +89,7 @@ impl Services {
             election: Election::new(queues),
             maintenance: Maintenance::new(context.clone()),
             cluster: Cluster::new(context.clone()),
-            node: context.node.clone(),
+            node: context.node.view(),
         }
     }
 }

@@ -27,7 +27,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{framed::Answers, metrics::ApiMetrics, refusal::Refusal, router::Call};
-use crate::node::NodeHandle;
+use crate::node::ReplicaView;
 
 /// Election time-outs without a leader after which streams that want one are ended.
 const LEADERLESS_TIMEOUTS_MAX: u32 = 3;
@@ -43,7 +43,7 @@ pub struct Ends {
 
 /// Tells streams when there has been no leader for too long, until the server stops.
 pub async fn watch_leader(
-    node: NodeHandle,
+    node: ReplicaView,
     election: Duration,
     leaderless: watch::Sender<()>,
     stopping: CancellationToken,

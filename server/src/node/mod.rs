@@ -1,16 +1,17 @@
 //! The running replica: consensus, log and state machine put together.
 //!
 //! ```text
-//!   api  --NodeHandle-->  shell: one task with an inbox   <--completions--  log thread, flush thread
-//!                           |            ^
-//!                           v            |
-//!                         core: inputs -> outputs          (no clock, no threads, no I/O but the state machine's store)
+//!   api, peer --handles-->  shell: one task with an inbox   <--completions--  log thread, flush thread
+//!                             |            ^
+//!                             v            |
+//!                           core: inputs -> outputs          (no clock, no threads, no I/O but the state machine's store)
 //! ```
 //!
 //! What lives here: [`core`], which decides; [`shell`], which has the threads, the clock and the files; [`snapshot`], which has
 //! the files of snapshots; who a member is
 //! ([`identity`]); which membership changes are allowed ([`Judge`]); what is counted ([`NodeMetrics`]). What may call
-//! it: `api/`, `peer/` and `http/` through [`NodeHandle`], the server to start and stop it.
+//! it: `api/`, `peer/` and `http/`, each through the handles of what it may do; the server through [`NodeHandle`], to start and
+//! stop it.
 //!
 //! The one invariant: what was answered as done is in the synced logs of a majority, and is applied here.
 
@@ -25,4 +26,7 @@ pub mod snapshot;
 pub use error::{NodeError, ProposeError, ReadIndexError, Unfit};
 pub use membership::{ChangeRules, Judge};
 pub use metrics::{NodeMetrics, ReadKind, ReceivedMetrics};
-pub use shell::{Alone, CompactionPace, History, NodeConfig, NodeHandle, NodeStatus, Transport};
+pub use shell::{
+    Alone, CompactionPace, History, Leases, Membership, NodeConfig, NodeHandle, NodeStatus, PeerInbox, Proposer,
+    ReplicaView, StoreMaintenance, Transport,
+};

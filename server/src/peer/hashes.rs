@@ -11,7 +11,10 @@ use cairn_proto::{
 use tonic::Status;
 
 use super::{dial::DialError, registry::Peers};
-use crate::{node::NodeHandle, state::mvcc::KvHash};
+use crate::{
+    node::{ReplicaView, StoreMaintenance},
+    state::mvcc::KvHash,
+};
 
 /// What is asked of another member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +64,7 @@ impl Peers {
     /// It does not answer, or not within `wait_max`.
     pub async fn hash(
         &self,
-        node: &NodeHandle,
+        node: &ReplicaView,
         (member, urls): (u64, &[String]),
         question: HashQuestion,
         wait_max: Duration,
@@ -87,7 +90,7 @@ impl Peers {
 ///
 /// # Errors
 /// The question makes no sense, too many hashes are under way, or there was no read index in time.
-pub(super) async fn answer(node: &NodeHandle, request: &HashRequest) -> Result<HashResponse, Status> {
+pub(super) async fn answer(node: &StoreMaintenance, request: &HashRequest) -> Result<HashResponse, Status> {
     let HashRequest { revision, compact_revision, remembered, settled, .. } = *request;
     if revision < 1 || compact_revision < -1 || compact_revision > revision {
         return Err(Status::invalid_argument("there is no hash at such revisions"));

@@ -40,7 +40,6 @@ struct Checked {
 }
 
 /// What arrives from one member.
-#[derive(Debug)]
 pub(super) struct Inbound {
     local: Local,
     from: u64,

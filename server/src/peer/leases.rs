@@ -27,7 +27,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use super::{metrics::PeerMetrics, registry::Peers};
 use crate::{
     lease::{NotLeading, Renewal, TimeLeft},
-    node::NodeHandle,
+    node::Leases,
 };
 
 /// Questions that may wait; who comes then is refused.
@@ -216,17 +216,17 @@ async fn call(peers: &Peers, request: LeasesRequest) -> Result<LeasesResponse, U
 ///
 /// # Errors
 /// There was none in time, or there are too many questions.
-pub(super) async fn answer(node: &NodeHandle, request: LeasesRequest) -> Result<LeasesResponse, tonic::Status> {
+pub(super) async fn answer(node: &Leases, request: LeasesRequest) -> Result<LeasesResponse, tonic::Status> {
     if request.renew.len() + request.time.len() > ROUND_QUESTIONS_MAX {
         return Err(tonic::Status::invalid_argument("too many questions about leases at once"));
     }
     node.linearize().await.map_err(ApiError::from)?;
     let told = || {
-        let renewed = request.renew.iter().map(|id| node.renew_lease(*id).map(as_renewal));
+        let renewed = request.renew.iter().map(|id| node.renew(*id).map(as_renewal));
         let renewed = renewed.collect::<Result<_, NotLeading>>()?;
-        let times = request.time.iter().map(|id| node.lease_time_left(*id).map(as_time));
+        let times = request.time.iter().map(|id| node.time_left(*id).map(as_time));
         let times = times.collect::<Result<_, NotLeading>>()?;
-        let expiries = if request.list { node.lease_expiries()? } else { Vec::new() };
+        let expiries = if request.list { node.expiries()? } else { Vec::new() };
         Ok::<_, NotLeading>((LeasesResponse { leads: true, renewed, times, ids: Vec::new() }, expiries))
     };
     let Ok((answer, mut expiries)) = told() else { return Ok(LeasesResponse::default()) };

@@ -13,7 +13,7 @@ use serde::Serialize;
 use tonic::body::Body;
 
 use super::registry::Peers;
-use crate::{api::maintenance::STORAGE_VERSION, config::API_VERSION, node::NodeHandle};
+use crate::{api::maintenance::STORAGE_VERSION, config::API_VERSION, node::ReplicaView};
 
 /// What probes and the tools of etcd ask for; everything else is not found.
 pub(super) fn answer<B>(peers: &Peers, request: &Request<B>) -> Response<Body> {
@@ -46,7 +46,7 @@ fn probing() -> String {
     format!("{{\"OK\":true,\"Now\":\"{}\"}}\n", humantime::format_rfc3339_nanos(SystemTime::now()))
 }
 
-fn version(node: &NodeHandle) -> String {
+fn version(node: &ReplicaView) -> String {
     let cluster = node.cluster_version().map_or_else(|| "not_decided".to_owned(), |version| version.to_string());
     format!("{{\"etcdserver\":\"{API_VERSION}\",\"etcdcluster\":\"{cluster}\",\"storage\":\"{STORAGE_VERSION}\"}}")
 }
@@ -72,7 +72,7 @@ impl<'a> From<&'a pb::Member> for Member<'a> {
     }
 }
 
-fn members(node: &NodeHandle) -> String {
+fn members(node: &ReplicaView) -> String {
     let members = node.members();
     let listed: Vec<_> = members.members.values().map(Member::from).collect();
     // Text and numbers always have a form in JSON.

@@ -28,7 +28,7 @@ use super::{
 use crate::{
     config::{API, API_VERSION},
     lease::{Renewal, TimeLeft},
-    node::{NodeHandle, Transport},
+    node::{Leases, Membership, NodeHandle, PeerInbox, StoreMaintenance, Transport},
     raft::{Offer, Refused},
     state::{Members, command::COMMAND_LEVEL},
 };
@@ -49,9 +49,12 @@ pub struct PeerOptions {
 }
 
 /// The replica that the connections belong to.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Local {
-    pub(super) node: NodeHandle,
+    pub(super) node: PeerInbox,
+    pub(super) membership: Membership,
+    pub(super) leases: Leases,
+    pub(super) store: StoreMaintenance,
     pub(super) member: u64,
     pub(super) cluster: u64,
 }
@@ -115,7 +118,14 @@ impl Peers {
     /// Connects to the members that `node` knows, and to those it will hear of.
     pub fn start(self: &Arc<Self>, node: &NodeHandle) {
         let status = node.status();
-        *self.local.write() = Some(Local { node: node.clone(), member: status.member_id, cluster: status.cluster_id });
+        *self.local.write() = Some(Local {
+            node: node.peer_inbox(),
+            membership: node.membership(),
+            leases: node.leases(),
+            store: node.store_maintenance(),
+            member: status.member_id,
+            cluster: status.cluster_id,
+        });
         self.update(&node.members());
     }
 

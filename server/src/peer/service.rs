@@ -124,7 +124,7 @@ impl Peer for Service {
         let change = MemberChange::decode(request.change)
             .map_err(|error| Status::invalid_argument(format!("the change does not decode: {error}")))?
             .1;
-        match local.node.change_members(change).await {
+        match local.membership.change_members(change).await {
             Ok(()) => Ok(Response::new(ChangeResponse {})),
             Err(error @ ProposeError::Malformed(_)) => Err(Status::invalid_argument(error.to_string())),
             Err(error) => Err(ApiError::from(error).into()),
@@ -149,7 +149,7 @@ impl Peer for Service {
         if request.cluster_id != local.cluster {
             return Err(Status::failed_precondition(other_cluster(request.cluster_id, local.cluster)));
         }
-        leases::answer(&local.node, request).await.map(Response::new)
+        leases::answer(&local.leases, request).await.map(Response::new)
     }
 
     async fn hash(&self, request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
@@ -158,7 +158,7 @@ impl Peer for Service {
         if request.cluster_id != local.cluster {
             return Err(Status::failed_precondition(other_cluster(request.cluster_id, local.cluster)));
         }
-        hashes::answer(&local.node, &request).await.map(Response::new)
+        hashes::answer(&local.store, &request).await.map(Response::new)
     }
 }
 

@@ -23,7 +23,7 @@ use tonic::{Code, Status, Streaming};
 use super::{dial::DialError, metrics::Transfer, registry::Peers};
 use crate::{
     node::{
-        NodeHandle,
+        PeerInbox,
         snapshot::{Held, Incoming, Piece, Reading, SnapshotError, SnapshotFile},
     },
     raft::Offer,
@@ -98,7 +98,7 @@ impl Pacer {
 /// What is left to be sent of a snapshot.
 struct Sending {
     peers: Arc<Peers>,
-    node: NodeHandle,
+    node: PeerInbox,
     member: u64,
     id: u64,
     reading: Option<Reading>,
@@ -112,7 +112,7 @@ struct Sending {
 /// The pieces of a snapshot, for a member that has some of it already.
 pub(super) fn send(
     peers: Arc<Peers>,
-    node: NodeHandle,
+    node: PeerInbox,
     request: &SnapshotRequest,
 ) -> Result<impl Stream<Item = Result<SnapshotPiece, Status>> + Send + use<>, Status> {
     let held = |file: &WireFile| Held {
@@ -208,7 +208,7 @@ async fn on_disk<T: Send + 'static>(
 
 async fn fetch_once(
     peers: &Peers,
-    node: &NodeHandle,
+    node: &PeerInbox,
     cluster: u64,
     member: u64,
     offer: Offer,

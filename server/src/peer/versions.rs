@@ -4,10 +4,10 @@
 use cairn_proto::peer::Hello;
 use semver::Version;
 
-use crate::{config::understands, node::NodeHandle, state::command::COMMAND_LEVEL_FIRST};
+use crate::{config::understands, node::ReplicaView, state::command::COMMAND_LEVEL_FIRST};
 
 /// Whether the member that introduces itself may be talked with in the cluster of `node`.
-pub(super) fn check(hello: &Hello, node: &NodeHandle) -> Result<(), String> {
+pub(super) fn check(hello: &Hello, node: &ReplicaView) -> Result<(), String> {
     check_version(&hello.version, node.cluster_version().as_deref())?;
     check_command_level(command_level(hello), node.command_level())
 }

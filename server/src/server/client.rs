@@ -23,7 +23,7 @@ use crate::{
         refusal::Refusal,
         router::{Call, Router, Served},
     },
-    node::NodeHandle,
+    node::ReplicaView,
     state::auth::Principal,
 };
 
@@ -53,7 +53,7 @@ fn is_nested_within(txn: &pb::TxnRequest, levels: usize) -> bool {
 #[derive(Clone)]
 pub struct LocalClient {
     router: Arc<Router>,
-    node: NodeHandle,
+    node: ReplicaView,
     request_timeout: Duration,
     max_receive_bytes: usize,
     wants_leader: bool,
@@ -62,7 +62,7 @@ pub struct LocalClient {
 impl LocalClient {
     pub(super) fn new(
         router: Arc<Router>,
-        node: NodeHandle,
+        node: ReplicaView,
         request_timeout: Duration,
         max_receive_bytes: usize,
     ) -> Self {
@@ -169,7 +169,7 @@ fn contradiction() -> Refusal {
 }
 
 /// A gRPC channel to `gate`, served on `runtime`. It connects when it is first used; the connection waits until `node` serves.
-pub(super) fn channel(gate: Arc<Gate>, node: NodeHandle, runtime: runtime::Handle) -> Channel {
+pub(super) fn channel(gate: Arc<Gate>, node: ReplicaView, runtime: runtime::Handle) -> Channel {
     let connect = service_fn(move |_| {
         let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
         let (gate, node) = (gate.clone(), node.clone());

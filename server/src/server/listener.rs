@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     config::{Config, ListenAddr, Place, Url, listen_addrs},
-    node::NodeHandle,
+    node::ReplicaView,
     security::Acceptor,
     socket::{Detached, Listening, Stream},
 };
@@ -81,8 +81,8 @@ fn bind(listen: &ListenAddr, config: &Config) -> Result<Listening, ListenError> 
 }
 
 /// Accepts connections until the server stops. Where clients are served, connections wait in the system's backlog until the
-/// member [serves](NodeHandle::serves): a client that has other endpoints takes one of those meanwhile.
-pub async fn accept(listener: Listener, acceptor: Acceptor, gate: Arc<Gate>, threads: Arc<Threads>, node: NodeHandle) {
+/// member [serves](ReplicaView::serves): a client that has other endpoints takes one of those meanwhile.
+pub async fn accept(listener: Listener, acceptor: Acceptor, gate: Arc<Gate>, threads: Arc<Threads>, node: ReplicaView) {
     if listener.port.serves_clients() && !node.wait_to_serve().await {
         return;
     }

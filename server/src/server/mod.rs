@@ -65,7 +65,7 @@ use crate::{
     config::{ClusterState, Config, ConfigError, InitialCluster, Place, Url},
     http::Http,
     lease,
-    node::{self, ChangeRules, CompactionPace, NodeConfig, NodeError, NodeHandle, identity::InitialMember},
+    node::{self, ChangeRules, CompactionPace, NodeConfig, NodeError, NodeHandle, Proposer, identity::InitialMember},
     peer::{self, Dialer, PeerOptions, Peers, join::JoinError},
     security::{self, AcceptLimits, Acceptor, Callers, TlsError},
 };
@@ -242,10 +242,10 @@ impl Builder {
         guard.register(&mut registry);
         let metrics =
             Arc::new(ApiMetrics::new(&mut registry, config.metrics == crate::config::MetricsLevel::Extensive));
-        let services = Services::new(&Context::new(node.clone(), peers.clone(), &config, threads.first().clone()));
+        let services = Services::new(&Context::new(&node, peers.clone(), &config, threads.first().clone()));
         let stopping = CancellationToken::new();
         let (without_leader, leaderless) = watch::channel(());
-        threads.last().spawn(watch_leader(node.clone(), config.election_timeout, without_leader, stopping.clone()));
+        threads.last().spawn(watch_leader(node.view(), config.election_timeout, without_leader, stopping.clone()));
         let router = Router::new(
             services.clone(),
             metrics.clone(),
@@ -262,9 +262,10 @@ impl Builder {
 
         let urls = advertised(&config, &listeners);
         let ready = CancellationToken::new();
-        let publishing = publish(node.clone(), config.clone(), urls, places.clone(), stopping.clone(), ready.clone());
+        let publishing =
+            publish(node.proposer(), config.clone(), urls, places.clone(), stopping.clone(), ready.clone());
         threads.first().spawn(publishing);
-        threads.first().spawn(version::keep(node.clone(), peers.clone(), stopping.clone()));
+        threads.first().spawn(version::keep(node.proposer(), peers.clone(), stopping.clone()));
         if !config.corrupt_check_time.is_zero() {
             let check = guard.clone().run(corruption::Kind::Periodic, config.corrupt_check_time, stopping.clone());
             threads.last().spawn(check);
@@ -276,7 +277,7 @@ impl Builder {
         }
         threads.last().spawn(compactor::run(
             config.auto_compaction,
-            node.clone(),
+            node.view(),
             services.kv.clone(),
             stopping.clone(),
         ));
@@ -303,7 +304,7 @@ impl Builder {
         for listener in listeners {
             let acceptor =
                 Acceptor::for_listener(&listener.listen, tls.as_ref(), Callers::Clients, AcceptLimits::default());
-            let accepting = listener::accept(listener, acceptor, gate.clone(), threads.clone(), node.clone());
+            let accepting = listener::accept(listener, acceptor, gate.clone(), threads.clone(), node.view());
             threads.last().spawn(accepting);
         }
         Ok(server)
@@ -353,12 +354,12 @@ impl Server {
     /// A client that calls the server in this process.
     pub fn client(&self) -> LocalClient {
         let (timeout, bytes_max) = (self.config.request_timeout(), self.config.max_receive_bytes());
-        LocalClient::new(self.router.clone(), self.node.clone(), timeout, bytes_max)
+        LocalClient::new(self.router.clone(), self.node.view(), timeout, bytes_max)
     }
 
     /// A gRPC channel to the server that needs no socket, for any client generated from the API's protobuf files. To be used within a tokio runtime.
     pub fn channel(&self) -> Channel {
-        client::channel(self.gate.clone(), self.node.clone(), self.threads.last().clone())
+        client::channel(self.gate.clone(), self.node.view(), self.threads.last().clone())
     }
 
     #[cfg(test)]
@@ -522,7 +523,7 @@ fn advertised(config: &Config, listeners: &[Listener]) -> Vec<String> {
 
 /// Publishes the member's name and URLs to the cluster, as often as it takes. From then on the member serves clients.
 async fn publish(
-    node: NodeHandle,
+    node: Proposer,
     config: Arc<Config>,
     urls: Vec<String>,
     places: Vec<Place>,

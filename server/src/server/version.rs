@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{node::NodeHandle, peer::Peers, state::command::Request};
+use crate::{node::Proposer, peer::Peers, state::command::Request};
 
 /// How often the leader looks while the cluster has no version, and after a proposal.
 const LOOK_FIRST: Duration = Duration::from_millis(100);
@@ -15,7 +15,7 @@ const LOOK_FIRST: Duration = Duration::from_millis(100);
 const LOOK: Duration = Duration::from_secs(4);
 
 /// Keeps the cluster's version and command level while this member leads.
-pub(super) async fn keep(node: NodeHandle, peers: Arc<Peers>, stopping: CancellationToken) {
+pub(super) async fn keep(node: Proposer, peers: Arc<Peers>, stopping: CancellationToken) {
     loop {
         let due = if node.status().leader == node.status().member_id { due(&node, &peers) } else { None };
         let pause = if due.is_some() || node.cluster_version().is_none() { LOOK_FIRST } else { LOOK };
@@ -37,7 +37,7 @@ pub(super) async fn keep(node: NodeHandle, peers: Arc<Peers>, stopping: Cancella
 }
 
 /// What the leader has to propose next, if anything.
-fn due(node: &NodeHandle, peers: &Peers) -> Option<Request> {
+fn due(node: &Proposer, peers: &Peers) -> Option<Request> {
     let version = peers.common_version().filter(|version| node.cluster_version().is_none_or(|now| *now < *version));
     let level = || peers.common_command_level().filter(|level| node.command_level() < *level);
     version.map(Request::ClusterVersion).or_else(|| level().map(Request::CommandLevel))

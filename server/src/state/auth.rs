@@ -69,8 +69,8 @@ pub enum Need<'a> {
 
 /// The proof that a need was permitted. Only an [`Authorizer`] makes one.
 ///
-/// ```compile_fail
-/// use cairn_server::state::auth::{Actor, Permit};
+/// ```compile_fail,E0451
+/// # use cairn_server::state::auth::{Actor, Permit};
 /// let made_up = Permit { actor: Actor::Server };
 /// ```
 #[derive(Debug, Clone)]

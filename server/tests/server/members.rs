@@ -77,7 +77,7 @@ impl Members {
             if leader == to {
                 return Some(());
             }
-            self.servers()[leader].node().transfer_leader(target);
+            self.servers()[leader].node().membership().transfer_leader(target);
             None
         })
         .await;

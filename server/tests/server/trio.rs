@@ -115,7 +115,7 @@ impl Trio {
         let target = self.id(to);
         eventually("the leader moves", async || {
             let leader = self.leader().await;
-            self.of(leader).node().transfer_leader(target);
+            self.of(leader).node().membership().transfer_leader(target);
             (leader == to).then_some(())
         })
         .await;

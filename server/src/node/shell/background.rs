@@ -12,7 +12,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
 
 use super::{
     config::CompactionPace,
-    handle::{Input, Reports, Shared},
+    inputs::{Input, Reports},
+    shared::Shared,
 };
 use crate::{
     log::{DataDirLock, EntryId, EntryReader},

@@ -13,7 +13,7 @@ use std::{
 use cairn_proto::ApiError;
 use tokio::task::spawn_blocking;
 
-use super::NodeHandle;
+use super::handle::{NodeHandle, StoreMaintenance};
 use crate::{
     node::NodeError,
     state::mvcc::{Hashing, KvHash, ReadError},
@@ -24,7 +24,7 @@ pub(super) const HASHES_MAX: usize = 2;
 /// The longest rest after a step.
 const REST_MAX: Duration = Duration::from_millis(20);
 
-impl NodeHandle {
+impl StoreMaintenance {
     /// Hashes all keys up to `revision`, the newest one if it is 0, as of the compacted revision `compacted`, this member's
     /// if that is `None`. Reads every value, on a thread of its own, and rests as long as it works. Dropping the future ends
     /// it.
@@ -33,9 +33,9 @@ impl NodeHandle {
     /// Too many are under way, or there is no such hash here: this member is not there yet, has compacted further, or a
     /// compaction has waited for the hash too long.
     pub async fn hash_at(&self, revision: i64, compacted: Option<i64>) -> Result<KvHash, ApiError> {
-        let turn = Arc::clone(&self.shared.hashes).try_acquire_owned().map_err(|_| ApiError::TooManyRequests)?;
+        let turn = Arc::clone(&self.shared().hashes).try_acquire_owned().map_err(|_| ApiError::TooManyRequests)?;
         let wanted = Wanted::default();
-        let (reader, shared, unwanted) = (self.reader().clone(), Arc::clone(&self.shared), wanted.0.clone());
+        let (reader, shared, unwanted) = (self.reader().clone(), Arc::clone(self.shared()), wanted.0.clone());
         let started = Instant::now();
         let hashed = spawn_blocking(move || {
             let is_wanted = || !unwanted.load(Ordering::Relaxed) && !shared.is_stopped();
@@ -58,11 +58,13 @@ impl NodeHandle {
             }
         }
     }
+}
 
+impl NodeHandle {
     /// Waits until no hash is under way, once the node has stopped.
     pub(super) async fn wait_for_hashes(&self) {
         // The semaphore is never closed.
-        let _ = self.shared.hashes.acquire_many(HASHES_MAX as u32).await;
+        let _ = self.shared().hashes.acquire_many(HASHES_MAX as u32).await;
     }
 }
 

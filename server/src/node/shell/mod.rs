@@ -2,7 +2,7 @@
 //! files. It decides nothing.
 //!
 //! ```text
-//!   NodeHandle (any thread) --inbox--> replica task --batches--> log thread (write, fdatasync) --Synced--> inbox
+//!   handles (any thread) ----inbox--> replica task --batches--> log thread (write, fdatasync) --Synced--> inbox
 //!                                          |----------flush----> flush thread (store flush)    --Flushed-> inbox
 //!                                          |                     compaction thread (small steps over index and store, then `space`)
 //!                                          |--messages-----> Transport (the connections to the other members)
@@ -32,7 +32,7 @@
 //! # When something fails
 //!
 //! An error of the log, the store or the state machine *poisons* the replica: everybody who waits is told that the
-//! server stops, nothing is acknowledged any more, and [`NodeHandle::fatal`] shows the error. Whoever embeds the server
+//! server stops, nothing is acknowledged any more, and [`ReplicaView::fatal`] shows the error. Whoever embeds the server
 //! decides what then happens to the process.
 
 mod apply_timer;
@@ -43,9 +43,11 @@ mod delivery;
 mod directory;
 mod handle;
 mod hashing;
+mod inputs;
 mod lone;
 mod replica;
 mod serving;
+mod shared;
 mod space;
 mod start;
 #[cfg(test)]
@@ -53,6 +55,7 @@ mod tests;
 mod transport;
 
 pub use config::{CompactionPace, NodeConfig};
-pub use handle::{History, NodeHandle, NodeStatus};
+pub use handle::{Leases, Membership, NodeHandle, PeerInbox, Proposer, ReplicaView, StoreMaintenance};
+pub use shared::{History, NodeStatus};
 pub use start::{is_new, start, start_member};
 pub use transport::{Alone, Transport};

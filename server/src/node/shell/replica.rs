@@ -18,8 +18,9 @@ use self::{
 use super::{
     background::Background,
     delivery::{Letter, Post},
-    handle::{Input, ReadLeave, Shared, Writer},
+    inputs::{Input, ReadLeave, Writer},
     lone::LoneWrites,
+    shared::Shared,
     transport::Transport,
 };
 use crate::{

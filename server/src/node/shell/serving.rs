@@ -5,28 +5,18 @@
 //! any member had applied or acknowledged before the start precedes it in the log. Without a leader that does not happen,
 //! and a member that was killed cannot know on its own what it has shown.
 
-use super::handle::NodeHandle;
-use crate::{
-    node::ProposeError,
-    state::{Answer, command::Request},
-};
+use super::handle::ReplicaView;
 
-impl NodeHandle {
-    /// Publishes the member's name and client URLs to the cluster. The member [serves](Self::serves) once this is applied.
-    pub async fn publish(&self, name: String, client_urls: Vec<String>) -> Result<Answer, ProposeError> {
-        let request = Request::PublishMember { member: self.shared.identity.member, name, client_urls };
-        self.propose_for(self.authorizer().own(), request, true).await
-    }
-
+impl ReplicaView {
     /// Whether clients may be served: a publication of this run is applied, so that the member shows nothing older than
     /// what it has shown in an earlier run. It stays so until the node stops.
     pub fn serves(&self) -> bool {
-        *self.shared.serves.borrow()
+        *self.shared().serves.borrow()
     }
 
     /// Waits until clients may be served. `false` if the node stops or fails before.
     pub async fn wait_to_serve(&self) -> bool {
-        let shared = &*self.shared;
+        let shared = self.shared();
         let (mut serves, mut stopped, mut fatal) =
             (shared.serves.subscribe(), shared.stopped.subscribe(), shared.fatal.subscribe());
         // The senders are in `self.shared`, so they cannot be gone.

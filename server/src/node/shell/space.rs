@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::handle::{NodeHandle, Shared};
+use super::{handle::StoreMaintenance, shared::Shared};
 use crate::node::NodeError;
 
 /// The largest store that is rewritten after a compaction, in bytes: four of RocksDB's buffers. With more it merges files by itself.
@@ -65,23 +65,23 @@ impl Shared {
     }
 }
 
-impl NodeHandle {
+impl StoreMaintenance {
     /// Whether compactions have removed something whose space is to be given back before the store is called full.
     pub fn has_garbage(&self) -> bool {
-        self.shared.rewrite_is_due(FULL_GROWTH)
+        self.shared().rewrite_is_due(FULL_GROWTH)
     }
 
     /// Gives disk space back that deleted data still takes. Waits for the disk.
     pub fn give_back(&self) -> Result<(), NodeError> {
-        self.shared.rewrite()
+        self.shared().rewrite()
     }
 
     /// The same when an operator asks for it.
     pub fn defragment(&self) -> Result<(), NodeError> {
-        let metrics = &self.shared.metrics;
+        let metrics = &self.shared().metrics;
         let started = Instant::now();
         metrics.defrags_running.inc();
-        let done = self.shared.rewrite();
+        let done = self.shared().rewrite();
         metrics.defrags_running.dec();
         metrics.defrag.observe(started.elapsed().as_secs_f64());
         done

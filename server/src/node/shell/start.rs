@@ -12,9 +12,10 @@ use super::{
     budget::Budget,
     delivery::Post,
     directory::Directory,
-    handle::{Input, Reports, Shared},
+    inputs::{Input, Reports},
     lone::LoneWrites,
     replica::{Replica, STALL_PAUSE},
+    shared::Shared,
     transport::{Alone, Transport},
 };
 use crate::{
@@ -159,7 +160,7 @@ fn run(
     runtime: &Handle,
     lock: DataDirLock,
     shared: Arc<Shared>,
-    core: Core<super::handle::Writer, super::handle::ReadLeave>,
+    core: Core<super::inputs::Writer, super::inputs::ReadLeave>,
     log: Log,
     compactions: crossbeam_channel::Receiver<()>,
     transport: Arc<dyn Transport>,

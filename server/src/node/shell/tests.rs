@@ -38,7 +38,7 @@ fn put(key: &str, value: &str) -> Request {
 
 /// Puts and gives the revision.
 async fn write(node: &NodeHandle, key: &str, value: &str) -> i64 {
-    match node.propose_own(put(key, value)).await.unwrap().outcome {
+    match node.proposer().propose_own(put(key, value)).await.unwrap().outcome {
         Ok(Reply::Kv { revision, .. }) => revision,
         other => panic!("a put is answered by {other:?}"),
     }
@@ -148,7 +148,7 @@ fn after_a_shutdown_everything_is_refused_and_the_directory_is_free() {
     runtime.block_on(async {
         write(&node, "key", "value").await;
         node.shutdown().await;
-        let refused = node.propose_own(put("key", "other")).await.unwrap_err();
+        let refused = node.proposer().propose_own(put("key", "other")).await.unwrap_err();
         assert_eq!(refused, ProposeError::Stopped);
         assert_eq!(node.linearize().await, Err(ReadIndexError::Stopped));
         node.shutdown().await;
@@ -189,7 +189,7 @@ fn what_was_accepted_before_a_shutdown_is_answered() {
         let writers: Vec<_> = (0..50)
             .map(|at| {
                 let node = node.clone();
-                tokio::spawn(async move { node.propose_own(put(&format!("key{at}"), "value")).await })
+                tokio::spawn(async move { node.proposer().propose_own(put(&format!("key{at}"), "value")).await })
             })
             .collect();
         tokio::task::yield_now().await;
@@ -211,7 +211,7 @@ fn a_fatal_error_is_shown_and_nothing_is_acknowledged_after_it() {
         node.fail(NodeError::Panicked("another one"));
         let shown = fatal.wait_for(Option::is_some).await.unwrap().clone().unwrap();
         assert!(shown.to_string().contains("a test"));
-        assert_eq!(node.propose_own(put("key", "value")).await.unwrap_err(), ProposeError::Stopped);
+        assert_eq!(node.proposer().propose_own(put("key", "value")).await.unwrap_err(), ProposeError::Stopped);
         assert_eq!(node.linearize().await, Err(ReadIndexError::Stopped));
         node.shutdown().await;
     });
@@ -252,7 +252,7 @@ fn a_program_below_the_clusters_version_does_not_start() {
     runtime.block_on(async {
         let node = start(&config, runtime.handle()).unwrap();
         for version in [Version::new(3, 7, 9), Version::new(99, 0, 0)] {
-            let proposed = node.propose_own(Request::ClusterVersion(version)).await.unwrap();
+            let proposed = node.proposer().propose_own(Request::ClusterVersion(version)).await.unwrap();
             assert_eq!(proposed.outcome, Ok(Reply::Done));
         }
         node.shutdown().await;
@@ -361,7 +361,7 @@ fn requests_beyond_the_limit_are_refused_at_once() {
         let writers: Vec<_> = (0..10)
             .map(|at| {
                 let node = node.clone();
-                tokio::spawn(async move { node.propose_own(put(&format!("key{at}"), "value")).await })
+                tokio::spawn(async move { node.proposer().propose_own(put(&format!("key{at}"), "value")).await })
             })
             .collect();
         let mut refused = 0;
@@ -390,7 +390,7 @@ fn a_compaction_is_carried_out_in_the_background() {
             write(&node, "key", &at.to_string()).await;
         }
         let compact = Request::Compact(pb::CompactionRequest { revision: 51, physical: true });
-        node.propose_own(compact).await.unwrap().outcome.unwrap();
+        node.proposer().propose_own(compact).await.unwrap().outcome.unwrap();
         tokio::time::timeout(Duration::from_secs(30), node.reader().wait_compacted(51)).await.unwrap();
         assert_eq!(read(&node, "key"), Some("49".into()));
         node.shutdown().await;

@@ -152,7 +152,7 @@ impl Guard {
     /// Compares all keys, at the newest revision.
     async fn compare_keys(&self) -> Result<Outcome, ApiError> {
         let started = Instant::now();
-        let own = self.node.hash_at(0, None).await?;
+        let own = self.node.store_maintenance().hash_at(0, None).await?;
         let question = HashQuestion { settled: true, ..question_of(&own) };
         let told = self.ask_all(question, self.patience(started.elapsed())).await;
         // Whatever the others had applied when they answered is applied here, too, after this.
@@ -242,7 +242,7 @@ impl Guard {
             && let Some(to) = right.find(votes)
         {
             tracing::warn!(to = format_args!("{to:x}"), "this member is not to lead: handing leadership over");
-            self.node.transfer_leader(to);
+            self.node.membership().transfer_leader(to);
         }
     }
 
@@ -255,7 +255,7 @@ impl Guard {
             let alarm =
                 AlarmRequest { action: AlarmAction::Activate.into(), member_id, alarm: AlarmType::Corrupt.into() };
             tracing::error!(member = format_args!("{member_id:x}"), "raising the alarm CORRUPT");
-            if let Err(error) = self.node.propose_own(Request::Alarm(alarm)).await {
+            if let Err(error) = self.node.proposer().propose_own(Request::Alarm(alarm)).await {
                 tracing::warn!(%error, "the alarm CORRUPT could not be raised; the next comparison tries again");
             }
         }

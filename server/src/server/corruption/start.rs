@@ -134,7 +134,7 @@ impl Guard {
         }
         tracing::info!("starting initial corruption check");
         let started = Instant::now();
-        let own = self.node.hash_at(0, None).await.map_err(Inconsistent::Unhashed)?;
+        let own = self.node.store_maintenance().hash_at(0, None).await.map_err(Inconsistent::Unhashed)?;
         let took = started.elapsed();
         let hashes = hashes_of(&self.ask_all(question_of(&own), self.patience(took)).await);
         let begun = Begun { own, hashes: hashes.into_iter().collect(), took };
@@ -231,7 +231,7 @@ impl Guard {
         let told = self.ask(&missing, question_of(&begun.own), self.patience(begun.took), false).await;
         let has_gone_on = |told: &HashTold| told.hash.is_none() && told.compacted > begun.own.compact_revision;
         if told.iter().any(|(_, told)| has_gone_on(told)) {
-            match self.node.hash_at(0, None).await {
+            match self.node.store_maintenance().hash_at(0, None).await {
                 Ok(now) => *begun = Begun { own: now, hashes: BTreeMap::new(), took: begun.took },
                 Err(error) => tracing::warn!(error = error.text(), "this member's keys could not be hashed"),
             }

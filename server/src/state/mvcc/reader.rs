@@ -111,8 +111,17 @@ impl Reader {
     /// Pins a revision to read at, the newest one if `revision` is not positive. Errors: it is compacted, or still to
     /// come.
     ///
-    /// ```compile_fail
-    /// fn unchecked(reader: &cairn_server::state::mvcc::Reader) {
+    /// ```
+    /// # use cairn_server::state::{auth::Permit, mvcc::Reader};
+    /// fn checked(reader: &Reader, permit: &Permit) {
+    ///     let _ = reader.pin(permit, 0);
+    /// }
+    /// ```
+    /// Without a permit it does not compile:
+    ///
+    /// ```compile_fail,E0061
+    /// # use cairn_server::state::mvcc::Reader;
+    /// fn unchecked(reader: &Reader) {
     ///     let _ = reader.pin(0);
     /// }
     /// ```

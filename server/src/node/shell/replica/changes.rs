@@ -10,7 +10,7 @@ use crate::{
         ProposeError,
         core::Leaving,
         membership::{Judge, form},
-        shell::handle::Writer,
+        shell::inputs::Writer,
     },
     raft::Role,
     state::{MemberChange, command::RequestId},

@@ -8,7 +8,10 @@ use super::{End, INPUTS_MAX, Replica};
 use crate::node::{
     NodeError, ProposeError, ReadIndexError,
     core::Core,
-    shell::handle::{Input, ReadLeave, Shared, Writer},
+    shell::{
+        inputs::{Input, ReadLeave, Writer},
+        shared::Shared,
+    },
 };
 
 /// How long a shutdown waits for what was accepted to be finished.
