@@ -89,8 +89,14 @@ impl<W, R> Core<W, R> {
         if self.stays_for(index, &change) {
             return Ok(None);
         }
+        let had_others = !self.group.is_only_member();
         match self.group.apply_conf_change(&change) {
-            Ok(conf_state) => Ok(Some(CommittedData::ConfChange(change, conf_state, context))),
+            Ok(conf_state) => {
+                if had_others && self.group.is_only_member() {
+                    self.shared_up_to = self.group.last_index();
+                }
+                Ok(Some(CommittedData::ConfChange(change, conf_state, context)))
+            }
             // Whether a change fits depends on the membership before it and on nothing else: every member refuses it
             // alike.
             Err(error) => {

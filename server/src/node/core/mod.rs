@@ -105,6 +105,8 @@ pub struct Core<W, R> {
     standing: Standing,
     applied: (u64, u64),
     joint: bool,
+    /// The last entry that others had a part in, when the last one of them went: it may have applied and shown that much.
+    shared_up_to: u64,
     /// A voter that is alone campaigns at once, when it has applied what it knows to be committed.
     campaign: bool,
     /// The term in which this member last handed leadership over to be removed.
@@ -154,6 +156,7 @@ impl<W, R> Core<W, R> {
             standing,
             applied,
             joint: group.is_joint(),
+            shared_up_to: 0,
             campaign: group.is_alone(),
             handed_over_in: 0,
             heard_commit: 0,
@@ -206,7 +209,8 @@ impl<W, R> Core<W, R> {
             blank: self.group.last_index() == FIRST_SNAPSHOT.index,
             reads_locally: self.group.is_only_member()
                 && self.standing.role == Role::Leader
-                && self.applied.1 == self.standing.term,
+                && self.applied.1 == self.standing.term
+                && self.applied.0 >= self.shared_up_to,
             pending: self.waiters.len(),
             proposals_failed: self.proposals_failed,
             leader_changes: self.leader_changes,

@@ -86,7 +86,7 @@ pub struct CoreStatus {
     /// Whether the log has no entry yet, and never had one.
     pub blank: bool,
     /// Whether reads here are linearizable without asking anybody: this member has applied an entry of its own term, and
-    /// there is no other that could have shown what is not applied here yet.
+    /// there is no other, and was none, that could have shown what is not applied here yet.
     pub reads_locally: bool,
     /// Proposals without a result.
     pub pending: usize,

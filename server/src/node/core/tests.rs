@@ -1,5 +1,7 @@
 //! The core by hand: every input and output one at a time, over a store in memory.
 
+mod alone;
+
 use std::{mem, sync::Arc};
 
 use bytes::Bytes;
