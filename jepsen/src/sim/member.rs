@@ -46,6 +46,8 @@ pub(super) struct Setting {
     pub(super) climate: Climate,
     pub(super) plant: Option<Plant>,
     pub(super) ungated: bool,
+    /// The members of an earlier build.
+    pub(super) earlier: Vec<u64>,
 }
 
 /// Hands changes on to the hub and notes them.

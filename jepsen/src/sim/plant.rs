@@ -20,6 +20,8 @@ pub enum Plant {
     AppliedTwice,
     /// A forwarded command arrives twice.
     ForwardedTwice,
+    /// A leader takes what was forwarded in another term.
+    TermIgnored,
     /// A watcher that catches up is not told of the first of several revisions.
     CatchUpSkips,
     /// A member that led goes on revoking the leases whose times it knew.
@@ -46,13 +48,14 @@ pub enum Plant {
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::SyncSkipped,
         Self::VoteForgotten,
         Self::AcknowledgedBeforeQuorum,
         Self::ReadContextReused,
         Self::AppliedTwice,
         Self::ForwardedTwice,
+        Self::TermIgnored,
         Self::CatchUpSkips,
         Self::DeposedLeaderRevokes,
         Self::SnapshotIncomplete,
@@ -75,6 +78,7 @@ impl Plant {
             Self::ReadContextReused => "read-context-reused",
             Self::AppliedTwice => "applied-twice",
             Self::ForwardedTwice => "forwarded-twice",
+            Self::TermIgnored => "term-ignored",
             Self::CatchUpSkips => "catch-up-skips",
             Self::DeposedLeaderRevokes => "deposed-leader-revokes",
             Self::SnapshotIncomplete => "snapshot-incomplete",

@@ -46,6 +46,8 @@ coverage! {
     handed_over: "hand-overs by leaders to be removed",
     parted: "removals of one of two voters proposed",
     fetched: "fetches from logs",
+    forwarded: "commands forwarded",
+    forwards_refused: "forwarded commands refused",
     snapshots: "snapshots made",
     pieces: "pieces of snapshots fetched",
     installed: "snapshots installed",

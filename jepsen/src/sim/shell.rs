@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use cairn_server::{
     log::{Change, Fault, LogError, LogStore},
+    node::core::{ANY_TERM, Forward},
     raft::Role,
     state::persisted_applied,
     store::Store,
@@ -193,17 +194,16 @@ impl World {
         for message in out.messages {
             self.send(at, message)?;
         }
-        for (leader, command) in out.forwards {
-            note!(self, "forward {} {leader} {} bytes", at + 1, command.len());
-            let arrives = match self.network.fate(&mut self.random, at as u64 + 1, leader) {
-                Fate::Cut | Fate::Lost => continue,
-                Fate::Arrives(delay) | Fate::Twice(delay, _) => delay,
-            };
-            let to = leader as usize - 1;
-            if plant == Some(Plant::ForwardedTwice) {
-                self.clock.after(arrives, Event::Forward { at: to, command: command.clone() });
+        for (to, refused) in out.refusals {
+            note!(self, "refuse {} {to} {refused:?}", at + 1);
+            self.coverage.forwards_refused += 1;
+            if let Fate::Arrives(delay) | Fate::Twice(delay, _) = self.network.fate(&mut self.random, at as u64 + 1, to)
+            {
+                self.clock.after(delay, Event::ForwardRefused { at: to as usize - 1, refused });
             }
-            self.clock.after(arrives, Event::Forward { at: to, command });
+        }
+        for forward in out.forwards {
+            self.forward(at, forward)?;
         }
         for (request, result) in out.answers {
             self.take_answer(at, request, result)?;
@@ -211,6 +211,33 @@ impl World {
         for (request, leave) in out.reads {
             self.take_leave(at, request, leave)?;
         }
+        Ok(())
+    }
+
+    /// Sends a command to the leader. A member of an earlier build neither sends its term nor looks at it.
+    fn forward(&mut self, at: usize, forward: Forward) -> Result<()> {
+        let (from, plant) = (at as u64 + 1, self.setting.plant);
+        note!(self, "forward {from} {} term {} {} bytes", forward.to, forward.term, forward.command.len());
+        self.coverage.forwarded += 1;
+        let loose = [from, forward.to].iter().any(|member| self.setting.earlier.contains(member));
+        let fate = self.network.fate(&mut self.random, from, forward.to);
+        let run = self.members[at].run.as_mut().context("a member without a run forwards nothing")?;
+        // Every other time the sender knows that there is no way.
+        if fate == Fate::Cut && forward.counter.is_multiple_of(2) && !self.setting.ungated {
+            run.core.unsent(forward);
+            return Ok(());
+        }
+        if loose {
+            run.core.sent_loosely(forward.counter);
+        }
+        let (Fate::Arrives(arrives) | Fate::Twice(arrives, _)) = fate else { return Ok(()) };
+        let Forward { to, term, command, .. } = forward;
+        let term = if loose || plant == Some(Plant::TermIgnored) { ANY_TERM } else { term };
+        let to = to as usize - 1;
+        if plant == Some(Plant::ForwardedTwice) {
+            self.clock.after(arrives, Event::Forward { at: to, term, command: command.clone() });
+        }
+        self.clock.after(arrives, Event::Forward { at: to, term, command });
         Ok(())
     }
 

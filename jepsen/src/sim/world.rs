@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use cairn_proto::etcdserverpb as pb;
-use cairn_server::{log::Fault, raft::Refused};
+use cairn_server::{log::Fault, node::core::RefusedForward, raft::Refused};
 use raft::eraftpb::{Message, MessageType};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
@@ -32,6 +32,10 @@ const TICK: u64 = 100 * MS;
 const COMPACT: u64 = 200 * MS;
 /// So many times as often as a sync, a start meets a power failure: it writes more.
 const STARTS_FAIL: f64 = 10.0;
+/// How many runs have members of an earlier build, which know nothing of the terms of forwarded commands.
+const MIXED: f64 = 0.25;
+/// Members that a cluster may come to have.
+const MEMBERS_MAX: u64 = 64;
 /// How often a member that does not serve clients yet tries to publish its name.
 const PUBLISH: u64 = 700 * MS;
 
@@ -103,7 +107,13 @@ pub(super) enum Event {
     /// A forwarded command arrives.
     Forward {
         at: usize,
+        term: u64,
         command: Bytes,
+    },
+    /// A member hears that a command that it had forwarded is not proposed.
+    ForwardRefused {
+        at: usize,
+        refused: RefusedForward,
     },
     /// Another member, `by`, says that it was removed.
     Removed {
@@ -150,7 +160,10 @@ impl Event {
             | Self::Compact { at, run }
             | Self::Request { at, run, .. }
             | Self::Publish { at, run } => Some((at, Some(run))),
-            Self::Message { at, .. } | Self::Forward { at, .. } | Self::Removed { at, .. } => Some((at, None)),
+            Self::Message { at, .. }
+            | Self::Forward { at, .. }
+            | Self::ForwardRefused { at, .. }
+            | Self::Removed { at, .. } => Some((at, None)),
             Self::Remove { .. }
             | Self::Start { .. }
             | Self::Crash { .. }
@@ -184,6 +197,19 @@ pub(super) struct World {
     pub(super) healing: bool,
 }
 
+/// The members of an earlier build in a run; all of them where the seeds of [`regression`](super::regression) are run.
+/// They are drawn by themselves: what else is drawn stays as it is.
+fn earlier_builds(plan: &Plan) -> Vec<u64> {
+    let mut random = StdRng::seed_from_u64(!plan.seed);
+    let mixed = random.random_bool(MIXED);
+    let share = match (plan.ungated, mixed) {
+        (true, _) => 1.0,
+        (false, true) => random.random_range(0.0..1.0),
+        (false, false) => 0.0,
+    };
+    (1..=MEMBERS_MAX).filter(|_| random.random_bool(share)).collect()
+}
+
 impl World {
     pub(super) fn new(plan: &Plan, keep: Keep) -> Result<Self> {
         let mut random = StdRng::seed_from_u64(plan.seed);
@@ -204,6 +230,7 @@ impl World {
                 climate,
                 plant: plan.plant,
                 ungated: plan.ungated,
+                earlier: earlier_builds(plan),
             },
             random,
             clock: Clock::new(),
@@ -339,8 +366,12 @@ impl World {
             Event::Request { at, number, .. } => self.take_request(at, number),
             Event::Publish { at, run } => self.publish(at, run),
             Event::Message { at, message } => self.message(at, *message),
-            Event::Forward { at, command } => {
-                self.running(at)?.core.forwarded(command);
+            Event::Forward { at, term, command } => {
+                self.running(at)?.core.forwarded(term, command);
+                self.work(at)
+            }
+            Event::ForwardRefused { at, refused } => {
+                self.running(at)?.core.forward_refused(refused);
                 self.work(at)
             }
             Event::Removed { at, by } => {

@@ -6,6 +6,7 @@ use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{
         counter::Counter,
+        family::Family,
         gauge::Gauge,
         histogram::{Histogram, exponential_buckets},
     },
@@ -14,6 +15,7 @@ use prometheus_client::{
 
 use crate::{
     durations::{DurationFamily, Durations},
+    node::core::{DropReason, Drops},
     state::{command::RequestKind, mvcc::Counts},
 };
 
@@ -99,6 +101,20 @@ impl Default for ReceivedMetrics {
         let save = Durations::new(Duration::from_millis(100), 10);
         Self { file_sync: durations(), save, switch: durations() }
     }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Dropped {
+    reason: &'static str,
+}
+
+/// Counters for all reasons, from the start on.
+fn dropped() -> Family<Dropped, Counter> {
+    let dropped = Family::<Dropped, Counter>::default();
+    for reason in DropReason::ALL {
+        drop(dropped.get_or_create(&Dropped { reason: reason.name() }));
+    }
+    dropped
 }
 
 /// A replica's metrics. Clones share their values.
@@ -200,6 +216,8 @@ pub struct NodeMetrics {
     pub apply_stalls: Counter,
     /// `cairn_node_requests_refused_total`: requests refused because too many waited.
     pub requests_refused: Counter,
+    /// `cairn_node_dropped_total`: what of other members was dropped, by the reason.
+    dropped: Family<Dropped, Counter>,
     /// `cairn_node_entry_cache_bytes`: entries of the raft log in memory.
     pub entry_cache_bytes: Gauge,
     /// `cairn_node_wal_size_bytes`: the raft log's files.
@@ -265,6 +283,7 @@ impl Default for NodeMetrics {
             lease_ttl: Histogram::new(exponential_buckets(1.0, 2.0, 24)),
             apply_stalls: Counter::default(),
             requests_refused: Counter::default(),
+            dropped: dropped(),
             entry_cache_bytes: Gauge::default(),
             wal_size: Gauge::default(),
         }
@@ -292,6 +311,15 @@ impl NodeMetrics {
         self.requests.observe(place(REQUESTS.len() + kind as usize, success), now - began);
         if let Some(reading) = reading.filter(|_| kind == ReadKind::Range) {
             self.range.observe(usize::from(success), now - reading);
+        }
+    }
+
+    /// Counts what was dropped between two looks.
+    pub(super) fn count_drops(&self, before: Drops, now: Drops) {
+        for (reason, (before, now)) in DropReason::ALL.iter().zip(before.into_iter().zip(now)) {
+            if now > before {
+                self.dropped.get_or_create(&Dropped { reason: reason.name() }).inc_by(now - before);
+            }
         }
     }
 
@@ -451,6 +479,7 @@ impl NodeMetrics {
         );
         gauge("cairn_node_entry_cache_bytes", "Bytes of raft log entries in memory", &self.entry_cache_bytes);
         gauge("cairn_node_wal_size_bytes", "Bytes of the raft log's files", &self.wal_size);
+        registry.register("cairn_node_dropped", "What of other members was dropped", self.dropped.clone());
         let mut counter = |name: &str, help: &str, counter: &Counter| registry.register(name, help, counter.clone());
         counter("etcd_server_leader_changes_seen", "The number of leader changes seen", &self.leader_changes_seen);
         counter(
@@ -553,6 +582,7 @@ mod tests {
             "etcd_server_proposals_committed_total 0",
             "etcd_server_proposals_failed_total 1",
             "etcd_server_slow_read_indexes_total 0",
+            "cairn_node_dropped_total{reason=\"queue_full\"} 0",
             "etcd_disk_wal_fsync_duration_seconds_bucket{le=\"0.001\"} 0",
             "etcd_disk_backend_commit_duration_seconds_count 0",
             "etcd_mvcc_db_total_size_in_bytes 0",

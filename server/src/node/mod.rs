@@ -28,5 +28,5 @@ pub use membership::{ChangeRules, Judge};
 pub use metrics::{NodeMetrics, ReadKind, ReceivedMetrics};
 pub use shell::{
     Alone, CompactionPace, History, Leases, Membership, NodeConfig, NodeHandle, NodeStatus, PeerInbox, Proposer,
-    ReplicaView, StoreMaintenance, Transport,
+    ReplicaView, Sent, StoreMaintenance, Transport,
 };

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cairn_proto::{ApiError, peer::Frame};
+use cairn_proto::{
+    ApiError,
+    peer::{Frame, RefusedCommand},
+};
 use prost_raft::Message as _;
 use raft::eraftpb::Message;
 use semver::Version;
@@ -11,6 +14,7 @@ use semver::Version;
 use super::{COMMAND_OVERHEAD_BYTES, metrics::InboundMetrics, registry::Local, speakers::Speakers};
 use crate::{
     config::{API, understands},
+    node::core::{ANY_TERM, ForwardRefusal, RefusedForward},
     state::command::{
         self, Request,
         rules::{self, Broken},
@@ -28,6 +32,10 @@ pub(super) enum BadFrame {
     Command(String),
     #[error("a forwarded command raises the cluster's version to {version}, above the {own} that this member serves")]
     Version { version: Version, own: Version },
+    #[error("{terms} terms come with {commands} forwarded commands")]
+    Terms { terms: usize, commands: usize },
+    #[error("a command of member {named:x} is forwarded in a term, on the stream of member {from:x}")]
+    NotOwn { named: u64, from: u64 },
     #[error("a second introduction")]
     Hello,
 }
@@ -36,7 +44,8 @@ pub(super) enum BadFrame {
 struct Checked {
     /// With the bytes that each had.
     messages: Vec<(Message, usize)>,
-    commands: Vec<Result<Bytes, Broken>>,
+    /// With the term of each.
+    commands: Vec<(u64, Result<Bytes, Broken>)>,
 }
 
 /// What arrives from one member.
@@ -73,8 +82,9 @@ impl Inbound {
     }
 
     /// Hands what is in a frame to the replica, in order. Waits while too much waits there.
-    pub(super) async fn take(&self, frame: Frame) -> Result<(), BadFrame> {
+    pub(super) async fn take(&self, mut frame: Frame) -> Result<(), BadFrame> {
         let snapshot_failed = frame.snapshot_failed;
+        let refused = std::mem::take(&mut frame.refused_commands);
         let Checked { messages, commands } = self.check(frame).inspect_err(|_| {
             self.metrics.received_failures.inc();
         })?;
@@ -85,7 +95,10 @@ impl Inbound {
             self.metrics.received_bytes.inc_by(bytes as u64);
             self.local.node.step(message, bytes).await;
         }
-        for command in commands {
+        if !refused.is_empty() {
+            self.local.node.forwards_refused(refused.into_iter().map(refused_forward).collect()).await;
+        }
+        for (term, command) in commands {
             let command = match command {
                 Ok(command) => command,
                 Err(broken) => {
@@ -94,7 +107,7 @@ impl Inbound {
                 }
             };
             self.metrics.received_bytes.inc_by(command.len() as u64);
-            self.local.node.forwarded(command).await;
+            self.local.node.forwarded(term, command).await;
         }
         Ok(())
     }
@@ -122,19 +135,34 @@ impl Inbound {
             }
             Ok((message, bytes.len()))
         };
-        let command = |bytes: Bytes| {
+        let (terms, commands) = (frame.command_terms, frame.commands.len());
+        if !terms.is_empty() && terms.len() != commands {
+            return Err(BadFrame::Terms { terms: terms.len(), commands });
+        }
+        let command = |(number, bytes): (usize, Bytes)| {
+            let term = terms.get(number).copied().unwrap_or(ANY_TERM);
             // Once in the log, a command that does not decode would end every member.
             let command = command::decode(bytes.clone()).map_err(|error| BadFrame::Command(error.to_string()))?;
-            match &command.request {
-                Request::ClusterVersion(version) if !understands(&API, version) => {
-                    Err(BadFrame::Version { version: version.clone(), own: API })
-                }
-                _ if bytes.len() > self.command_bytes_max => Ok(Err(ApiError::RequestTooLarge.into())),
-                _ => Ok(rules::check(&command).map(|()| bytes)),
+            if term != ANY_TERM && command.id.member != from {
+                return Err(BadFrame::NotOwn { named: command.id.member, from });
             }
+            let checked = match &command.request {
+                Request::ClusterVersion(version) if !understands(&API, version) => {
+                    return Err(BadFrame::Version { version: version.clone(), own: API });
+                }
+                _ if bytes.len() > self.command_bytes_max => Err(ApiError::RequestTooLarge.into()),
+                _ => rules::check(&command).map(|()| bytes),
+            };
+            Ok((term, checked))
         };
         let messages = frame.messages.into_iter().map(message).collect::<Result<_, _>>()?;
-        let commands = frame.commands.into_iter().map(command).collect::<Result<_, _>>()?;
+        let commands = frame.commands.into_iter().enumerate().map(command).collect::<Result<_, _>>()?;
         Ok(Checked { messages, commands })
     }
+}
+
+fn refused_forward(refused: RefusedCommand) -> RefusedForward {
+    let RefusedCommand { nonce, counter, term, busy } = refused;
+    let why = if busy { ForwardRefusal::Busy } else { ForwardRefusal::NotLeading };
+    RefusedForward { nonce, counter, term, why }
 }

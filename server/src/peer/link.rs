@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use cairn_proto::peer::{Answer, Hello, peer_client::PeerClient, refusal::Reason};
+use cairn_proto::peer::{Answer, Hello, RefusedCommand, peer_client::PeerClient, refusal::Reason};
 use parking_lot::Mutex;
 use rand::Rng;
 use tokio::time::timeout;
@@ -23,7 +23,7 @@ use super::{
     service::{has_lost_everything, lost_everything},
     versions,
 };
-use crate::node::NodeError;
+use crate::node::{NodeError, Sent};
 
 /// The pause before a second attempt to connect; each further one is twice as long.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -160,12 +160,28 @@ impl Link {
 
     /// Takes a message, which is encoded only if there is a connection.
     pub(super) fn send(&self, encode: impl FnOnce() -> Bytes) -> bool {
-        self.queue.is_open() && self.count(encode(), Queue::push_message)
+        if !self.queue.is_open() {
+            self.metrics.unconnected.inc();
+            return false;
+        }
+        let message = encode();
+        let bytes = message.len();
+        let taken = self.queue.push_message(message);
+        self.count(bytes, taken)
     }
 
-    /// Takes an encoded command.
-    pub(super) fn forward(&self, command: Bytes) -> bool {
-        self.count(command, Queue::push_command)
+    /// Takes an encoded command to be proposed in a term.
+    pub(super) fn forward(&self, term: u64, command: Bytes) -> Sent {
+        let bytes = command.len();
+        let sent = self.queue.push_command(term, command);
+        self.count(bytes, sent != Sent::Unsent);
+        sent
+    }
+
+    /// Tells the member that a command that it had forwarded is not proposed.
+    pub(super) fn refuse_forward(&self, refused: RefusedCommand) {
+        let taken = self.queue.push_refused(refused);
+        self.count(0, taken);
     }
 
     /// Tells the member that a snapshot that it has offered did not come.
@@ -173,13 +189,13 @@ impl Link {
         self.queue.snapshot_failed(id);
     }
 
-    fn count(&self, bytes: Bytes, push: impl FnOnce(&Queue, Bytes) -> bool) -> bool {
-        let len = bytes.len() as u64;
-        let taken = push(&self.queue, bytes);
+    fn count(&self, bytes: usize, taken: bool) -> bool {
         if taken {
-            self.metrics.sent_bytes.inc_by(len);
+            self.metrics.sent_bytes.inc_by(bytes as u64);
         } else {
             self.metrics.sent_failures.inc();
+            let open = self.queue.is_open();
+            if open { &self.metrics.queue_full } else { &self.metrics.unconnected }.inc();
         }
         taken
     }
@@ -210,7 +226,7 @@ impl Link {
 
     /// Notes that there is no connection. Whether there was one.
     fn disconnected(&self, result: &Result<(), LinkError>) -> bool {
-        self.queue.close();
+        self.metrics.disconnected_with.inc_by(self.queue.close() as u64);
         let mut state = self.state.lock();
         let was_connected = state.connected_at.take().is_some();
         state.client = None;
@@ -230,7 +246,7 @@ impl Link {
     }
 
     fn connected(&self, welcome: &Hello, client: PeerClient<Channel>) {
-        self.queue.open();
+        self.queue.open(welcome.heeds_terms);
         self.metrics.active.inc();
         let mut state = self.state.lock();
         state.connected_at = Some(Instant::now());

@@ -32,6 +32,16 @@ struct Pair {
     Remote: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[expect(non_snake_case, reason = "labels are written as etcd writes them")]
+struct Dropped {
+    To: String,
+    reason: &'static str,
+}
+
+/// What was to be sent without a connection.
+const NOT_CONNECTED: &str = "not_connected";
+
 /// Upper bounds of a round trip, in seconds: etcd's.
 fn round_trip_buckets() -> impl Iterator<Item = f64> {
     (0..16).map(|power| 0.000_1 * f64::from(1 << power))
@@ -123,6 +133,7 @@ pub struct PeerMetrics {
     sent_bytes: Family<To, Counter>,
     received_bytes: Family<From, Counter>,
     sent_failures: Family<To, Counter>,
+    dropped: Family<Dropped, Counter>,
     received_failures: Family<From, Counter>,
     active: Family<Pair, Gauge>,
     disconnected: Family<Pair, Counter>,
@@ -139,6 +150,7 @@ impl Default for PeerMetrics {
             sent_bytes: Family::default(),
             received_bytes: Family::default(),
             sent_failures: Family::default(),
+            dropped: Family::default(),
             received_failures: Family::default(),
             active: Family::default(),
             disconnected: Family::default(),
@@ -156,6 +168,12 @@ impl Default for PeerMetrics {
 pub(super) struct LinkMetrics {
     pub(super) sent_bytes: Counter,
     pub(super) sent_failures: Counter,
+    /// What was to be sent without a connection.
+    pub(super) unconnected: Counter,
+    /// What was to be sent while too much waited.
+    pub(super) queue_full: Counter,
+    /// What waited when the connection ended.
+    pub(super) disconnected_with: Counter,
     pub(super) active: Gauge,
     pub(super) disconnected: Counter,
     pub(super) round_trip: Histogram,
@@ -185,6 +203,11 @@ impl PeerMetrics {
             "etcd_network_peer_sent_failures",
             "The total number of send failures to peers",
             self.sent_failures.clone(),
+        );
+        registry.register(
+            "cairn_peer_dropped",
+            "Messages, commands and refusals for other members that were dropped before they were sent",
+            self.dropped.clone(),
         );
         registry.register(
             "etcd_network_peer_received_failures",
@@ -223,14 +246,23 @@ impl PeerMetrics {
 
     pub(super) fn link(&self, own: u64, member: u64) -> LinkMetrics {
         let to = To { To: format!("{member:x}") };
+        let dropped = |reason| self.dropped.get_or_create_owned(&Dropped { To: to.To.clone(), reason });
         let pair = Pair { Local: format!("{own:x}"), Remote: to.To.clone() };
         LinkMetrics {
             sent_bytes: self.sent_bytes.get_or_create_owned(&to),
             sent_failures: self.sent_failures.get_or_create_owned(&to),
+            unconnected: dropped(NOT_CONNECTED),
+            queue_full: dropped("queue_full"),
+            disconnected_with: dropped("connection_lost"),
             active: self.active.get_or_create_owned(&pair),
             disconnected: self.disconnected.get_or_create_owned(&pair),
             round_trip: self.round_trip.get_or_create_owned(&to),
         }
+    }
+
+    /// Something for `member` was dropped, to which there is no link.
+    pub(super) fn unlinked(&self, member: u64) {
+        self.dropped.get_or_create(&Dropped { To: format!("{member:x}"), reason: NOT_CONNECTED }).inc();
     }
 
     /// A snapshot begins to be sent to `member`.

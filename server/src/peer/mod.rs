@@ -52,10 +52,12 @@
 //!
 //! # What is handed on
 //!
-//! A follower hands commands and membership changes of its clients on to the leader. That it let its clients ask for nothing
-//! that breaks the rules is not taken on trust: commands are judged when they arrive, by the rules that are for clients, and
-//! one that breaks them is dropped and complained of like a message. A membership change is taken only from a member that is
-//! heard on a stream, and judged where it is proposed.
+//! A follower hands commands and membership changes of its clients on to the leader. A command goes with the term in
+//! which the leader may propose it, and the leader says on its own stream to the follower what it does not propose:
+//! `node/core/forwards` says why. A member says in its introduction whether it heeds terms, and is sent none if it does
+//! not. That it let its clients ask for nothing that breaks the rules is not taken on trust: commands are judged when
+//! they arrive, by the rules that are for clients, and one that breaks them is dropped and complained of like a
+//! message. A membership change is taken only from a member that is heard on a stream, and judged where it is proposed.
 //!
 //! # Snapshots
 //!

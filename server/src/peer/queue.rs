@@ -9,11 +9,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use cairn_proto::peer::{Frame, Hello};
+use cairn_proto::peer::{Frame, Hello, RefusedCommand};
 use futures::Stream;
 use parking_lot::Mutex;
 
 use super::{FRAME_BYTES, QUEUE_BYTES_MAX, QUEUE_COUNT_MAX};
+use crate::node::Sent;
 
 /// A bounded queue of what is to be sent, and the stream of frames that empties it. It takes nothing while there is no
 /// connection: what is old by the time there is one would only be in raft's way.
@@ -28,29 +29,41 @@ struct Inner {
     connection: u64,
     /// Whether the connection is established.
     open: bool,
+    /// The member there proposes a command in its term only, and says which ones it does not propose.
+    heeds_terms: bool,
     hello: Option<Hello>,
     ping: u64,
     alive: u64,
     /// The newest one only: there is one at a time.
     snapshot_failed: u64,
     messages: VecDeque<Bytes>,
-    commands: VecDeque<Bytes>,
+    /// With the term of each, if the member there heeds it.
+    commands: VecDeque<(u64, Bytes)>,
+    refused: VecDeque<RefusedCommand>,
     bytes: usize,
     waker: Option<Waker>,
 }
 
 impl Inner {
-    fn clear(&mut self) {
+    /// Forgets everything. Gives how many messages and commands that are.
+    fn clear(&mut self) -> usize {
+        let dropped = self.count();
         self.messages.clear();
         self.commands.clear();
+        self.refused.clear();
         self.bytes = 0;
         self.ping = 0;
         self.alive = 0;
         self.snapshot_failed = 0;
+        dropped
+    }
+
+    fn count(&self) -> usize {
+        self.messages.len() + self.commands.len() + self.refused.len()
     }
 
     fn has_room(&self, bytes: usize) -> bool {
-        let count = self.messages.len() + self.commands.len();
+        let count = self.count();
         self.open && count < QUEUE_COUNT_MAX && (count == 0 || self.bytes + bytes <= QUEUE_BYTES_MAX)
     }
 
@@ -71,14 +84,21 @@ impl Inner {
         };
         if self.open {
             let mut bytes = 0;
-            for (queue, out) in [(&mut self.messages, &mut frame.messages), (&mut self.commands, &mut frame.commands)] {
-                while bytes < FRAME_BYTES {
-                    let Some(next) = queue.pop_front() else { break };
-                    bytes += next.len();
-                    out.push(next);
+            while bytes < FRAME_BYTES {
+                let Some(message) = self.messages.pop_front() else { break };
+                bytes += message.len();
+                frame.messages.push(message);
+            }
+            while bytes < FRAME_BYTES {
+                let Some((term, command)) = self.commands.pop_front() else { break };
+                bytes += command.len();
+                frame.commands.push(command);
+                if self.heeds_terms {
+                    frame.command_terms.push(term);
                 }
             }
             self.bytes -= bytes;
+            frame.refused_commands.extend(self.refused.drain(..));
         }
         (frame != Frame::default()).then_some(frame)
     }
@@ -90,24 +110,28 @@ impl Queue {
         let mut inner = self.inner.lock();
         inner.connection += 1;
         inner.open = false;
+        inner.heeds_terms = false;
         inner.hello = Some(hello);
         inner.clear();
         inner.wake();
         Frames { queue: Arc::clone(self), connection: inner.connection }
     }
 
-    /// The connection is established: from now on there is room.
-    pub(super) fn open(&self) {
-        self.inner.lock().open = true;
+    /// The connection is established: from now on there is room. Whether the member there heeds the terms of commands
+    /// is known as long as the connection lasts: it may come back as another build.
+    pub(super) fn open(&self, heeds_terms: bool) {
+        let mut inner = self.inner.lock();
+        inner.open = true;
+        inner.heeds_terms = heeds_terms;
     }
 
-    /// The connection is over.
-    pub(super) fn close(&self) {
+    /// The connection is over. Gives how many messages and commands waited for it.
+    pub(super) fn close(&self) -> usize {
         let mut inner = self.inner.lock();
         inner.connection += 1;
         inner.open = false;
-        inner.clear();
         inner.wake();
+        inner.clear()
     }
 
     /// Whether there is a connection.
@@ -117,23 +141,34 @@ impl Queue {
 
     /// Takes an encoded message, unless there is no room or no connection.
     pub(super) fn push_message(&self, message: Bytes) -> bool {
-        self.push(message, |inner| &mut inner.messages)
+        self.push(message.len(), |inner| inner.messages.push_back(message)).is_some()
     }
 
-    /// Takes an encoded command, unless there is no room or no connection.
-    pub(super) fn push_command(&self, command: Bytes) -> bool {
-        self.push(command, |inner| &mut inner.commands)
-    }
-
-    fn push(&self, bytes: Bytes, queue: impl FnOnce(&mut Inner) -> &mut VecDeque<Bytes>) -> bool {
-        let mut inner = self.inner.lock();
-        let room = inner.has_room(bytes.len());
-        if room {
-            inner.bytes += bytes.len();
-            queue(&mut inner).push_back(bytes);
-            inner.wake();
+    /// Takes an encoded command to be proposed in a term, unless there is no room or no connection.
+    pub(super) fn push_command(&self, term: u64, command: Bytes) -> Sent {
+        let heeds_terms = self.push(command.len(), |inner| inner.commands.push_back((term, command)));
+        match heeds_terms {
+            Some(true) => Sent::Bound,
+            Some(false) => Sent::Loose,
+            None => Sent::Unsent,
         }
-        room
+    }
+
+    /// Takes what the member there is to hear of a command that it had forwarded, likewise.
+    pub(super) fn push_refused(&self, refused: RefusedCommand) -> bool {
+        self.push(0, |inner| inner.refused.push_back(refused)).is_some()
+    }
+
+    /// If there is room: whether the member there heeds the terms of commands.
+    fn push(&self, bytes: usize, push: impl FnOnce(&mut Inner)) -> Option<bool> {
+        let mut inner = self.inner.lock();
+        if !inner.has_room(bytes) {
+            return None;
+        }
+        inner.bytes += bytes;
+        push(&mut inner);
+        inner.wake();
+        Some(inner.heeds_terms)
     }
 
     /// Asks the other side for a sign of life, ahead of everything that waits.
@@ -207,21 +242,58 @@ mod tests {
         let hello = frame(&mut frames).unwrap();
         assert!(hello.hello.is_some() && hello.messages.is_empty());
         assert_eq!(next(&mut frames), Poll::Pending);
-        queue.open();
-        assert!(queue.push_message(Bytes::from_static(b"m")) && queue.push_command(Bytes::from_static(b"c")));
+        queue.open(true);
+        assert!(
+            queue.push_message(Bytes::from_static(b"m"))
+                && queue.push_command(4, Bytes::from_static(b"c")) == Sent::Bound
+        );
         queue.ping(7);
         queue.alive(8);
         queue.snapshot_failed(9);
         let frame = frame(&mut frames).unwrap();
         assert_eq!((frame.alive, frame.snapshot_failed), (8, 9));
         assert_eq!((frame.ping, frame.messages.len(), frame.commands.len()), (7, 1, 1));
+        assert_eq!(frame.command_terms, [4]);
+    }
+
+    #[test]
+    fn a_member_of_an_earlier_build_is_sent_no_terms_and_the_sender_knows_it() {
+        let queue = Arc::new(Queue::default());
+        let command = || Bytes::from_static(b"c");
+        assert_eq!(queue.push_command(4, command()), Sent::Unsent);
+        for (heeds_terms, sent, terms) in
+            [(true, Sent::Bound, &[4][..]), (false, Sent::Loose, &[]), (true, Sent::Bound, &[4])]
+        {
+            let mut frames = queue.connect(Hello::default());
+            assert_eq!(queue.push_command(4, command()), Sent::Unsent);
+            queue.open(heeds_terms);
+            assert_eq!(queue.push_command(4, command()), sent);
+            let frame = frame(&mut frames).unwrap();
+            assert_eq!((&frame.command_terms[..], frame.commands.len()), (terms, 1));
+        }
+    }
+
+    #[test]
+    fn what_is_refused_is_told_within_the_bound_and_lost_with_the_connection() {
+        let queue = Arc::new(Queue::default());
+        let refused = |counter| RefusedCommand { counter, ..RefusedCommand::default() };
+        assert!(!queue.push_refused(refused(1)));
+        let mut frames = queue.connect(Hello::default());
+        queue.open(true);
+        assert_eq!(
+            (0..=QUEUE_COUNT_MAX as u64).filter(|&counter| queue.push_refused(refused(counter))).count(),
+            QUEUE_COUNT_MAX
+        );
+        assert_eq!(frame(&mut frames).unwrap().refused_commands.len(), QUEUE_COUNT_MAX);
+        assert!(queue.push_refused(refused(1)) && queue.push_message(Bytes::from_static(b"m")));
+        assert_eq!(queue.close(), 2);
     }
 
     #[test]
     fn a_frame_takes_what_is_there_but_not_too_much() {
         let queue = Arc::new(Queue::default());
         let mut frames = queue.connect(Hello::default());
-        queue.open();
+        queue.open(true);
         for _ in 0..5 {
             assert!(queue.push_message(Bytes::from(vec![0; FRAME_BYTES / 2])));
         }
@@ -233,7 +305,7 @@ mod tests {
     fn what_waits_is_bounded_but_one_message_always_fits() {
         let queue = Arc::new(Queue::default());
         let _frames = queue.connect(Hello::default());
-        queue.open();
+        queue.open(true);
         assert!(queue.push_message(Bytes::from(vec![0; QUEUE_BYTES_MAX + 1])));
         assert!(!queue.push_message(Bytes::from_static(b"x")));
     }
@@ -242,11 +314,11 @@ mod tests {
     fn a_new_connection_ends_the_frames_of_the_old_one_and_begins_empty() {
         let queue = Arc::new(Queue::default());
         let mut old = queue.connect(Hello::default());
-        queue.open();
+        queue.open(true);
         queue.push_message(Bytes::from_static(b"stale"));
         let mut new = queue.connect(Hello { from: 1, ..Hello::default() });
         assert_eq!(next(&mut old), Poll::Ready(None));
-        queue.open();
+        queue.open(true);
         assert!(frame(&mut new).unwrap().messages.is_empty());
         queue.close();
         assert_eq!(next(&mut new), Poll::Ready(None));

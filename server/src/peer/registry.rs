@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use bytes::Bytes;
 use cairn_proto::{
     ApiError,
-    peer::{ChangeRequest, Hello, peer_client::PeerClient},
+    peer::{ChangeRequest, Hello, RefusedCommand, peer_client::PeerClient},
 };
 use parking_lot::{Mutex, RwLock};
 use prost_raft::Message as _;
@@ -28,7 +28,10 @@ use super::{
 use crate::{
     config::{API, API_VERSION},
     lease::{Renewal, TimeLeft},
-    node::{Leases, Membership, NodeHandle, PeerInbox, StoreMaintenance, Transport},
+    node::{
+        Leases, Membership, NodeHandle, PeerInbox, Sent, StoreMaintenance, Transport,
+        core::{ForwardRefusal, RefusedForward},
+    },
     raft::{Offer, Refused},
     state::{Members, command::COMMAND_LEVEL},
 };
@@ -223,6 +226,7 @@ impl Peers {
             blank: local.node.is_blank(),
             run: self.run,
             command_level: COMMAND_LEVEL,
+            heeds_terms: true,
         }
     }
 
@@ -281,6 +285,16 @@ impl Peers {
         link
     }
 
+    /// Sends something on the link to a member. Without one it is dropped.
+    fn with_link<T>(&self, to: u64, otherwise: T, send: impl FnOnce(&Link) -> T) -> T {
+        let links = self.links.read();
+        let Some(link) = links.get(&to) else {
+            self.metrics.unlinked(to);
+            return otherwise;
+        };
+        send(link)
+    }
+
     /// Lets the links follow the membership.
     fn update(self: &Arc<Self>, members: &Members) {
         let _changing = self.changing.lock();
@@ -308,13 +322,17 @@ struct PeerTransport(Arc<Peers>);
 
 impl Transport for PeerTransport {
     fn send(&self, message: Message) -> bool {
-        let links = self.0.links.read();
-        links.get(&message.to).is_some_and(|link| link.send(|| message.encode_to_vec().into()))
+        self.0.with_link(message.to, false, |link| link.send(|| message.encode_to_vec().into()))
     }
 
-    fn forward(&self, to: u64, command: Bytes) -> bool {
-        let links = self.0.links.read();
-        links.get(&to).is_some_and(|link| link.forward(command))
+    fn forward(&self, to: u64, term: u64, command: &Bytes) -> Sent {
+        self.0.with_link(to, Sent::Unsent, |link| link.forward(term, command.clone()))
+    }
+
+    fn refuse_forward(&self, to: u64, refused: RefusedForward) {
+        let RefusedForward { nonce, counter, term, why } = refused;
+        let refused = RefusedCommand { nonce, counter, term, busy: why == ForwardRefusal::Busy };
+        self.0.with_link(to, (), |link| link.refuse_forward(refused));
     }
 
     fn refused(&self, why: &Refused) {

@@ -173,6 +173,7 @@ pub fn hello(server: &TestServer, from: u64) -> Hello {
         blank: false,
         run: 0,
         command_level: COMMAND_LEVEL,
+        heeds_terms: false,
     }
 }
 
@@ -331,10 +332,12 @@ async fn messages_that_decode_but_make_no_sense_are_refused_and_their_sender_is_
 #[tokio::test]
 async fn well_formed_nonsense_ends_the_stream_and_nothing_else() {
     let (server, port) = with_peer_port().await;
-    let forwarded = |request| {
-        let id = RequestId { member: 7, nonce: 1, counter: 1 };
+    let command_of = |member, request| {
+        let id = RequestId { member, nonce: 1, counter: 1 };
         encode(&Command { id, actor: Actor::Anonymous, request }, COMMAND_LEVEL)
     };
+    let forwarded = |request| command_of(7, request);
+    let foreign = command_of(8, Request::CommandLevel(1));
     let nonsense = [
         (
             Frame { commands: vec![forwarded(Request::ClusterVersion(Version::new(3, 99, 0)))], ..Frame::default() },
@@ -348,6 +351,18 @@ async fn well_formed_nonsense_ends_the_stream_and_nothing_else() {
         // A message of somebody else.
         (Frame { messages: vec![vec![0x18, 8].into()], ..Frame::default() }, "names member 8 as its sender"),
         (Frame { commands: vec![vec![1, 2, 3].into()], ..Frame::default() }, "a forwarded command does not decode"),
+        (
+            Frame {
+                commands: vec![forwarded(Request::CommandLevel(1))],
+                command_terms: vec![2, 2],
+                ..Frame::default()
+            },
+            "2 terms come with 1 forwarded commands",
+        ),
+        (
+            Frame { commands: vec![foreign], command_terms: vec![2], ..Frame::default() },
+            "a command of member 8 is forwarded in a term, on the stream of member 7",
+        ),
         (introduced(hello(&server, 7)), "a second introduction"),
     ];
     for (frame, reason) in nonsense {

@@ -8,6 +8,7 @@ mod election;
 mod embedding;
 mod flags;
 mod forged;
+mod forwarding;
 mod http;
 mod http2;
 mod kubernetes;

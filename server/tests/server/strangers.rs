@@ -23,6 +23,7 @@ use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::mpsc,
     time::timeout,
 };
 use tokio_stream::wrappers::TcpListenerStream;
@@ -290,8 +291,10 @@ async fn a_copy_of_a_member_at_a_new_address_is_refused_by_all_and_they_say_why(
 }
 
 /// A member that answers at the address of another one, with something else than that would.
-struct Impostor {
-    answer: fn() -> Result<Answer, Status>,
+pub struct Impostor {
+    pub answer: fn() -> Result<Answer, Status>,
+    /// What it is sent after the introduction.
+    pub heard: mpsc::UnboundedSender<Frame>,
 }
 
 type Pieces = Pin<Box<dyn Stream<Item = Result<SnapshotPiece, Status>> + Send>>;
@@ -309,7 +312,13 @@ impl Peer for Impostor {
         let mut frames = request.into_inner();
         let hello = frames.message().await?.and_then(|frame| frame.hello).expect("an introduction");
         let own = Hello { from: hello.to, to: hello.from, peer_urls: Vec::new(), blank: true, run: 1, ..hello };
-        let say = self.answer;
+        let (say, heard) = (self.answer, self.heard.clone());
+        tokio::spawn(async move {
+            while let Ok(Some(frame)) = frames.message().await {
+                // Not every test wants to know.
+                let _ = heard.send(frame);
+            }
+        });
         let welcome = Answer { welcome: Some(own), ..Answer::default() };
         let answers = iter(std::iter::once(Ok(welcome)).chain((0..MANY).map(move |_| say())));
         Ok(Response::new(Box::pin(answers.chain(pending()))))
@@ -347,7 +356,7 @@ async fn a_member_logs_what_another_one_refuses_of_it_but_not_every_time() {
         || Err(Status::invalid_argument("a message of raft does not decode: not at all")),
     ];
     for (at, answer) in answers.into_iter().enumerate() {
-        let impostor = PeerServer::new(Impostor { answer });
+        let impostor = PeerServer::new(Impostor { answer, heard: mpsc::unbounded_channel().0 });
         let socket = TcpListener::bind(("127.0.0.1", places.ports[at + 1])).await.expect("it listens");
         let incoming = TcpListenerStream::new(socket);
         tokio::spawn(Server::builder().add_service(impostor).serve_with_incoming(incoming));

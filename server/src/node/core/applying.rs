@@ -122,9 +122,7 @@ impl<W, R> Core<W, R> {
             self.see_standing();
         }
         if piece.last.1 != term_before {
-            for waiter in self.waiters.shut_out(piece.last.1) {
-                self.refuse(waiter, super::ProposeError::LeaderChanged);
-            }
+            self.term_applied(piece.last.1);
         }
         self.answer_reads();
         self.retention.applied(piece.last.0, commands, piece.bytes);

@@ -19,7 +19,8 @@
 //!
 //! The rules:
 //! 1. A command is answered only after it is applied; it is applied only after it is committed and synced here.
-//! 2. A command is given to raft, or to the leader, once. What became of it is learnt from applying it, or never.
+//! 2. A command is given to the leader of a term once, this member or another one; to that of a later term only when it
+//!    can never be applied as it was given before (`forwards`). What became of it is learnt from applying it, or never.
 //! 3. A read waits for an index that a leader confirmed after the read came, and for its being applied. A leader
 //!    confirms nothing before an entry of its own term is committed.
 //! 4. The log is cut only behind what the store has flushed.
@@ -43,6 +44,7 @@ mod applying;
 mod disk;
 mod force;
 mod foreign;
+mod forwards;
 mod leases;
 mod leaving;
 mod options;
@@ -61,6 +63,7 @@ use raft::eraftpb::{ConfChangeV2, ConfState, Entry, Message, MessageType};
 
 use self::{
     disk::DiskWatch,
+    forwards::Forwarding,
     leases::Leases,
     queue::{Queue, Queued, Source, Waiters},
     reads::Reads,
@@ -69,6 +72,7 @@ use self::{
 };
 pub use self::{
     force::{force_new_cluster, has_committed_changes},
+    forwards::{ANY_TERM, DropReason, Drops, Forward, ForwardRefusal, RefusedForward},
     leaving::Leaving,
     options::CoreOptions,
     outputs::{CoreStatus, Outputs},
@@ -90,6 +94,7 @@ pub struct Core<W, R> {
     state: State,
     queue: Queue,
     waiters: Waiters<W>,
+    forwarding: Forwarding,
     reads: Reads<R>,
     retention: Retention,
     leases: Leases,
@@ -105,7 +110,8 @@ pub struct Core<W, R> {
     standing: Standing,
     applied: (u64, u64),
     joint: bool,
-    /// The last entry that others had a part in, when the last one of them went: it may have applied and shown that much.
+    /// The last entry that others had a part in, when the last one of them went: it may have applied and shown that
+    /// much.
     shared_up_to: u64,
     /// A voter that is alone campaigns at once, when it has applied what it knows to be committed.
     campaign: bool,
@@ -143,6 +149,7 @@ impl<W, R> Core<W, R> {
         Ok(Self {
             queue: Queue::new(options.queue_commands_max, options.queue_bytes_max),
             waiters: Waiters::new(),
+            forwarding: Forwarding::default(),
             reads: Reads::new(member, options.nonce),
             retention: Retention::new(options.retention.clone(), before, applied.0),
             leases: Leases::new(LeaseClock::new(options.lease_checkpoint)),
@@ -217,6 +224,7 @@ impl<W, R> Core<W, R> {
             disk_stalls: self.disk.stalls(),
             slow_reads: self.reads.retries(),
             failed_reads: self.failed_reads,
+            drops: self.forwarding.drops,
             serves: self.serves,
         }
     }
@@ -248,16 +256,6 @@ impl<W, R> Core<W, R> {
         self.propose(counter, command, waiter);
     }
 
-    /// Takes an encoded command that another member forwarded. There is no answer: that member learns the result by
-    /// applying it. One that comes too late, after this member led, waits for the next leader and is handed on: it was
-    /// not proposed yet.
-    pub fn forwarded(&mut self, command: Bytes) {
-        if self.queue.has_room(command.len()) {
-            let until = self.now + self.options.request_ticks;
-            self.queue.push(Queued { source: Source::Other { until }, command });
-        }
-    }
-
     /// Whether a membership change may be proposed now: this member leads, has applied an entry of its term, hands
     /// leadership over to nobody, and no other change is under way.
     pub fn takes_conf_change(&self) -> bool {
@@ -272,6 +270,7 @@ impl<W, R> Core<W, R> {
             return;
         }
         self.waiters.insert(counter, waiter, self.now + self.options.request_ticks);
+        self.waiters.give(counter, self.standing.term);
         let Err(error) = self.group.propose_conf_change(change, context.to_vec()) else { return };
         if let Some(waiter) = self.waiters.take(counter) {
             let why = match error {
@@ -296,6 +295,7 @@ impl<W, R> Core<W, R> {
         // The leader tries again with the next heartbeat: until then there may be room.
         if !message.entries.is_empty() && self.group.cache().bytes_not_applied() > 2 * self.options.unapplied_bytes_max
         {
+            self.forwarding.dropped(DropReason::Unapplied);
             return Ok(());
         }
         foreign::check_entries(&mut message)?;
@@ -353,6 +353,7 @@ impl<W, R> Core<W, R> {
         self.watch_disk();
         self.give_way();
         self.leases.tick();
+        self.forwarding.try_again();
         self.tick_snapshots();
         let timeout = self.timeout();
         for waiter in self.waiters.expired(self.now) {
@@ -507,12 +508,13 @@ impl<W, R> Core<W, R> {
         }
         let before = std::mem::replace(&mut self.standing, standing);
         if before.role == Role::Leader {
-            self.waiters.leadership_lost(before.term, &self.queue);
+            self.turn_down_queued();
         }
         if standing.leader != before.leader {
             self.leader_changed_at = Some(self.now);
             self.leader_changes += u64::from(standing.leader != 0);
         }
+        self.forwarding.try_again();
         self.reads.standing_changed();
         self.leases_standing();
         tracing::info!(term = standing.term, role = ?standing.role, leader = format_args!("{:x}", standing.leader), "standing changed");

@@ -1,8 +1,8 @@
 //! What a core asks its caller to do, and how it is doing.
 
-use bytes::Bytes;
 use raft::eraftpb::Message;
 
+use super::{Drops, Forward, RefusedForward};
 use crate::{
     log::EntryId,
     node::{ProposeError, ReadIndexError},
@@ -17,8 +17,12 @@ pub struct Outputs<W, R> {
     pub writes: Vec<InFlight>,
     /// To be sent to their members. They may get lost.
     pub messages: Vec<Message>,
-    /// Commands for the leader to propose: the leader and the encoded command. They may get lost.
-    pub forwards: Vec<(u64, Bytes)>,
+    /// Commands for the leader to propose. They may get lost once they are sent; of one that cannot be sent
+    /// [`Core::unsent`](super::Core::unsent) is to hear, of one that goes to a member of an earlier build
+    /// [`Core::sent_loosely`](super::Core::sent_loosely).
+    pub forwards: Vec<Forward>,
+    /// Commands of other members that are not proposed, for those to hear. This may get lost.
+    pub refusals: Vec<(u64, RefusedForward)>,
     /// Entries to be read from the log; then [`Core::fetched`](super::Core::fetched).
     pub fetches: Vec<Fetch>,
     /// Results of proposals.
@@ -55,6 +59,7 @@ impl<W, R> Default for Outputs<W, R> {
             writes: Vec::new(),
             messages: Vec::new(),
             forwards: Vec::new(),
+            refusals: Vec::new(),
             fetches: Vec::new(),
             answers: Vec::new(),
             reads: Vec::new(),
@@ -100,6 +105,8 @@ pub struct CoreStatus {
     pub slow_reads: u64,
     /// Reads that were not confirmed in time so far.
     pub failed_reads: u64,
+    /// What of other members was dropped so far.
+    pub drops: Drops,
     /// Whether clients may be served: the member shows nothing older than what it has shown in an earlier run.
     pub serves: bool,
 }

@@ -1,9 +1,6 @@
-//! Commands on their way from the queue into entries, or to the leader.
+//! Commands on their way from the queue into entries.
 
-use super::{
-    Core, NodeError, Role,
-    queue::{Queued, Source},
-};
+use super::{Core, NodeError, Role, queue::Source};
 
 impl<W, R> Core<W, R> {
     /// Puts waiting commands into entries, or sends them to the leader.
@@ -12,19 +9,14 @@ impl<W, R> Core<W, R> {
             return Ok(());
         }
         if self.standing.role != Role::Leader {
-            if self.standing.leader != 0 {
-                while let Some(queued) = self.next_queued() {
-                    if let Source::Own { counter } = queued.source {
-                        self.waiters.forwarded(counter);
-                    }
-                    self.out.forwards.push((self.standing.leader, queued.command));
-                }
-            }
+            self.forward_queued();
             return Ok(());
         }
         if !self.may_propose() {
             return Ok(());
         }
+        // Where no other can lead, a command need not be kept to be handed on.
+        let keeps = !self.group.is_only_member();
         let mut bytes = 0;
         while bytes < self.options.write_bytes_max {
             let Some(queued) = self.next_queued() else { break };
@@ -34,6 +26,11 @@ impl<W, R> Core<W, R> {
                 debug_assert!(alone, "an empty entry takes any one command");
             }
             self.see_grant(self.group.last_index() + 1, &queued.command);
+            if let Source::Own { counter } = queued.source
+                && keeps
+            {
+                self.waiters.keep(counter, queued.command);
+            }
         }
         if !self.builder.is_empty() {
             self.close_entry()?;
@@ -47,20 +44,6 @@ impl<W, R> Core<W, R> {
             && self.group.unsynced() < self.options.writes_in_flight_max
             && self.group.cache().bytes_not_applied() < self.options.unapplied_bytes_max
             && self.group.takes_proposals()
-    }
-
-    /// The next command whose result somebody still waits for.
-    pub(super) fn next_queued(&mut self) -> Option<Queued> {
-        loop {
-            let queued = self.queue.pop()?;
-            let awaited = match queued.source {
-                Source::Own { counter } => self.waiters.contains(counter),
-                Source::Other { until } => self.now < until,
-            };
-            if awaited {
-                return Some(queued);
-            }
-        }
     }
 
     pub(super) fn close_entry(&mut self) -> Result<usize, NodeError> {

@@ -1,11 +1,13 @@
 //! Proposals: those that wait for their turn, and those whose result is awaited.
 
 use std::{
-    collections::{BTreeMap, HashSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     mem,
 };
 
 use bytes::Bytes;
+
+use super::forwards::ANY_TERM;
 
 /// Who asked for a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +19,8 @@ pub(super) enum Source {
     },
     /// Another member, which forwarded it.
     Other {
+        /// The term in which alone it may be proposed, or [`ANY_TERM`].
+        term: u64,
         /// The tick at which nobody there can be waiting any more.
         until: u64,
     },
@@ -66,24 +70,44 @@ impl Queue {
         self.commands.is_empty()
     }
 
-    fn counters(&self) -> HashSet<u64> {
-        let own = |queued: &Queued| match queued.source {
-            Source::Own { counter } => Some(counter),
-            Source::Other { .. } => None,
-        };
-        self.commands.iter().filter_map(own).collect()
+    /// Puts a command before all others that was among them before: it had its room then.
+    pub(super) fn push_front(&mut self, queued: Queued) {
+        self.bytes += queued.command.len();
+        self.commands.push_front(queued);
     }
+
+    /// Takes what other members forwarded in some term, with the term.
+    pub(super) fn take_of_terms(&mut self) -> Vec<(u64, Bytes)> {
+        let mut taken = Vec::new();
+        for queued in mem::take(&mut self.commands) {
+            match queued.source {
+                Source::Other { term, .. } if term != ANY_TERM => {
+                    self.bytes -= queued.command.len();
+                    taken.push((term, queued.command));
+                }
+                _ => self.commands.push_back(queued),
+            }
+        }
+        taken
+    }
+}
+
+/// Where a command is whose result is awaited.
+#[derive(Debug)]
+enum Place {
+    /// It waits in the queue.
+    Queued,
+    /// The leader of this term has it, which may be this member. With the command, if it can be given to another one.
+    Given(u64, Option<Bytes>),
+    /// A member has it that may propose it at any time, in whatever term.
+    Loose,
 }
 
 /// Somebody who waits for a command's result.
 #[derive(Debug)]
 struct Open<W> {
     waiter: W,
-    /// The term in which this member led and proposed the command, once it leads no more: an applied entry of a later
-    /// term then means that the command is not in the log and never will be.
-    lost_in: Option<u64>,
-    /// The command was sent to another member, which may propose it at any time, in whatever term.
-    forwarded: bool,
+    place: Place,
 }
 
 /// Who waits for which command's result.
@@ -103,13 +127,10 @@ impl<W> Waiters<W> {
         self.open.len()
     }
 
-    pub(super) fn contains(&self, counter: u64) -> bool {
-        self.open.contains_key(&counter)
-    }
-
-    /// Counters rise with time, give or take the order of arrival within a tick.
+    /// A command is queued, and its result awaited. Counters rise with time, give or take the order of arrival within a
+    /// tick.
     pub(super) fn insert(&mut self, counter: u64, waiter: W, deadline: u64) {
-        self.open.insert(counter, Open { waiter, lost_in: None, forwarded: false });
+        self.open.insert(counter, Open { waiter, place: Place::Queued });
         match self.deadlines.back_mut() {
             Some((last, up_to)) if *last == deadline => *up_to = counter.max(*up_to),
             _ => self.deadlines.push_back((deadline, counter)),
@@ -120,11 +141,44 @@ impl<W> Waiters<W> {
         self.open.remove(&counter).map(|open| open.waiter)
     }
 
-    /// Notes that a command was sent to another member.
-    pub(super) fn forwarded(&mut self, counter: u64) {
-        if let Some(open) = self.open.get_mut(&counter) {
-            open.forwarded = true;
+    /// Notes that the leader of `term` is given a command. Whether its result is still awaited.
+    pub(super) fn give(&mut self, counter: u64, term: u64) -> bool {
+        let open = self.open.get_mut(&counter);
+        open.map(|open| open.place = Place::Given(term, None)).is_some()
+    }
+
+    /// Keeps a command that was given to a leader.
+    pub(super) fn keep(&mut self, counter: u64, command: Bytes) {
+        if let Some(Open { place: Place::Given(_, kept), .. }) = self.open.get_mut(&counter) {
+            *kept = Some(command);
         }
+    }
+
+    /// Notes that a command that was given to a leader may be proposed in every term.
+    pub(super) fn loose(&mut self, counter: u64) {
+        if let Some(open) = self.open.get_mut(&counter) {
+            open.place = Place::Loose;
+        }
+    }
+
+    /// Takes a command back, to be queued, that the leader of `term` was given and kept here.
+    pub(super) fn take_back(&mut self, counter: u64, term: u64) -> Option<Bytes> {
+        let open = self.open.get_mut(&counter)?;
+        let Place::Given(given_in, kept) = &mut open.place else { return None };
+        let command = kept.take_if(|_| *given_in == term)?;
+        open.place = Place::Queued;
+        Some(command)
+    }
+
+    /// Takes back all commands that leaders of terms before `term` were given, to be queued. Without the command, if it
+    /// was not kept.
+    pub(super) fn given_before(&mut self, term: u64) -> Vec<(u64, Option<Bytes>)> {
+        let take_back = |(&counter, open): (&u64, &mut Open<W>)| {
+            let Place::Given(_, command) = mem::replace(&mut open.place, Place::Queued) else { return None };
+            Some((counter, command))
+        };
+        let before = |open: &Open<W>| matches!(open.place, Place::Given(given_in, _) if given_in < term);
+        self.open.iter_mut().filter(|(_, open)| before(open)).filter_map(take_back).collect()
     }
 
     /// Takes those who have waited too long.
@@ -140,28 +194,11 @@ impl<W> Waiters<W> {
         expired
     }
 
-    /// Notes that the leadership of `term`, in which everything was proposed that is not in `queue` and was not forwarded,
-    /// is over.
-    pub(super) fn leadership_lost(&mut self, term: u64, queue: &Queue) {
-        let queued = queue.counters();
-        for (counter, open) in &mut self.open {
-            if !open.forwarded && !queued.contains(counter) {
-                open.lost_in.get_or_insert(term);
-            }
-        }
-    }
-
-    /// Takes those whose commands an applied entry of `term` has shut out for good.
-    pub(super) fn shut_out(&mut self, term: u64) -> Vec<W> {
-        let shut = |open: &Open<W>| open.lost_in.is_some_and(|lost_in| lost_in < term);
-        let counters: Vec<u64> = self.open.iter().filter(|(_, open)| shut(open)).map(|(&counter, _)| counter).collect();
-        counters.into_iter().filter_map(|counter| self.take(counter)).collect()
-    }
-
-    /// Takes those whose commands were proposed or sent to a leader: are not in `queue`.
-    pub(super) fn take_proposed(&mut self, queue: &Queue) -> Vec<W> {
-        let queued = queue.counters();
-        let counters: Vec<u64> = self.open.keys().copied().filter(|counter| !queued.contains(counter)).collect();
+    /// Takes those whose commands are not queued: a leader has them.
+    pub(super) fn take_given(&mut self) -> Vec<W> {
+        let given = |open: &Open<W>| !matches!(open.place, Place::Queued);
+        let counters: Vec<u64> =
+            self.open.iter().filter(|(_, open)| given(open)).map(|(&counter, _)| counter).collect();
         counters.into_iter().filter_map(|counter| self.take(counter)).collect()
     }
 
@@ -206,18 +243,44 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_proposed_before_the_loss_is_shut_out_by_a_later_term() {
+    fn what_a_leader_was_given_is_taken_back_when_a_later_term_begins_and_nothing_else() {
         let mut waiters = Waiters::new();
-        let mut queue = Queue::new(10, 100);
+        for counter in 1..=5 {
+            waiters.insert(counter, counter, 5);
+        }
+        for (counter, term) in [(1, 3), (2, 4), (3, 3), (4, 3)] {
+            assert!(waiters.give(counter, term));
+        }
+        assert!(!waiters.give(9, 3), "its result is not awaited");
+        waiters.keep(1, Bytes::from_static(b"one"));
+        waiters.loose(4);
+        assert_eq!(waiters.given_before(3), []);
+        assert_eq!(waiters.given_before(4), [(1, Some(Bytes::from_static(b"one"))), (3, None)]);
+        assert_eq!(waiters.given_before(4), [], "once");
+        assert_eq!(waiters.take_given(), [2, 4]);
+        assert_eq!(waiters.len(), 3, "1 and 3 are queued now, 5 has been all the time");
+    }
+
+    #[test]
+    fn what_a_leader_was_given_is_taken_back_only_of_its_term() {
+        let mut waiters = Waiters::new();
         waiters.insert(1, 'a', 5);
-        waiters.insert(2, 'b', 5);
-        queue.push(queued(2, 1));
-        // It may still wait in another member's queue.
-        waiters.insert(3, 'c', 5);
-        waiters.forwarded(3);
-        waiters.leadership_lost(3, &queue);
-        assert_eq!(waiters.shut_out(3), Vec::<char>::new());
-        assert_eq!(waiters.shut_out(4), ['a']);
-        assert!(waiters.contains(2) && waiters.contains(3));
+        assert_eq!(waiters.take_back(1, 3), None, "it is queued");
+        waiters.give(1, 3);
+        waiters.keep(1, Bytes::from_static(b"one"));
+        assert_eq!(waiters.take_back(1, 4), None);
+        assert_eq!(waiters.take_back(1, 3), Some(Bytes::from_static(b"one")));
+        assert_eq!(waiters.take_back(1, 3), None);
+    }
+
+    #[test]
+    fn what_other_members_forwarded_in_a_term_is_taken_out_of_the_queue() {
+        let mut queue = Queue::new(10, 100);
+        let other = |term| Queued { source: Source::Other { term, until: 9 }, command: Bytes::from_static(b"xx") };
+        queue.push(queued(1, 1));
+        queue.push(other(3));
+        queue.push(other(ANY_TERM));
+        assert_eq!(queue.take_of_terms(), [(3, Bytes::from_static(b"xx"))]);
+        assert_eq!((queue.commands.len(), queue.bytes), (2, 3));
     }
 }

@@ -175,7 +175,7 @@ impl<W, R> Core<W, R> {
         self.joint = self.group.is_joint();
         self.retention = Retention::new(self.options.retention.clone(), self.applied.0, self.applied.0);
         // Whether their commands are among those that were skipped is not known.
-        for waiter in self.waiters.take_proposed(&self.queue) {
+        for waiter in self.waiters.take_given() {
             self.refuse(waiter, ProposeError::TimeoutLeaderFailure);
         }
         self.leases_applied();

@@ -1,6 +1,7 @@
 //! The core by hand: every input and output one at a time, over a store in memory.
 
 mod alone;
+pub(super) mod cluster;
 
 use std::{mem, sync::Arc};
 

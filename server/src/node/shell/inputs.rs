@@ -6,7 +6,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::delivery::Waiter;
 use crate::{
-    node::{NodeError, ProposeError, ReadIndexError, snapshot::Received},
+    node::{NodeError, ProposeError, ReadIndexError, core::RefusedForward, snapshot::Received},
     raft::SnapshotMeta,
     state::{Answer, MemberChange},
 };
@@ -35,8 +35,10 @@ pub(super) enum Input {
     Read(ReadLeave),
     /// A message of another member, and its room in what may wait.
     Message(Message, OwnedSemaphorePermit),
-    /// A command that another member forwarded.
-    Forwarded(Bytes, OwnedSemaphorePermit),
+    /// A command that another member forwarded in a term, and its room in what may wait.
+    Forwarded(u64, Bytes, OwnedSemaphorePermit),
+    /// Commands that this member had forwarded and that the leader does not propose.
+    ForwardsRefused(Vec<RefusedForward>, OwnedSemaphorePermit),
     /// A membership change, to be checked and proposed if this member leads.
     Change {
         counter: u64,

@@ -58,4 +58,4 @@ pub use config::{CompactionPace, NodeConfig};
 pub use handle::{Leases, Membership, NodeHandle, PeerInbox, Proposer, ReplicaView, StoreMaintenance};
 pub use shared::{History, NodeStatus};
 pub use start::{is_new, start, start_member};
-pub use transport::{Alone, Transport};
+pub use transport::{Alone, Sent, Transport};

@@ -21,7 +21,7 @@ use super::{
     inputs::{Input, ReadLeave, Writer},
     lone::LoneWrites,
     shared::Shared,
-    transport::Transport,
+    transport::{Sent, Transport},
 };
 use crate::{
     log::{AppendHereError, Batch, DataDirLock, LogSender, LogThread, TryAppendError},
@@ -182,7 +182,12 @@ impl Replica {
                         self.transport.refused(&refused);
                     }
                 }
-                Input::Forwarded(command, _room) => self.core.forwarded(command),
+                Input::Forwarded(term, command, _room) => self.core.forwarded(term, command),
+                Input::ForwardsRefused(refused, _room) => {
+                    for refused in refused {
+                        self.core.forward_refused(refused);
+                    }
+                }
                 Input::Change { counter, change, writer } => {
                     self.change(PendingChange { counter, change, writer, ticks_left: self.request_ticks });
                 }
@@ -324,10 +329,8 @@ impl Replica {
                 self.unreachable.push(to);
             }
         }
-        for (leader, command) in out.forwards.drain(..) {
-            if !self.transport.forward(leader, command) {
-                tracing::debug!(leader = format_args!("{leader:x}"), "a command for the leader could not be sent");
-            }
+        for (to, refused) in out.refusals.drain(..) {
+            self.transport.refuse_forward(to, refused);
         }
         for fetch in out.fetches.drain(..) {
             self.background.fetch(fetch);
@@ -339,12 +342,33 @@ impl Replica {
             // A stopped thread has reported why.
             let _ = self.log_sender.purge(index);
         }
+        self.forward();
         for member in self.unreachable.drain(..) {
             self.core.unreachable(member);
         }
         self.move_snapshots();
         self.deliver();
         Ok(())
+    }
+
+    /// Sends commands to the leader. What cannot be sent waits.
+    fn forward(&mut self) {
+        let mut unsent = Vec::new();
+        let mut forwards = mem::take(&mut self.core.out.forwards);
+        for forward in forwards.drain(..) {
+            match self.transport.forward(forward.to, forward.term, &forward.command) {
+                Sent::Bound => {}
+                Sent::Loose => self.core.sent_loosely(forward.counter),
+                Sent::Unsent => unsent.push(forward),
+            }
+        }
+        self.core.out.forwards = forwards;
+        if let Some(first) = unsent.first() {
+            let (leader, commands) = (format_args!("{:x}", first.to), unsent.len());
+            tracing::debug!(leader, commands, "commands for the leader cannot be sent now");
+        }
+        // The oldest one is to be the next one again.
+        unsent.into_iter().rev().for_each(|forward| self.core.unsent(forward));
     }
 
     /// Counts what happened to leases, and tells those who wait for it.
@@ -414,6 +438,7 @@ impl Replica {
         metrics.proposals_failed.inc_by(counted(status.proposals_failed, |seen| seen.proposals_failed));
         metrics.slow_read_indexes.inc_by(counted(status.slow_reads, |seen| seen.slow_reads));
         metrics.read_indexes_failed.inc_by(counted(status.failed_reads, |seen| seen.failed_reads));
+        metrics.count_drops(self.seen.as_ref().map_or_else(Default::default, |seen| seen.drops), status.drops);
         if self.seen.is_none_or(|seen| seen.standing != status.standing || seen.reads_locally != status.reads_locally) {
             self.shared.lease_news.send_replace(());
         }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use raft::eraftpb::Message;
 
 use crate::{
+    node::core::RefusedForward,
     raft::{Offer, Refused},
     state::Members,
 };
@@ -16,8 +17,11 @@ pub trait Transport: Send + Sync {
     /// waits for it already. A message that was taken may still get lost.
     fn send(&self, message: Message) -> bool;
 
-    /// Takes an encoded command for the member `to` to propose. `false`: it is lost.
-    fn forward(&self, to: u64, command: Bytes) -> bool;
+    /// Takes an encoded command for the member `to` to propose in `term`.
+    fn forward(&self, to: u64, term: u64, command: &Bytes) -> Sent;
+
+    /// Tells the member `to` that a command that it had forwarded is not proposed. This may get lost.
+    fn refuse_forward(&self, to: u64, refused: RefusedForward);
 
     /// Notes that a message of another member was refused. There may be many.
     fn refused(&self, why: &Refused);
@@ -37,6 +41,17 @@ pub trait Transport: Send + Sync {
     fn snapshot_failed(&self, to: u64, id: u64);
 }
 
+/// What becomes of a command that is to be sent to another member. One that is sent may still get lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// It goes to a member that proposes it in its term or not at all.
+    Bound,
+    /// It goes to a member of an earlier build, which may propose it in every term.
+    Loose,
+    /// It is not sent, because there is no connection or too much waits for it already.
+    Unsent,
+}
+
 /// The transport of a member that has no others.
 #[derive(Debug, Clone, Copy)]
 pub struct Alone;
@@ -46,9 +61,11 @@ impl Transport for Alone {
         false
     }
 
-    fn forward(&self, _: u64, _: Bytes) -> bool {
-        false
+    fn forward(&self, _: u64, _: u64, _: &Bytes) -> Sent {
+        Sent::Unsent
     }
+
+    fn refuse_forward(&self, _: u64, _: RefusedForward) {}
 
     fn refused(&self, _: &Refused) {}
 

@@ -9,6 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::PeerInbox;
 use crate::{
     node::{
+        core::RefusedForward,
         shell::{inputs::Input, shared::PEER_KIB_MAX},
         snapshot::{Held, Incoming, Reading, SnapshotError},
     },
@@ -24,12 +25,20 @@ impl PeerInbox {
         }
     }
 
-    /// Takes an encoded command that another member forwarded, to be proposed if this member leads. Waits like
-    /// [`step`](Self::step).
-    pub async fn forwarded(&self, command: Bytes) {
+    /// Takes an encoded command that another member forwarded, to be proposed if this member leads in `term`, or leads
+    /// at all if that is [`ANY_TERM`](crate::node::core::ANY_TERM). Waits like [`step`](Self::step).
+    pub async fn forwarded(&self, term: u64, command: Bytes) {
         if let Some(room) = self.peer_room(command.len()).await {
             // If the task has ended there is nobody to take it.
-            let _ = self.inbox().send(Input::Forwarded(command, room));
+            let _ = self.inbox().send(Input::Forwarded(term, command, room));
+        }
+    }
+
+    /// Hears that the leader does not propose commands that this member had forwarded. Waits like [`step`](Self::step).
+    pub async fn forwards_refused(&self, refused: Vec<RefusedForward>) {
+        if let Some(room) = self.peer_room(size_of_val(&refused[..])).await {
+            // If the task has ended there is nothing to forward anew.
+            let _ = self.inbox().send(Input::ForwardsRefused(refused, room));
         }
     }
 

@@ -26,7 +26,7 @@ impl Replica {
         let mut ticks = self.ticks();
         let mut inputs = Vec::new();
         self.stopping = true;
-        // After the hand-over, what the others still send here is handed on to the new leader.
+        // After the hand-over, what the others still send here is refused, and they send it to the new leader.
         let mut linger_ticks = 0;
         if let Some(successor) = self.core.successor() {
             linger_ticks = LINGER_TICKS;
