@@ -9,6 +9,7 @@
 //! failover      how long writes are not acknowledged when a leader dies or is stopped
 //! network       a network between members that drops, delays, reorders and cuts, by proxies
 //! sim           whole clusters in one thread, with every fault that can be drawn from a seed
+//! succession    the leader killed again and again: no write through the others fails, or waits long
 //! watch         watchers under compactions and kill -9: the nine guarantees, against everything that happened
 //! ```
 //! Everything is seeded and bounded. A failure prints the seed and the command that repeats it.
@@ -21,4 +22,5 @@ pub mod failover;
 pub mod network;
 pub mod process;
 pub mod sim;
+pub mod succession;
 pub mod watch;

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
-use cairn_jepsen::{cluster, cluster::lagging, crash, differential, failover, process, sim, watch};
+use cairn_jepsen::{cluster, cluster::lagging, crash, differential, failover, process, sim, succession, watch};
 use clap::{Parser, Subcommand};
 
 /// Tries to break Cairn. Every run is seeded and bounded.
@@ -125,6 +125,13 @@ enum Run {
         #[arg(long)]
         etcd: Option<PathBuf>,
     },
+    /// Kills the leader again and again: no write through the other members may fail, or wait much longer than the
+    /// election
+    Succession {
+        /// How often
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=1000))]
+        kills: u64,
+    },
     /// Makes members of a cluster lag so far that they need snapshots, kills them while they catch up, and checks what they have
     Lagging {
         /// Seed of everything that is chosen
@@ -203,6 +210,10 @@ async fn run(arguments: Arguments) -> Result<()> {
             let server = etcd.map_or_else(cairn, Ok)?;
             let plan = failover::Plan { server, trials: usize::try_from(trials)?, rate };
             println!("{}", failover::run(&plan).await?);
+        }
+        Run::Succession { kills } => {
+            let plan = succession::Plan { cairn: cairn()?, kills: usize::try_from(kills)? };
+            println!("{}", succession::run(&plan).await?);
         }
         Run::Lagging { seed, members, rounds, clients } => {
             let lags = (0..rounds).map(|round| lagging::Lag::ALL[round % lagging::Lag::ALL.len()]).collect();

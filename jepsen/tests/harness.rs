@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use cairn_jepsen::{
     cluster,
     cluster::{Fault, lagging, lagging::Lag, recovery},
-    crash, differential, failover, process, watch,
+    crash, differential, failover, process, succession, watch,
 };
 
 #[tokio::test]
@@ -116,6 +116,14 @@ async fn a_leader_that_is_lost_is_succeeded_and_what_that_takes_is_measured() ->
     ensure!((killed.loss, stopped.loss) == (failover::Loss::Killed, failover::Loss::Stopped), "{summary}");
     // Nobody looks for another leader before the election time-out of a second, less the interval of heartbeats.
     ensure!(killed.pause >= std::time::Duration::from_millis(500), "the pause was not seen: {summary}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn no_write_through_the_others_fails_or_waits_longer_than_the_election_when_the_leader_is_killed() -> Result<()> {
+    let summary = succession::run(&succession::Plan { cairn: process::cairn_binary()?, kills: 5 }).await?;
+    println!("{summary}");
+    ensure!(summary.kills == 5 && summary.met >= 5 * 8, "no write met a kill: {summary}");
     Ok(())
 }
 
