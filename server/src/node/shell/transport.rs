@@ -33,8 +33,8 @@ pub trait Transport: Send + Sync {
     fn connected_for(&self, member: u64) -> Option<Duration>;
 
     /// Begins to fetch a snapshot that another member offers. Whatever comes of it, the node is told by
-    /// [`NodeHandle::take_snapshot`](super::NodeHandle::take_snapshot) or
-    /// [`NodeHandle::snapshot_failed`](super::NodeHandle::snapshot_failed). There is one at a time.
+    /// [`PeerInbox::take_snapshot`](super::PeerInbox::take_snapshot) or
+    /// [`PeerInbox::snapshot_failed`](super::PeerInbox::snapshot_failed). There is one at a time.
     fn fetch_snapshot(&self, offer: Offer);
 
     /// Tells the member `to` that snapshot `id`, which it has offered, did not come. This may get lost.
