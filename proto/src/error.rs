@@ -246,6 +246,10 @@ pub mod cancel_reason {
     pub const NEGATIVE_START: &str = super::ApiError::Compacted.text();
     /// The user may not read the range: the status as text.
     pub const PERMISSION_DENIED: &str = "rpc error: code = PermissionDenied desc = etcdserver: permission denied";
+    /// The stream has no user, and authentication is on.
+    pub const USER_EMPTY: &str = "rpc error: code = InvalidArgument desc = etcdserver: user name is empty";
+    /// The token of the stream stands for no user.
+    pub const INVALID_AUTH_TOKEN: &str = "rpc error: code = Unauthenticated desc = etcdserver: invalid auth token";
     /// The wanted watch number is taken.
     pub const DUPLICATE_WATCH_ID: &str = "mvcc: duplicate watch ID provided on the WatchStream";
     /// The range holds no key.

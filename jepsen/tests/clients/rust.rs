@@ -8,22 +8,13 @@ use super::{
 };
 
 const ONE_MEMBER: &str = "wants a cluster that a fourth member joins";
-const NO_AUTH: &str = "users and roles are not served yet";
 const NO_SNAPSHOT: &str = "snapshots are not served yet";
 
 const SUITE: Suite = Suite {
     name: "Rust `etcd-client`",
     version: "0.21.1",
     tests: 33,
-    exceptions: &[&[
-        ("test_cluster", ONE_MEMBER),
-        ("test_auth", NO_AUTH),
-        ("test_auth_refresh_token", NO_AUTH),
-        ("test_auth_refresh_token_once_for_concurrent_calls", NO_AUTH),
-        ("test_role", NO_AUTH),
-        ("test_user", NO_AUTH),
-        ("test_snapshot", NO_SNAPSHOT),
-    ]],
+    exceptions: &[&[("test_cluster", ONE_MEMBER), ("test_snapshot", NO_SNAPSHOT)]],
 };
 
 #[test]

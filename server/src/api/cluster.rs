@@ -50,7 +50,7 @@ impl Cluster {
         principal: &Principal,
         request: pb::MemberListRequest,
     ) -> Result<pb::MemberListResponse, Refusal> {
-        let _permit = self.context.authorize(principal, Need::Members)?;
+        let _permit = self.context.authorize(principal, Need::User)?;
         if request.linearizable {
             self.context.node.linearize().await.map_err(ApiError::from)?;
         }
@@ -63,7 +63,7 @@ impl Cluster {
         principal: &Principal,
         request: pb::MemberAddRequest,
     ) -> Result<pb::MemberAddResponse, Refusal> {
-        let _permit = self.context.authorize(principal, Need::ChangeMembers)?;
+        let _permit = self.context.authorize(principal, Need::Root)?;
         let urls = peer_urls(&request.peer_urls).ok_or(ApiError::MemberBadUrls)?;
         let member = Member {
             id: new_id(&urls),
@@ -82,7 +82,7 @@ impl Cluster {
         principal: &Principal,
         request: pb::MemberRemoveRequest,
     ) -> Result<pb::MemberRemoveResponse, Refusal> {
-        let _permit = self.context.authorize(principal, Need::ChangeMembers)?;
+        let _permit = self.context.authorize(principal, Need::Root)?;
         let id = request.id;
         self.change(MemberChange::Remove(id), |members| members.removed.contains(&id)).await?;
         Ok(pb::MemberRemoveResponse { header: Some(self.header()), members: self.members() })
@@ -94,7 +94,7 @@ impl Cluster {
         principal: &Principal,
         request: pb::MemberUpdateRequest,
     ) -> Result<pb::MemberUpdateResponse, Refusal> {
-        let _permit = self.context.authorize(principal, Need::ChangeMembers)?;
+        let _permit = self.context.authorize(principal, Need::Root)?;
         let id = request.id;
         let peer_urls: Vec<String> =
             peer_urls(&request.peer_urls).ok_or(ApiError::MemberBadUrls)?.iter().map(Url::to_string).collect();
@@ -110,7 +110,7 @@ impl Cluster {
         principal: &Principal,
         request: pb::MemberPromoteRequest,
     ) -> Result<pb::MemberPromoteResponse, Refusal> {
-        let _permit = self.context.authorize(principal, Need::ChangeMembers)?;
+        let _permit = self.context.authorize(principal, Need::Root)?;
         let id = request.id;
         let arrived = |members: &Members| members.members.get(&id).is_none_or(|member| !member.is_learner);
         self.change(MemberChange::Promote(id), arrived).await?;
@@ -124,7 +124,7 @@ impl Cluster {
         principal: &Principal,
         request: pb::MoveLeaderRequest,
     ) -> Result<pb::MoveLeaderResponse, Refusal> {
-        let _permit = self.context.authorize(principal, Need::ChangeMembers)?;
+        let _permit = self.context.authorize(principal, Need::Root)?;
         let (node, target) = (&self.context.node, request.target_id);
         let status = node.status();
         if status.leader != status.member_id {

@@ -18,7 +18,7 @@ use crate::{
     node::{Leases, Membership, NodeError, NodeHandle, Proposer, StoreMaintenance},
     peer::Peers,
     state::{
-        auth::{Need, Permit, Principal},
+        auth::{Authorizer, Need, Permit, Principal},
         command::{Reply, Request},
         mvcc::{Pin, ReadError},
     },
@@ -33,6 +33,10 @@ const CATCHING_UP_MAX: usize = 2;
 
 /// What all services share.
 pub struct Context {
+    /// Decides what principals may do.
+    pub authorizer: Authorizer,
+    /// The cost of hashing a password, as a power of two.
+    pub bcrypt_cost: u32,
     /// The running replica.
     pub node: Proposer,
     /// Its members.
@@ -67,7 +71,11 @@ pub struct Context {
 impl Context {
     /// The context of services of `node` that wait for the disk on `pool`.
     pub fn new(node: &NodeHandle, peers: Arc<Peers>, config: &Config, pool: runtime::Handle) -> Arc<Self> {
+        let proposer = node.proposer();
+        let by_certificate = config.client_tls.client_cert_auth;
         Arc::new(Self {
+            authorizer: proposer.authorizer().clone().with(config.auth_token_ttl, by_certificate),
+            bcrypt_cost: config.bcrypt_cost,
             node: node.proposer(),
             membership: node.membership(),
             leases: node.leases(),
@@ -94,15 +102,22 @@ impl Context {
     }
 
     /// Proposes a request that the principal may make, and waits for its result.
-    pub async fn propose(&self, principal: &Principal, request: Request) -> Result<(Reply, Option<Pin>), Refusal> {
-        let permit = self.authorize(principal, Need::Apply(&request))?;
-        let answer = self.node.propose(permit, request).await.map_err(ApiError::from)?;
-        Ok((answer.outcome?, answer.pin))
+    pub async fn propose(&self, principal: &Principal, mut request: Request) -> Result<(Reply, Option<Pin>), Refusal> {
+        loop {
+            let permit = self.authorize(principal, Need::Apply(&request))?;
+            let again = permit.may_grow_old().then(|| request.clone());
+            let answer = self.node.propose(permit, request).await.map_err(ApiError::from)?;
+            match (answer.outcome, again) {
+                // Users or roles were changed meanwhile: it is checked again.
+                (Err(ApiError::AuthOldRevision), Some(again)) => request = again,
+                (outcome, _) => return Ok((outcome?, answer.pin)),
+            }
+        }
     }
 
     /// Permits a principal what it needs, or refuses.
     pub fn authorize(&self, principal: &Principal, need: Need<'_>) -> Result<Permit, Refusal> {
-        Ok(self.node.authorizer().authorize(principal, need)?)
+        Ok(self.authorizer.authorize(principal, need)?)
     }
 
     /// Refuses to read what is known not to be what the other members have.

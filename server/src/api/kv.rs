@@ -85,6 +85,7 @@ impl Kv {
                 context.blocking(move || reader.range(&pin, &request)).await?
             }
         };
+        context.authorizer.is_current(permit)?;
         Ok(RangeAnswer { header: Some(header), rows })
     }
 
@@ -228,6 +229,7 @@ impl Kv {
                 context.blocking(move || reader.read_txn(&pin, &request)).await?
             }
         };
+        context.authorizer.is_current(&permit)?;
         if let OpRows::Txn { ops, .. } = &rows {
             let (ranges, txns) = (ops.len() as u64, u64::from(ops.len() > 1));
             context.node.metrics().count(Counts { ranges, txns, ..Counts::default() });

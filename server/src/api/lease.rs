@@ -57,6 +57,7 @@ impl Lease {
         if context.node.alarms().any(AlarmType::Nospace) {
             return Err(ApiError::NoSpace.into());
         }
+        let _permit = context.authorize(principal, Need::User)?;
         rules::ttl(request.ttl)?;
         let ttl = request.ttl.max(context.lease_ttl_min);
         loop {
@@ -112,7 +113,7 @@ impl Lease {
     /// Renews a lease: the seconds it has now, 0 if there is none.
     async fn renew(&self, principal: &Principal, id: i64) -> Result<i64, Refusal> {
         let node = &self.context.node;
-        let _permit = self.context.authorize(principal, Need::Lease(id))?;
+        let _permit = self.context.authorize(principal, Need::RenewLease(id))?;
         let mut news = node.lease_news();
         loop {
             news.mark_unchanged();
@@ -145,7 +146,7 @@ impl Lease {
     ) -> Result<pb::LeaseTimeToLiveResponse, Refusal> {
         let pb::LeaseTimeToLiveRequest { id, keys } = request;
         let node = &self.context.node;
-        let permit = self.context.authorize(principal, Need::Lease(id))?;
+        let permit = self.context.authorize(principal, Need::SeeLease { id, keys })?;
         let here = || self.context.leases.time_left(id);
         let there = async |peers: Arc<Peers>| {
             // The keys and the header are read here.

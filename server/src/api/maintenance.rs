@@ -46,7 +46,7 @@ impl Maintenance {
 
     /// The member's state.
     pub fn status(&self, principal: &Principal, _request: pb::StatusRequest) -> Result<pb::StatusResponse, Refusal> {
-        let _permit = self.context.authorize(principal, Need::Maintain)?;
+        let _permit = self.context.authorize(principal, Need::User)?;
         let node = &self.context.node;
         let (status, size) = (node.status(), node.size());
         let mut errors = Vec::new();
@@ -77,7 +77,7 @@ impl Maintenance {
         principal: &Principal,
         _request: pb::DefragmentRequest,
     ) -> Result<pb::DefragmentResponse, Refusal> {
-        let _permit = self.context.authorize(principal, Need::Maintain)?;
+        let _permit = self.context.authorize(principal, Need::Root)?;
         let store = self.context.store.clone();
         tracing::info!("starting defragment");
         if let Err(error) = self.context.on_pool(move || store.defragment()).await? {
@@ -91,7 +91,7 @@ impl Maintenance {
 
     /// A hash over everything stored, for tests.
     pub async fn hash(&self, principal: &Principal, _request: pb::HashRequest) -> Result<pb::HashResponse, Refusal> {
-        let _permit = self.context.authorize(principal, Need::Maintain)?;
+        let _permit = self.context.authorize(principal, Need::Root)?;
         let reader = self.context.node.reader().clone();
         let started = Instant::now();
         let (hash, revision) = self.context.blocking(move || reader.hash()).await?;
@@ -105,7 +105,7 @@ impl Maintenance {
         principal: &Principal,
         request: pb::HashKvRequest,
     ) -> Result<pb::HashKvResponse, Refusal> {
-        let _permit = self.context.authorize(principal, Need::Maintain)?;
+        let _permit = self.context.authorize(principal, Need::Root)?;
         let reader = self.context.node.reader().clone();
         let started = Instant::now();
         let hash = self.context.blocking(move || reader.hash_kv(request.revision)).await?;

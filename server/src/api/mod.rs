@@ -23,6 +23,7 @@
 //! The one invariant: whatever is not deterministic is decided here, before a command is proposed, and never afterwards.
 
 pub mod answer;
+pub mod auth;
 pub mod cluster;
 pub mod compactor;
 mod context;
@@ -47,8 +48,8 @@ mod wire;
 use std::sync::Arc;
 
 use self::{
-    cluster::Cluster, election::Election, kv::Kv, lease::Lease, lock::Lock, maintenance::Maintenance, queue::Queues,
-    watch::Watches,
+    auth::Auth, cluster::Cluster, election::Election, kv::Kv, lease::Lease, lock::Lock, maintenance::Maintenance,
+    queue::Queues, watch::Watches,
 };
 use crate::node::ReplicaView;
 pub use context::Context;
@@ -70,6 +71,8 @@ pub struct Services {
     pub maintenance: Maintenance,
     /// Membership.
     pub cluster: Cluster,
+    /// Users and roles.
+    pub auth: Auth,
     /// The running replica under them.
     pub node: ReplicaView,
 }
@@ -89,6 +92,7 @@ impl Services {
             election: Election::new(queues),
             maintenance: Maintenance::new(context.clone()),
             cluster: Cluster::new(context.clone()),
+            auth: Auth::new(context.clone()),
             node: context.node.view(),
         }
     }

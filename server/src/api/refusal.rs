@@ -25,6 +25,9 @@ pub enum Refusal {
     /// An error of the catalogue as Lock and Election tell it: its text without its code.
     #[error("{}", .0.text())]
     Uncoded(ApiError),
+    /// An error without a code.
+    #[error("{0}")]
+    Unknown(Cow<'static, str>),
     /// The server failed.
     #[error("{0}")]
     Internal(Cow<'static, str>),
@@ -49,7 +52,7 @@ impl Refusal {
             Self::Missing(_) => Code::Unimplemented,
             Self::UnknownService => Code::NotFound,
             Self::Invalid(_) => Code::InvalidArgument,
-            Self::Uncoded(_) => Code::Unknown,
+            Self::Uncoded(_) | Self::Unknown(_) => Code::Unknown,
             Self::Internal(_) => Code::Internal,
             Self::DeadlineExceeded => Code::DeadlineExceeded,
             Self::Transport { code, .. } => *code,

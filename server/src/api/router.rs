@@ -196,7 +196,7 @@ impl Router {
 
     /// Serves the methods that are not called all the time.
     async fn dispatch_cold(&self, method: Method, principal: &Principal, message: Bytes) -> Result<Served, Refusal> {
-        let Services { kv, lease, lock, election, cluster, maintenance, .. } = &self.services;
+        let Services { kv, lease, lock, election, cluster, maintenance, auth, .. } = &self.services;
         match method {
             Method::Compact => unary(message, async |request| kv.compact(principal, request).await).await,
             Method::RangeStream => Ok(server_stream(kv.range_stream(principal, decode(message)?).await?)),
@@ -235,8 +235,33 @@ impl Router {
             Method::HealthCheck => unary(message, async |request| health::check(&request)).await,
             Method::HealthWatch => Ok(server_stream(health::watch(&decode(message)?))),
             Method::HealthList => unary(message, async |_: health_pb::HealthListRequest| Ok(health::list())).await,
-            // There are no users yet: clients go on without a token, as with an etcd that has none.
-            Method::Authenticate => Err(ApiError::AuthNotEnabled.into()),
+            Method::Authenticate => unary(message, async |request| auth.authenticate(request).await).await,
+            Method::AuthStatus => unary(message, async |request| auth.status(request).await).await,
+            Method::AuthEnable => unary(message, async |request| auth.enable(principal, request).await).await,
+            Method::AuthDisable => unary(message, async |request| auth.disable(principal, request).await).await,
+            Method::UserAdd => unary(message, async |request| auth.user_add(principal, request).await).await,
+            Method::UserGet => unary(message, async |request| auth.user_get(principal, request).await).await,
+            Method::UserList => unary(message, async |request| auth.user_list(principal, request).await).await,
+            Method::UserDelete => unary(message, async |request| auth.user_delete(principal, request).await).await,
+            Method::UserChangePassword => {
+                unary(message, async |request| auth.user_change_password(principal, request).await).await
+            }
+            Method::UserGrantRole => {
+                unary(message, async |request| auth.user_grant_role(principal, request).await).await
+            }
+            Method::UserRevokeRole => {
+                unary(message, async |request| auth.user_revoke_role(principal, request).await).await
+            }
+            Method::RoleAdd => unary(message, async |request| auth.role_add(principal, request).await).await,
+            Method::RoleGet => unary(message, async |request| auth.role_get(principal, request).await).await,
+            Method::RoleList => unary(message, async |request| auth.role_list(principal, request).await).await,
+            Method::RoleDelete => unary(message, async |request| auth.role_delete(principal, request).await).await,
+            Method::RoleGrantPermission => {
+                unary(message, async |request| auth.role_grant_permission(principal, request).await).await
+            }
+            Method::RoleRevokePermission => {
+                unary(message, async |request| auth.role_revoke_permission(principal, request).await).await
+            }
             missing => Err(Refusal::Missing(what_is_missing(missing))),
         }
     }
@@ -257,13 +282,10 @@ impl Router {
 
 /// What a method that is not served yet belongs to.
 fn what_is_missing(method: Method) -> &'static str {
-    match method.service() {
-        "etcdserverpb.Auth" => "authentication",
-        _ => match method {
-            Method::Snapshot => "sending a snapshot",
-            Method::Downgrade => "downgrading the cluster",
-            _ => "this call",
-        },
+    match method {
+        Method::Snapshot => "sending a snapshot",
+        Method::Downgrade => "downgrading the cluster",
+        _ => "this call",
     }
 }
 

@@ -167,7 +167,7 @@ impl Session {
                         self.context.check_intact()?;
                         let (context, principal) = (&self.context, &self.principal);
                         let authorize = |create: &WatchCreateRequest| {
-                            context.node.authorizer().authorize(principal, Need::Watch(create))
+                            context.authorizer.authorize(principal, Need::Watch(create))
                         };
                         self.stream.request(request, authorize);
                     }

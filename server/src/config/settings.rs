@@ -99,6 +99,10 @@ pub struct Config {
     pub max_request_bytes: usize,
     /// `--max-txn-ops`: operations in a transaction, counted for compares, then and else apart. Default 128.
     pub max_txn_ops: usize,
+    /// How long a token lives that is not used.
+    pub auth_token_ttl: Duration,
+    /// Cost of hashing a password, as a power of two.
+    pub bcrypt_cost: u32,
     /// `--max-concurrent-streams`: gRPC streams a connection may have open. Default `u32::MAX`.
     pub max_concurrent_streams: u32,
     /// `--quota-backend-bytes`: size of the state in bytes at which writes are refused. 0 is 2 GiB, negative is no limit;
@@ -193,6 +197,8 @@ impl Default for Config {
             compact_hash_check_time: Duration::from_mins(1),
             max_request_bytes: 3 * MIB / 2,
             max_txn_ops: 128,
+            auth_token_ttl: Duration::from_mins(5),
+            bcrypt_cost: 10,
             max_concurrent_streams: u32::MAX,
             quota_backend_bytes: 0,
             auto_compaction: AutoCompaction::Off,

@@ -89,6 +89,8 @@ impl Http {
             gates,
         );
         let level = "Highest level of commands that all members of the cluster apply";
+        let auth_revision = node.auth_revision() as f64;
+        page.gauge("etcd_debugging_auth_revision", "The current revision of auth store.", auth_revision);
         page.gauge("cairn_command_level", level, f64::from(node.command_level()));
         let quota = self.config.quota_bytes().map_or(0.0, |bytes| bytes as f64);
         page.gauge("etcd_server_quota_backend_bytes", "Current backend storage quota size in bytes", quota);

@@ -26,7 +26,7 @@ fn disk_buckets() -> impl Iterator<Item = f64> {
 }
 
 /// Requests that go through the log, as etcd calls them, in the order of [`RequestKind`]. Cairn's own is the last.
-const REQUESTS: [&str; 11] = [
+const REQUESTS: [&str; 13] = [
     "Put",
     "DeleteRange",
     "Txn",
@@ -38,6 +38,8 @@ const REQUESTS: [&str; 11] = [
     "ClusterMemberAttrSet",
     "ClusterVersionSet",
     "CommandLevel",
+    "Auth",
+    "Authenticate",
 ];
 
 /// Reads, as etcd calls them, in the order of [`ReadKind`].

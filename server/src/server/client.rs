@@ -57,6 +57,7 @@ pub struct LocalClient {
     request_timeout: Duration,
     max_receive_bytes: usize,
     wants_leader: bool,
+    principal: Principal,
 }
 
 impl LocalClient {
@@ -66,13 +67,33 @@ impl LocalClient {
         request_timeout: Duration,
         max_receive_bytes: usize,
     ) -> Self {
-        Self { router, node, request_timeout, max_receive_bytes, wants_leader: false }
+        Self {
+            router,
+            node,
+            request_timeout,
+            max_receive_bytes,
+            wants_leader: false,
+            principal: Principal::InProcess(None),
+        }
     }
 
     /// Calls of the client fail while the member knows no leader, and its streams end.
     #[must_use]
     pub fn requiring_leader(self) -> Self {
         Self { wants_leader: true, ..self }
+    }
+
+    /// Calls of the client are those of a user, whose permissions count while authentication is on. Without one they are
+    /// refused then, as those of any client.
+    #[must_use]
+    pub fn as_user(self, name: &str) -> Self {
+        Self { principal: Principal::InProcess(Some(name.into())), ..self }
+    }
+
+    /// Calls of the client may do everything, whether or not authentication is on.
+    #[must_use]
+    pub fn trusted(self) -> Self {
+        Self { principal: Principal::Server, ..self }
     }
 
     /// Sends a request and gives its answer. Dropping the call gives it up.
@@ -122,7 +143,7 @@ impl LocalClient {
     }
 
     fn call_of(&self, method: Method) -> Call {
-        Call { method, principal: Principal::InProcess, timeout: None, wants_leader: self.wants_leader }
+        Call { method, principal: self.principal.clone(), timeout: None, wants_leader: self.wants_leader }
     }
 
     async fn wait_to_serve(&self) -> Result<(), Refusal> {

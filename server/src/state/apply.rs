@@ -13,11 +13,13 @@ use cairn_proto::{
         AlarmMember, AlarmRequest, AlarmType, LeaseCheckpointRequest, LeaseGrantRequest, alarm_request::AlarmAction,
     },
 };
+use prost::Message;
 use raft::eraftpb::{ConfChangeV2, ConfState};
 use semver::Version;
 
 use super::{
     State, StateError,
+    auth::{AuthRequest, AuthStore, Need, Written},
     command::{Command, OpReply, Outcome, Reply, Request, RequestId, decode_entry},
     leases::LeaseChange,
     members::MemberChange,
@@ -138,7 +140,7 @@ impl State {
 
     fn apply_command(&mut self, term: u64, command: &Command) -> Result<(), StateError> {
         self.commands += 1;
-        let outcome = self.evaluate(term, &command.request);
+        let outcome = self.evaluate(term, command);
         if let Some(observer) = &self.observer {
             let refused = match &outcome {
                 Err(StateError::Refused(error)) => Err(*error),
@@ -162,8 +164,12 @@ impl State {
         Ok(())
     }
 
-    fn evaluate(&mut self, term: u64, request: &Request) -> Evaluated {
+    fn evaluate(&mut self, term: u64, Command { actor, request, .. }: &Command) -> Evaluated {
         self.admit(request)?;
+        let auth = self.auth.load();
+        if auth.is_enabled() {
+            auth.check(actor, Need::Apply(request), &*self.leases.read())?;
+        }
         match request {
             Request::Put(put) => self.change_keys(|write| write.put(put)),
             Request::DeleteRange(delete) => self.change_keys(|write| write.delete_range(delete)),
@@ -177,6 +183,8 @@ impl State {
             Request::PublishMember { member, name, client_urls } => Ok(self.publish_member(*member, name, client_urls)),
             Request::ClusterVersion(version) => Ok(self.raise_version(version)),
             Request::CommandLevel(level) => Ok(self.raise_command_level(*level)),
+            Request::Auth(request) => self.change_auth(request),
+            Request::Token { user, token, made } => Ok(self.assign_token(user, token, *made)),
         }
     }
 
@@ -344,6 +352,44 @@ impl State {
         if self.version.load().as_ref().is_none_or(|present| **present < *version) {
             self.open.batch.put(Table::Meta, record::version::KEY, record::version::encode(version));
             self.version.store(Some(Arc::new(version.clone())));
+        }
+        (Reply::Done, None)
+    }
+
+    fn change_auth(&mut self, request: &AuthRequest) -> Evaluated {
+        let mut auth = AuthStore::clone(&self.auth.load());
+        let written = auth.evaluate(request)?;
+        let batch = &mut self.open.batch;
+        for record in written {
+            match record {
+                Written::Switch => {
+                    let switch = record::auth::encode_switch(auth.is_enabled(), auth.revision());
+                    batch.put(Table::Auth, record::auth::SWITCH, switch);
+                }
+                Written::User(name, Some(user)) => {
+                    batch.put(Table::Auth, record::auth::user_key(&name), user.encode_to_vec());
+                }
+                Written::User(name, None) => batch.delete(Table::Auth, record::auth::user_key(&name)),
+                Written::Role(name, Some(role)) => {
+                    batch.put(Table::Auth, record::auth::role_key(&name), role.encode_to_vec());
+                }
+                Written::Role(name, None) => batch.delete(Table::Auth, record::auth::role_key(&name)),
+            }
+        }
+        match request {
+            AuthRequest::Disable => self.tokens.clear(),
+            AuthRequest::UserDelete(request) => self.tokens.forget_user(request.name.as_bytes()),
+            AuthRequest::UserChangePassword(request) => self.tokens.forget_user(request.name.as_bytes()),
+            _ => {}
+        }
+        self.auth.store(Arc::new(auth));
+        Ok((Reply::Done, None))
+    }
+
+    /// A token is known at once, wherever its command is applied.
+    fn assign_token(&mut self, user: &Bytes, token: &Bytes, made: u64) -> (Reply, Option<i64>) {
+        if self.auth.load().is_enabled() {
+            self.tokens.assign(token.clone(), user.clone(), made);
         }
         (Reply::Done, None)
     }

@@ -4,11 +4,16 @@
 //! encoded and is carried in it. `codec` is the byte layout of one command, `entry` how many of them travel in one raft
 //! entry. [`shape`] and [`rules`] say which may be proposed.
 
+use bytes::Bytes;
 use cairn_proto::{ApiError, etcdserverpb as pb};
 use semver::Version;
 
-use super::{auth::Actor, mvcc::revision::Revision};
+use super::{
+    auth::{Actor, AuthRequest},
+    mvcc::revision::Revision,
+};
 
+mod auth_codec;
 mod codec;
 mod entry;
 pub mod rules;
@@ -29,7 +34,8 @@ pub use txn_codec::{TXN_DEPTH_MAX, TxnUnreadable, decode_txn};
 /// | 1 | everything before levels were stated |
 /// | 2 | [`Request::CommandLevel`] |
 /// | 3 | the [format](COMMAND_FORMAT) that carries an [`Actor`] |
-pub const COMMAND_LEVEL: u32 = 3;
+/// | 4 | [`Request::Auth`] and [`Request::Token`] |
+pub const COMMAND_LEVEL: u32 = 4;
 /// The level of a cluster that has none on record, and of a member that states none.
 pub const COMMAND_LEVEL_FIRST: u32 = 1;
 
@@ -93,6 +99,17 @@ pub enum Request {
     ClusterVersion(Version),
     /// Raises the replicated command level. One that is not higher changes nothing.
     CommandLevel(u32),
+    /// Changes users, roles or the switch.
+    Auth(AuthRequest),
+    /// Lets a simple token stand for a user.
+    Token {
+        /// The user.
+        user: Bytes,
+        /// The token.
+        token: Bytes,
+        /// Seconds since 1970 when it was made.
+        made: u64,
+    },
 }
 
 /// A kind of [`Request`], for metrics.
@@ -110,6 +127,8 @@ pub enum RequestKind {
     PublishMember,
     ClusterVersion,
     CommandLevel,
+    Auth,
+    Token,
 }
 
 impl Request {
@@ -127,6 +146,8 @@ impl Request {
             Self::PublishMember { .. } => RequestKind::PublishMember,
             Self::ClusterVersion(_) => RequestKind::ClusterVersion,
             Self::CommandLevel(_) => RequestKind::CommandLevel,
+            Self::Auth(_) => RequestKind::Auth,
+            Self::Token { .. } => RequestKind::Token,
         }
     }
 
@@ -146,6 +167,7 @@ impl Request {
             | Self::ClusterVersion(_)
             // What all members state gates it: the leader proposes no level that one of them does not know.
             | Self::CommandLevel(_) => COMMAND_LEVEL_FIRST,
+            Self::Auth(_) | Self::Token { .. } => 4,
         }
     }
 }

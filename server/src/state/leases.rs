@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use parking_lot::RwLock;
 
-use super::record::lease::LeaseRecord;
+use super::{auth::LeaseKeys, record::lease::LeaseRecord};
 
 /// A lease as readers see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,7 +104,7 @@ impl LeaseTable {
 }
 
 /// Reads the leases. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct LeaseView(pub(super) Arc<RwLock<LeaseTable>>);
 
 impl LeaseView {
@@ -126,6 +126,26 @@ impl LeaseView {
     /// How many there are.
     pub fn count(&self) -> usize {
         self.0.read().0.len()
+    }
+}
+
+impl LeaseKeys for LeaseTable {
+    fn all_keys(&self, lease: i64, look: &mut dyn FnMut(&Bytes) -> bool) -> bool {
+        self.0.get(&lease).is_none_or(|entry| entry.keys.iter().all(look))
+    }
+
+    fn all_keys_of_all(&self, look: &mut dyn FnMut(&Bytes) -> bool) -> bool {
+        self.0.values().all(|entry| entry.keys.iter().all(&mut *look))
+    }
+}
+
+impl LeaseKeys for LeaseView {
+    fn all_keys(&self, lease: i64, look: &mut dyn FnMut(&Bytes) -> bool) -> bool {
+        self.0.read().all_keys(lease, look)
+    }
+
+    fn all_keys_of_all(&self, look: &mut dyn FnMut(&Bytes) -> bool) -> bool {
+        self.0.read().all_keys_of_all(look)
     }
 }
 

@@ -57,6 +57,7 @@ pub use mvcc::{Compactor, INDEX_IMAGE, Reader};
 pub use replace::{Replaced, identify, is_installing, mark_installed, mark_installing};
 
 use apply::Planned;
+use auth::{AuthStore, Authorizer, Tokens};
 use leases::LeaseTable;
 use mvcc::{ChangeSink, Found, Mvcc, Open};
 use record::{applied::Applied, scheduled::Scheduled};
@@ -120,6 +121,8 @@ pub struct State {
     alarms: Arc<ArcSwap<Alarms>>,
     version: Arc<ArcSwapOption<Version>>,
     command_level: Arc<AtomicU32>,
+    auth: Arc<ArcSwap<AuthStore>>,
+    tokens: Tokens,
     raft_members: ConfState,
     /// The newest entry evaluated, and the newest one whose effects are written.
     applied: Applied,
@@ -163,9 +166,15 @@ pub struct Views {
     alarms: Arc<ArcSwap<Alarms>>,
     version: Arc<ArcSwapOption<Version>>,
     command_level: Arc<AtomicU32>,
+    authorizer: Authorizer,
 }
 
 impl Views {
+    /// Decides what principals may do.
+    pub fn authorizer(&self) -> &Authorizer {
+        &self.authorizer
+    }
+
     /// The members now.
     pub fn members(&self) -> Arc<Members> {
         self.members.load_full()
@@ -295,6 +304,7 @@ impl State {
             alarms: self.alarms.clone(),
             version: self.version.clone(),
             command_level: self.command_level.clone(),
+            authorizer: Authorizer::new(self.auth.clone(), LeaseView(self.leases.clone()), self.tokens.clone()),
         }
     }
 

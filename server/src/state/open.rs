@@ -12,6 +12,7 @@ use parking_lot::RwLock;
 use super::{
     State, StateError, StateOptions,
     alarms::Alarms,
+    auth::{AuthStore, Tokens},
     command::COMMAND_LEVEL_FIRST,
     for_each,
     leases::LeaseTable,
@@ -74,6 +75,7 @@ impl State {
         let leases = read_leases(store.as_ref(), &index)?;
         let members = read_members(store.as_ref())?;
         let alarms = read_alarms(store.as_ref())?;
+        let auth = read_auth(store.as_ref())?;
 
         let open = Open::new(revision, scheduled.last().map_or(-1, |last| last.revision));
         let mvcc = Arc::new(Mvcc::new(store, index, revision, &scheduled, &finished, (found.doubtful_to, bytes_read)));
@@ -86,6 +88,8 @@ impl State {
             alarms: Arc::new(ArcSwap::from_pointee(alarms)),
             version: Arc::new(ArcSwapOption::from_pointee(version)),
             command_level: Arc::new(AtomicU32::new(command_level)),
+            auth: Arc::new(ArcSwap::from_pointee(auth)),
+            tokens: Tokens::default(),
             raft_members: conf_state,
             applied,
             written: applied,
@@ -178,6 +182,19 @@ fn read_members(store: &dyn Store) -> Result<Members, StateError> {
         Ok(())
     })?;
     Ok(members)
+}
+
+fn read_auth(store: &dyn Store) -> Result<AuthStore, StateError> {
+    let (mut switch, mut users, mut roles) = (None, Vec::new(), Vec::new());
+    for_each(store, Table::Auth, b"", &mut |key, bytes| {
+        match record::auth::decode(key, bytes)? {
+            record::auth::Record::Switch(enabled, revision) => switch = Some((enabled, revision)),
+            record::auth::Record::User(name, user) => users.push((name, user)),
+            record::auth::Record::Role(name, role) => roles.push((name, role)),
+        }
+        Ok::<_, RecordError>(()).map_err(StateError::from)
+    })?;
+    Ok(AuthStore::restored(switch, users.into_iter(), roles.into_iter()))
 }
 
 fn read_alarms(store: &dyn Store) -> Result<Alarms, StateError> {

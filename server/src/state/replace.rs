@@ -33,6 +33,7 @@ impl State {
             alarms,
             version,
             command_level,
+            auth,
             raft_members,
             applied,
             open,
@@ -46,6 +47,7 @@ impl State {
         self.alarms.store(alarms.load_full());
         self.version.store(version.load_full());
         self.command_level.store(command_level.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.auth.store(auth.load_full());
         self.raft_members = raft_members;
         (self.applied, self.written) = (applied, applied);
         (self.open, self.scheduled, self.found) = (open, scheduled, found);

@@ -153,6 +153,8 @@ impl WatchStream {
         match request.request_union {
             Some(RequestUnion::CreateRequest(create)) => match authorize(&create) {
                 Ok(_permit) => self.create(&create),
+                Err(ApiError::UserEmpty) => self.refuse(cancel_reason::USER_EMPTY),
+                Err(ApiError::InvalidAuthToken) => self.refuse(cancel_reason::INVALID_AUTH_TOKEN),
                 Err(_) => self.refuse(cancel_reason::PERMISSION_DENIED),
             },
             Some(RequestUnion::CancelRequest(cancel)) => self.cancel(cancel.watch_id),

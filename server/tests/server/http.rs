@@ -197,7 +197,6 @@ const NO_HEAP: &str =
 
 /// Families of a genuine server that are not here, and why.
 const ABSENT: &[(&str, &str)] = &[
-    ("etcd_debugging_auth_revision", "users and roles are not served"),
     ("etcd_debugging_disk_backend_commit_rebalance_duration_seconds", "the store has no tree of pages"),
     ("etcd_debugging_disk_backend_commit_spill_duration_seconds", "the store has no tree of pages"),
     (

@@ -1,5 +1,6 @@
 //! Whole servers, driven from outside as clients drive them: through sockets, TLS and raw bytes. One binary, because each one links the storage engine.
 
+mod auth;
 mod bad_input;
 mod cluster;
 mod corruption;

@@ -1,12 +1,18 @@
 //! Flags about TLS, origins, passwords and tokens.
 
+use std::{ops::RangeInclusive, time::Duration};
+
 use super::super::error::Notice;
 use super::super::flag::{
-    Class::{Effect, Ignored, Pending},
+    Class::{Effect, Ignored},
     Draft, Flag, Group, Kind, put,
 };
 use super::super::tls::{NamedSuites, TlsVersion};
 use super::{rows, set};
+
+/// Costs of hashing that bcrypt has.
+const BCRYPT_COSTS: RangeInclusive<u32> = 4..=31;
+const BCRYPT_COST: u32 = 10;
 
 pub(super) static SECURITY: &[Flag] = rows! { Security:
     "cert-file" Text "", "Path to the client server TLS cert file. Read again when it changes, like all TLS files.", Effect(set!(client_tls.cert_file));
@@ -39,9 +45,9 @@ pub(super) static SECURITY: &[Flag] = rows! { Security:
 };
 
 pub(super) static AUTH: &[Flag] = rows! { Auth:
-    "auth-token" Text "simple", "Kind of tokens: simple, or jwt with its options.", Pending(|_, text| check_auth_token(text), "authentication is not served yet, and cannot be switched on");
-    "auth-token-ttl" Uint "300", "authentication is not served yet", Ignored;
-    "bcrypt-cost" Uint "10", "authentication is not served yet", Ignored;
+    "auth-token" Text "simple", "Kind of tokens: simple. Those of the kind jwt are not served yet: it is warned about, and simple tokens are used.", Effect(check_auth_token);
+    "auth-token-ttl" Uint "300", "Seconds after which a token that was not used is forgotten.", Effect(|draft, text| put_seconds(&mut draft.config.auth_token_ttl, text));
+    "bcrypt-cost" Uint "10", "Cost of hashing a password, as a power of two: 4 to 31.", Effect(put_bcrypt_cost);
 };
 
 /// Takes the suites that are supported, and says which are not.
@@ -64,10 +70,31 @@ fn put_version(field: &mut TlsVersion, default: TlsVersion, text: &str) -> Resul
     put(field, text)
 }
 
-/// As long as nothing makes or checks tokens, only their kind matters.
-fn check_auth_token(text: &str) -> Result<(), String> {
+fn check_auth_token(draft: &mut Draft, text: &str) -> Result<(), String> {
     match text.split(',').next() {
-        Some("" | "simple" | "jwt") => Ok(()),
+        Some("" | "simple") => Ok(()),
+        Some("jwt") => {
+            let text = "tokens of the kind jwt are not served yet; simple tokens are used";
+            draft.notices.push(Notice::new("--auth-token", text.to_owned()));
+            Ok(())
+        }
         _ => Err("expected simple, or jwt with its options".to_owned()),
     }
+}
+
+fn put_seconds(field: &mut Duration, text: &str) -> Result<(), String> {
+    let mut seconds = 0;
+    put::<u64>(&mut seconds, text)?;
+    *field = Duration::from_secs(seconds);
+    Ok(())
+}
+
+/// A cost that bcrypt does not have is said and becomes the default.
+fn put_bcrypt_cost(draft: &mut Draft, text: &str) -> Result<(), String> {
+    put(&mut draft.config.bcrypt_cost, text)?;
+    if !BCRYPT_COSTS.contains(&draft.config.bcrypt_cost) {
+        draft.config.bcrypt_cost = BCRYPT_COST;
+        draft.notices.push(Notice::new("--bcrypt-cost", format!("{text} is out of range; {BCRYPT_COST} is used")));
+    }
+    Ok(())
 }

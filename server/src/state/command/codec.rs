@@ -27,6 +27,10 @@
 //! | 10 | PublishMember | `etcdserverpb.Member` with ID, name and clientURLs |
 //! | 11 | ClusterVersion | the version, UTF-8 |
 //! | 12 | CommandLevel | the level, u32 |
+//! | 13 | Auth | which, u8, then its message: 1 `AuthEnableRequest`, 2 `AuthDisableRequest`, 3 `AuthUserAddRequest`, 4 `AuthUserDeleteRequest`, \
+//!   5 `AuthUserChangePasswordRequest`, 6 `AuthUserGrantRoleRequest`, 7 `AuthUserRevokeRoleRequest`, 8 `AuthRoleAddRequest`, 9 `AuthRoleDeleteRequest`, \
+//!   10 `AuthRoleGrantPermissionRequest`, 11 `AuthRoleRevokePermissionRequest` |
+//! | 14 | Token | when it was made, u64; length of the user's name, varint; the name; the token |
 //!
 //! An unknown format or kind is an error, and fatal to a replica that meets one in its log: skipping it would part its
 //! state from the others'. From another member it is not taken into the log. A new kind is proposed only once the replicated
@@ -39,7 +43,7 @@ use prost::{
     encoding::{decode_varint, encode_varint},
 };
 
-use super::{COMMAND_LEVEL, Command, Request, RequestId, decode_txn};
+use super::{COMMAND_LEVEL, Command, Request, RequestId, auth_codec, decode_txn};
 use crate::state::{auth::Actor, record};
 
 /// The newest format.
@@ -70,6 +74,8 @@ const ALARM: u8 = 9;
 const PUBLISH_MEMBER: u8 = 10;
 const CLUSTER_VERSION: u8 = 11;
 const COMMAND_LEVEL_KIND: u8 = 12;
+pub(super) const AUTH: u8 = 13;
+const TOKEN: u8 = 14;
 
 /// Why bytes are no command this version can apply.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -210,6 +216,8 @@ fn kind(request: &Request) -> u8 {
         Request::PublishMember { .. } => PUBLISH_MEMBER,
         Request::ClusterVersion(_) => CLUSTER_VERSION,
         Request::CommandLevel(_) => COMMAND_LEVEL_KIND,
+        Request::Auth(_) => AUTH,
+        Request::Token { .. } => TOKEN,
     }
 }
 
@@ -228,6 +236,8 @@ fn payload_len(request: &Request) -> usize {
         }
         Request::ClusterVersion(version) => version.to_string().len(),
         Request::CommandLevel(_) => 4,
+        Request::Auth(request) => auth_codec::len(request),
+        Request::Token { user, token, .. } => 8 + VARINT_BYTES_MAX + user.len() + token.len(),
     }
 }
 
@@ -254,10 +264,17 @@ fn put_payload(out: &mut BytesMut, request: &Request) {
         }
         Request::ClusterVersion(version) => out.put_slice(version.to_string().as_bytes()),
         Request::CommandLevel(level) => out.put_u32(*level),
+        Request::Auth(request) => auth_codec::put(out, request),
+        Request::Token { user, token, made } => {
+            out.put_u64(*made);
+            encode_varint(user.len() as u64, out);
+            out.put_slice(user);
+            out.put_slice(token);
+        }
     }
 }
 
-fn put_message(out: &mut BytesMut, message: &impl Message) {
+pub(super) fn put_message(out: &mut BytesMut, message: &impl Message) {
     message.encode(out).expect("a BytesMut grows as needed");
 }
 
@@ -297,11 +314,21 @@ fn get_payload(kind: u8, mut payload: Bytes) -> Result<Request, CommandError> {
             Ok(found) => return Err(CommandError::UnknownLevel { found }),
             Err(error) => return Err(CommandError::Payload { kind, reason: error.to_string() }),
         },
+        AUTH => Request::Auth(auth_codec::get(payload)?),
+        TOKEN => {
+            let made = payload.try_get_u64().map_err(|_| CommandError::Damaged { what: "a token without its time" })?;
+            let user_bytes = usize::try_from(get_varint(&mut payload)?).unwrap_or(usize::MAX);
+            if user_bytes > payload.len() {
+                return Err(CommandError::Damaged { what: "the name of a token's user is longer than the command" });
+            }
+            let user = payload.split_to(user_bytes);
+            Request::Token { user, token: payload, made }
+        }
         found => return Err(CommandError::UnknownKind { found }),
     })
 }
 
-fn get_message<M: Message + Default>(kind: u8, payload: Bytes) -> Result<M, CommandError> {
+pub(super) fn get_message<M: Message + Default>(kind: u8, payload: Bytes) -> Result<M, CommandError> {
     M::decode(payload).map_err(|error| CommandError::Payload { kind, reason: error.to_string() })
 }
 
@@ -311,12 +338,12 @@ pub(super) fn get_varint(bytes: &mut Bytes) -> Result<u64, CommandError> {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use cairn_proto::authpb::{Permission, UserAddOptions};
     use proptest::{collection::vec, option, prelude::*};
-
     use semver::Version;
 
     use super::*;
-    use crate::state::command::TXN_DEPTH_MAX;
+    use crate::state::{auth::AuthRequest, command::TXN_DEPTH_MAX};
 
     fn bytes() -> impl Strategy<Value = Bytes> {
         vec(any::<u8>(), 0..40).prop_map(Bytes::from)
@@ -394,6 +421,36 @@ pub(super) mod tests {
             any::<[u64; 3]>()
                 .prop_map(|[major, minor, patch]| Request::ClusterVersion(Version::new(major, minor, patch))),
             (1..=COMMAND_LEVEL).prop_map(Request::CommandLevel),
+            auth_request().prop_map(Request::Auth),
+            (bytes(), bytes(), any::<u64>()).prop_map(|(user, token, made)| Request::Token { user, token, made }),
+        ]
+    }
+
+    fn auth_request() -> impl Strategy<Value = AuthRequest> {
+        let names = (".{0,8}", ".{0,8}");
+        prop_oneof![
+            Just(AuthRequest::Enable),
+            Just(AuthRequest::Disable),
+            (".{0,8}", ".{0,8}", option::of(any::<bool>())).prop_map(|(name, hashed_password, no_password)| {
+                let options = no_password.map(|no_password| UserAddOptions { no_password });
+                AuthRequest::UserAdd(pb::AuthUserAddRequest { name, hashed_password, options, ..Default::default() })
+            }),
+            ".{0,8}".prop_map(|name| AuthRequest::UserDelete(pb::AuthUserDeleteRequest { name })),
+            names.prop_map(|(name, hashed_password)| {
+                let password = String::new();
+                AuthRequest::UserChangePassword(pb::AuthUserChangePasswordRequest { name, password, hashed_password })
+            }),
+            names.prop_map(|(user, role)| AuthRequest::UserGrantRole(pb::AuthUserGrantRoleRequest { user, role })),
+            names.prop_map(|(name, role)| AuthRequest::UserRevokeRole(pb::AuthUserRevokeRoleRequest { name, role })),
+            ".{0,8}".prop_map(|name| AuthRequest::RoleAdd(pb::AuthRoleAddRequest { name })),
+            ".{0,8}".prop_map(|role| AuthRequest::RoleDelete(pb::AuthRoleDeleteRequest { role })),
+            (".{0,8}", bytes(), bytes(), 0..3i32).prop_map(|(name, key, range_end, perm_type)| {
+                let perm = Some(Permission { perm_type, key, range_end });
+                AuthRequest::RoleGrantPermission(pb::AuthRoleGrantPermissionRequest { name, perm })
+            }),
+            (".{0,8}", bytes(), bytes()).prop_map(|(role, key, range_end)| {
+                AuthRequest::RoleRevokePermission(pb::AuthRoleRevokePermissionRequest { role, key, range_end })
+            }),
         ]
     }
 

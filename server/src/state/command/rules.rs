@@ -45,8 +45,14 @@ pub fn check(command: &Command) -> Result<(), Broken> {
         Request::Put(put) => shape::put(put)?,
         Request::DeleteRange(delete) => shape::delete_range(delete)?,
         Request::Txn(txn) => shape::txn(txn, usize::MAX)?,
-        // Whether there is a version to be raised, a revision to be compacted or a lease to be revoked is found out by applying it.
-        Request::ClusterVersion(_) | Request::CommandLevel(_) | Request::Compact(_) | Request::LeaseRevoke { .. } => {}
+        // Whether there is a version to be raised, a revision to be compacted, a lease to be revoked or a user to be changed is
+        // found out by applying it.
+        Request::ClusterVersion(_)
+        | Request::CommandLevel(_)
+        | Request::Compact(_)
+        | Request::LeaseRevoke { .. }
+        | Request::Auth(_)
+        | Request::Token { .. } => {}
         Request::LeaseGrant(grant) => lease_grant(*grant)?,
         Request::LeaseCheckpoint(request) => lease_checkpoint(request)?,
         Request::Alarm(request) => alarm(request)?,

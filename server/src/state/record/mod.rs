@@ -17,15 +17,17 @@
 //! | `lease` | id | [`lease`]: a lease |
 //! | `member` | `m` or `r`, id | [`member`]: a member, or the id of a removed one |
 //! | `alarm` | kind, member | [`alarm`]: a raised alarm |
+//! | `auth` | `s`, `u` or `r` and a name | [`auth`]: the switch, a user, a role |
 //!
 //! All integers are big endian. Everything is replicated (the same on every member that applied the same entries)
-//! except `compaction/finished`, which says what this member has physically removed, and `installing`. Tables `rev` (values) and `auth`
-//! (users and roles, reserved) are not described here.
+//! except `compaction/finished`, which says what this member has physically removed, and `installing`. Table `rev` (values) is not
+//! described here.
 
 use bytes::TryGetError;
 
 pub mod alarm;
 pub mod applied;
+pub mod auth;
 pub mod cluster;
 pub mod command_level;
 pub mod conf_state;

@@ -26,11 +26,7 @@ use tokio::sync::mpsc;
 use self::view::Inner;
 pub use self::view::ReplicaView;
 use super::{inputs::Input, shared::Shared};
-use crate::{
-    lease::LeaseClock,
-    state::{Views, auth::Authorizer},
-    watch::Hub,
-};
+use crate::{lease::LeaseClock, state::Views, watch::Hub};
 
 macro_rules! handles {
     ($($(#[$doc:meta])* $handle:ident $give:ident;)+) => {
@@ -99,7 +95,7 @@ impl NodeHandle {
         lease_clock: &Arc<Mutex<LeaseClock>>,
         hub: Hub,
     ) -> Self {
-        let (lease_clock, authorizer) = (Arc::clone(lease_clock), Authorizer::default());
+        let (lease_clock, authorizer) = (Arc::clone(lease_clock), views.authorizer().clone());
         Self(ReplicaView(Arc::new(Inner { inbox, shared, views, lease_clock, hub, authorizer })))
     }
 

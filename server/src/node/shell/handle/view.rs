@@ -106,6 +106,11 @@ impl ReplicaView {
         self.views().cluster_version()
     }
 
+    /// The revision of users, roles and permissions.
+    pub fn auth_revision(&self) -> u64 {
+        self.0.authorizer.store().revision()
+    }
+
     /// The replicated command level: all members apply the commands up to it.
     pub fn command_level(&self) -> u32 {
         self.views().command_level()
