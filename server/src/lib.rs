@@ -52,4 +52,5 @@ pub mod server;
 pub mod socket;
 pub mod state;
 pub mod store;
+pub mod types;
 pub mod watch;

@@ -9,15 +9,12 @@ use cairn_proto::{
 
 use super::{Context, refusal::Refusal};
 use crate::{
-    config::API_VERSION,
     state::{
         auth::{Need, Principal},
         command::{Reply, Request, rules},
     },
+    types::{API_VERSION, STORAGE_VERSION},
 };
-
-/// The level of the API's storage that the state holds a superset of.
-pub const STORAGE_VERSION: &str = "3.7.0";
 
 /// The Maintenance service. Clones are cheap.
 #[derive(Clone)]

@@ -2,21 +2,9 @@
 
 use std::fmt::Write as _;
 
-use semver::Version;
-
 use super::flag::{Class, Flag, Group};
 use super::table;
-
-/// The release of etcd whose API is served, as `Status`, `/version` and `--version` say it.
-pub const API_VERSION: &str = "3.7.1";
-/// [`API_VERSION`] as numbers.
-pub const API: Version = Version::new(3, 7, 1);
-
-/// Whether who serves the API version `served` understands all that a cluster of version `cluster` says. Patch levels differ in nothing
-/// that members tell each other.
-pub fn understands(served: &Version, cluster: &Version) -> bool {
-    (served.major, served.minor) >= (cluster.major, cluster.minor)
-}
+use crate::types::API_VERSION;
 
 /// What `--version` prints. The first line is for tools that look for an etcd.
 pub fn version_text() -> String {
@@ -144,7 +132,6 @@ mod tests {
         let text = version_text();
         let first = text.lines().next().unwrap();
         assert_eq!(first, "etcd Version: 3.7.1");
-        assert_eq!(API.to_string(), API_VERSION);
         assert!(text.contains(&format!("Cairn Version: {}", env!("CARGO_PKG_VERSION"))));
     }
 

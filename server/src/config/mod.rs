@@ -38,7 +38,7 @@ mod value;
 
 pub(crate) use address::{Comparison, is_same_literally};
 pub use error::{ConfigError, Notice};
-pub use help::{API, API_VERSION, help_text, understands, version_text};
+pub use help::{help_text, version_text};
 pub use identity::{InitialCluster, InitialMember, added_member_id, check_name, cluster_id, initial_member_id};
 pub use load::{Invocation, Loaded, load};
 pub use log_settings::{LogConfig, LogFormat, LogLevel, LogOutput, LogRotation};

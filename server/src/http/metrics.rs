@@ -6,7 +6,7 @@ use http::{HeaderValue, Response, header::CONTENT_TYPE};
 use prometheus_client::encoding::text;
 
 use super::{Http, exposition, process};
-use crate::{api::grpc::body::Body, config::API_VERSION};
+use crate::{api::grpc::body::Body, types::API_VERSION};
 
 /// Metrics text under construction: one family after the other, each declared once.
 #[derive(Debug, Default)]

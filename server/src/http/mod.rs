@@ -24,9 +24,10 @@ use http::{
 use prometheus_client::registry::Registry;
 
 use crate::{
-    api::{Services, grpc::body::Body, maintenance::STORAGE_VERSION, metrics::ApiMetrics},
-    config::{API_VERSION, Config},
+    api::{Services, grpc::body::Body, metrics::ApiMetrics},
+    config::Config,
     server::connection::Endpoints,
+    types::{API_VERSION, STORAGE_VERSION},
 };
 
 /// What a request may reach, and how it came.

@@ -13,12 +13,12 @@ use semver::Version;
 
 use super::{COMMAND_OVERHEAD_BYTES, metrics::InboundMetrics, registry::Local, speakers::Speakers};
 use crate::{
-    config::{API, understands},
     node::core::{ANY_TERM, ForwardRefusal, RefusedForward},
     state::command::{
         self, Request,
         rules::{self, Broken},
     },
+    types::{API, understands},
 };
 
 /// Why a frame is not taken; the stream ends with it.

@@ -13,7 +13,10 @@ use serde::Serialize;
 use tonic::body::Body;
 
 use super::registry::Peers;
-use crate::{api::maintenance::STORAGE_VERSION, config::API_VERSION, node::ReplicaView};
+use crate::{
+    node::ReplicaView,
+    types::{API_VERSION, STORAGE_VERSION},
+};
 
 /// What probes and the tools of etcd ask for; everything else is not found.
 pub(super) fn answer<B>(peers: &Peers, request: &Request<B>) -> Response<Body> {

@@ -26,7 +26,6 @@ use super::{
     speakers::Speakers,
 };
 use crate::{
-    config::{API, API_VERSION},
     lease::{Renewal, TimeLeft},
     node::{
         Leases, Membership, NodeHandle, PeerInbox, Sent, StoreMaintenance, Transport,
@@ -34,6 +33,7 @@ use crate::{
     },
     raft::{Offer, Refused},
     state::{Members, command::COMMAND_LEVEL},
+    types::{API, API_VERSION},
 };
 
 /// What can be chosen about connections between members.

@@ -4,7 +4,7 @@
 use cairn_proto::peer::Hello;
 use semver::Version;
 
-use crate::{config::understands, node::ReplicaView, state::command::COMMAND_LEVEL_FIRST};
+use crate::{node::ReplicaView, state::command::COMMAND_LEVEL_FIRST, types::understands};
 
 /// Whether the member that introduces itself may be talked with in the cluster of `node`.
 pub(super) fn check(hello: &Hello, node: &ReplicaView) -> Result<(), String> {

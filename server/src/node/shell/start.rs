@@ -19,7 +19,7 @@ use super::{
     transport::{Alone, Transport},
 };
 use crate::{
-    config::{API, cluster_id, initial_member_id, is_same_literally, understands},
+    config::{cluster_id, initial_member_id, is_same_literally},
     log::{
         DataDirLock, Disk, Identity as LogIdentity, Log, LogEvent, LogOptions, LogStore, LogThread, LogThreadOptions,
         Recovered, SyncReport,
@@ -33,6 +33,7 @@ use crate::{
     raft::{LogStart, RaftOptions},
     state::{self, Membership, State, StateOptions, command::COMMAND_LEVEL},
     store::{LastFlush, StateDir, Store},
+    types::{API, understands},
     watch::Hub,
 };
 
