@@ -12,6 +12,7 @@ use crate::{
     deadline::until,
     endpoint::Endpoint,
     error::Error,
+    login::{Shown, wants_another},
     namespace::Namespace,
     peers::{Peer, Peers, jittered},
     rpc::{ServerStreaming, Unary},
@@ -39,9 +40,10 @@ impl Client {
         let guard = self.seen().map(|seen| (seen, seen.revision()));
         let mut attempts = Attempts::new(self, request.changes_nothing());
         loop {
+            let shown = attempts.shown().await?;
             let peer = attempts.next().await?;
             let mut grpc = self.grpc(&peer);
-            let mut outgoing = self.outgoing(request.clone());
+            let mut outgoing = self.outgoing(request.clone(), &shown);
             if let Some(deadline) = attempts.deadline {
                 outgoing.set_timeout(deadline.saturating_duration_since(Instant::now()));
             }
@@ -66,7 +68,7 @@ impl Client {
                     }
                     return Ok(answer);
                 }
-                Err(status) => attempts.failed(&peer, status)?,
+                Err(status) => attempts.refused_or_failed(&peer, status, &shown).await?,
             }
         }
     }
@@ -82,9 +84,10 @@ impl Client {
         let guard = self.seen().map(|seen| (Arc::clone(seen), seen.revision()));
         let mut attempts = Attempts::new(self, true);
         loop {
+            let shown = attempts.shown().await?;
             let peer = attempts.next().await?;
             let mut grpc = self.grpc(&peer);
-            let outgoing = self.outgoing(request.clone());
+            let outgoing = self.outgoing(request.clone(), &shown);
             let answer = attempts.in_time(&peer, async move {
                 grpc.ready().await.map_err(|error| NotReady(error).into_status())?;
                 let path = http::uri::PathAndQuery::from_static(Q::PATH);
@@ -102,7 +105,7 @@ impl Client {
                         revision: Q::revision,
                     });
                 }
-                Err(status) => attempts.failed(&peer, status)?,
+                Err(status) => attempts.refused_or_failed(&peer, status, &shown).await?,
             }
         }
     }
@@ -117,9 +120,10 @@ impl Client {
     {
         let mut attempts = Attempts::new(self, true);
         loop {
+            let shown = attempts.shown().await?;
             let peer = attempts.next().await?;
             let mut grpc = self.grpc(&peer);
-            let outgoing = self.outgoing(tokio_stream::once(request.clone()));
+            let outgoing = self.outgoing(tokio_stream::once(request.clone()), &shown);
             let answer = attempts.in_time(&peer, async move {
                 grpc.ready().await.map_err(|error| NotReady(error).into_status())?;
                 let path = http::uri::PathAndQuery::from_static(path);
@@ -131,7 +135,7 @@ impl Client {
                     peer.is_reachable();
                     return Ok(answer);
                 }
-                Err(status) => attempts.failed(&peer, status)?,
+                Err(status) => attempts.refused_or_failed(&peer, status, &shown).await?,
             }
         }
     }
@@ -146,20 +150,21 @@ impl Client {
         Grpc::new(peer.transport.clone()).max_decoding_message_size(self.options().answer_bytes_max)
     }
 
-    fn outgoing<Q>(&self, message: Q) -> Request<Q> {
-        self.outgoing_with(message, self.options().require_leader)
+    fn outgoing<Q>(&self, message: Q, shown: &Shown) -> Request<Q> {
+        outgoing_with(message, self.options().require_leader, shown)
     }
+}
 
-    pub(crate) fn outgoing_with<Q>(&self, message: Q, require_leader: bool) -> Request<Q> {
-        let mut request = Request::new(message);
-        if require_leader {
-            request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
-        }
-        if let Some(token) = self.token() {
-            request.metadata_mut().insert("token", token.clone());
-        }
-        request
+/// A message with its metadata.
+pub(crate) fn outgoing_with<Q>(message: Q, require_leader: bool, shown: &Shown) -> Request<Q> {
+    let mut request = Request::new(message);
+    if require_leader {
+        request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
     }
+    if let Some(token) = &shown.token {
+        request.metadata_mut().insert("token", token.clone());
+    }
+    request
 }
 
 /// An answer in pieces.
@@ -228,6 +233,8 @@ pub(crate) struct Attempts<'c> {
     last: Option<Box<Error>>,
     /// The last answer that was too old, if there was one.
     outdated: Option<Box<Error>>,
+    /// A token was refused and replaced.
+    renewed: bool,
 }
 
 impl<'c> Attempts<'c> {
@@ -244,6 +251,42 @@ impl<'c> Attempts<'c> {
             pause: PAUSE_MIN,
             last: None,
             outdated: None,
+            renewed: false,
+        }
+    }
+
+    /// What the next attempt shows.
+    pub(crate) async fn shown(&mut self) -> Result<Shown, Error> {
+        let client = self.client;
+        self.before_the_deadline(client.shown()).await
+    }
+
+    /// Gets another token, once, if this is what a server wants. Otherwise decides as [`failed`](Self::failed).
+    pub(crate) async fn refused_or_failed(&mut self, peer: &Peer, status: Status, shown: &Shown) -> Result<(), Error> {
+        if !self.renewed && wants_another(&status) && self.renew(shown).await? {
+            peer.is_reachable();
+            return Ok(());
+        }
+        self.failed(peer, status)
+    }
+
+    /// Gets another token; `false` if there is none to be had.
+    pub(crate) async fn renew(&mut self, refused: &Shown) -> Result<bool, Error> {
+        let client = self.client;
+        self.renewed = self.before_the_deadline(client.renew(refused)).await?;
+        // The server that wants it has not been tried with it.
+        self.tried.clear();
+        Ok(self.renewed)
+    }
+
+    pub(crate) fn renewed(&self) -> bool {
+        self.renewed
+    }
+
+    async fn before_the_deadline<T>(&mut self, done: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        match self.deadline {
+            None => done.await,
+            Some(deadline) => until(deadline, done).await.unwrap_or_else(|| Err(self.too_late(None))),
         }
     }
 

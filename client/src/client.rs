@@ -5,15 +5,13 @@ use std::{fmt, sync::Arc, time::Duration};
 use bytes::Bytes;
 use parking_lot::RwLock;
 use tokio::runtime::Handle;
-use tonic::{
-    body::Body,
-    metadata::{Ascii, MetadataValue},
-};
+use tonic::body::Body;
 
 use crate::{
     endpoint::{Endpoint, InvalidEndpoint},
-    error::BuildError,
+    error::{BuildError, Error},
     key::IntoBytes,
+    login::{Hidden, Identity, Login},
     namespace::Namespace,
     options::{ClientBuilder, Options},
     peers::{Peer, Peers},
@@ -33,7 +31,7 @@ pub struct Client {
     /// The one endpoint to use; all that are shared if there is none.
     only: Option<Arc<Peers>>,
     timeout: Option<Duration>,
-    token: Option<MetadataValue<Ascii>>,
+    identity: Identity,
     namespace: Option<Namespace>,
     seen: Option<Arc<Seen>>,
 }
@@ -100,9 +98,10 @@ impl Client {
 
     fn with(peers: Peers, dialer: Option<Dialer>, options: Options) -> Self {
         let timeout = options.command_timeout;
+        let identity = options.identity.clone();
         let peers = RwLock::new(Arc::new(peers));
         let shared = Arc::new(Shared { peers, dialer, options, watches: Hubs::default() });
-        Self { shared, only: None, timeout, token: None, namespace: None, seen: None }
+        Self { shared, only: None, timeout, identity, namespace: None, seen: None }
     }
 
     /// A client with the same options for other endpoints, such as those a member list names.
@@ -121,7 +120,26 @@ impl Client {
     /// The same client, showing this token with every request. Servers give one for a name and a password
     /// ([`AuthenticateRequest`](cairn_proto::etcdserverpb::AuthenticateRequest)).
     pub fn with_token(&self, token: &str) -> Result<Self, BuildError> {
-        Ok(Self { token: Some(token.parse().map_err(|_| BuildError::Token)?), ..self.clone() })
+        let token = token.parse().map_err(|_| BuildError::Token)?;
+        Ok(Self { identity: Identity::Token(Hidden(token)), ..self.clone() })
+    }
+
+    /// The same client as this user, as [`ClientBuilder::user`] makes one.
+    #[must_use]
+    pub fn with_user(&self, name: impl Into<String>, password: impl Into<String>) -> Self {
+        let login = Arc::new(Login::new(name.into(), password.into()));
+        Self { identity: Identity::User(login), ..self.clone() }
+    }
+
+    /// The same client as no user, without a namespace and a guard.
+    pub(crate) fn anonymous(&self) -> Self {
+        Self { identity: Identity::Anonymous, namespace: None, seen: None, ..self.clone() }
+    }
+
+    /// Changes the name and the password for a token now, instead of when the first request needs it, so that a wrong password
+    /// is told apart from a request that failed. Without a name, or where servers want no users, nothing happens.
+    pub async fn authenticate(&self) -> Result<(), Error> {
+        self.shown().await.map(|_| ())
     }
 
     /// The same client, seeing only the keys that begin with `prefix`, and these without it.
@@ -207,8 +225,8 @@ impl Client {
         self.seen.as_ref()
     }
 
-    pub(crate) fn token(&self) -> Option<&MetadataValue<Ascii>> {
-        self.token.as_ref()
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
     }
 }
 

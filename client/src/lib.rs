@@ -55,9 +55,15 @@
 //! * Everything else: [`Client::call`] sends any request of the API ([`Unary`]) and returns its answer as it came,
 //!   [`Client::stream`] does so for answers in pieces ([`ServerStreaming`]).
 //!
+//! # Users
+//!
+//! [`ClientBuilder::user`] takes a name and a password, [`Client::with_token`] a token. A name is changed for a token when
+//! the first request needs it. When a server refuses the token, one request asks for a new one on behalf of all, and each is
+//! sent again, once; watches and leases that are kept alive go on. A token that was given is not replaced.
+//!
 //! # Left out so far
 //!
-//! Names changed for tokens ([`Client::with_token`] takes one). No request is hedged: one endpoint at a time works on it.
+//! No request is hedged: one endpoint at a time works on it.
 
 mod call;
 mod client;
@@ -68,6 +74,7 @@ mod error;
 mod key;
 mod kv;
 mod lease;
+mod login;
 mod maintenance;
 mod metrics;
 mod namespace;

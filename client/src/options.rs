@@ -8,6 +8,7 @@ use crate::{
     client::Client,
     endpoint::{Endpoint, InvalidEndpoint},
     error::BuildError,
+    login::{Identity, Login},
     tls::TlsOptions,
     transport::{BoxIo, Connect},
 };
@@ -28,6 +29,7 @@ pub(crate) struct KeepAlive {
 /// The options in force; see [`ClientBuilder`] for what each does.
 #[derive(Clone)]
 pub(crate) struct Options {
+    pub(crate) identity: Identity,
     pub(crate) tls: Option<TlsOptions>,
     pub(crate) connect: Option<Connect>,
     pub(crate) dial_timeout: Duration,
@@ -42,6 +44,7 @@ pub(crate) struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            identity: Identity::Anonymous,
             tls: None,
             connect: None,
             dial_timeout: DIAL_TIMEOUT,
@@ -82,6 +85,17 @@ impl ClientBuilder {
     #[must_use]
     pub fn tls(mut self, tls: TlsOptions) -> Self {
         self.options.tls = Some(tls);
+        self
+    }
+
+    /// Speaks as this user. Where servers want no users, nothing changes.
+    ///
+    /// Name and password are changed for a token when the first request needs one, and again when a server does not accept
+    /// the token any more: because it ran out, the server was restarted, or permissions have changed. One request asks for
+    /// all; then each is sent again, once. Watches and leases that are kept alive go on likewise.
+    #[must_use]
+    pub fn user(mut self, name: impl Into<String>, password: impl Into<String>) -> Self {
+        self.options.identity = Identity::User(Arc::new(Login::new(name.into(), password.into())));
         self
     }
 

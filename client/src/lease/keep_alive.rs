@@ -13,7 +13,7 @@
 
 use std::time::Duration;
 
-use cairn_proto::etcdserverpb as pb;
+use cairn_proto::{ApiError, etcdserverpb as pb};
 use tokio::{
     sync::watch,
     task::AbortHandle,
@@ -171,6 +171,7 @@ const FARTHEST_SECONDS: u64 = 365 * 24 * 3600;
 fn is_final(error: &Error) -> bool {
     use tonic::Code;
     matches!(error, Error::Answered { .. })
+        && error.api_error() != Some(ApiError::AuthOldRevision)
         && matches!(
             error.code(),
             Code::InvalidArgument

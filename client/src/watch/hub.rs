@@ -13,13 +13,14 @@ use std::{
 };
 
 use cairn_proto::{
+    ApiError,
     etcdserverpb::{self as pb, watch_request::RequestUnion},
     rpc::Method,
 };
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
-    time::sleep,
+    time::{Instant, sleep},
 };
 use tonic::{Code, Status, codegen::tokio_stream::wrappers::ReceiverStream};
 use tonic_prost::ProstCodec;
@@ -29,9 +30,10 @@ use super::{
     watched::{Delivery, Place, Watched},
 };
 use crate::{
-    call::Attempts,
+    call::{Attempts, outgoing_with},
     client::Client,
     error::Error,
+    login::Shown,
     peers::{Peer, jittered},
     verdict::NotReady,
 };
@@ -46,6 +48,9 @@ const REQUESTS_MAX: usize = 16;
 
 /// Rest between two streams, so that a member that ends them at once is not asked as fast as it can refuse.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// For so long after a new token, a missing permission is believed to be one.
+const TOKEN_IS_NEW: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -89,6 +94,8 @@ struct Hub {
     /// Requests that the stream has not taken yet.
     outbox: VecDeque<pb::WatchRequest>,
     readers: JoinSet<(u64, Moved)>,
+    /// When a watch had the token replaced.
+    renewed_at: Option<Instant>,
 }
 
 /// Runs a hub until it has no watches any more.
@@ -102,6 +109,7 @@ pub(super) async fn run(client: Client, metadata: Metadata, commands: mpsc::Rece
         creating: VecDeque::new(),
         outbox: VecDeque::new(),
         readers: JoinSet::new(),
+        renewed_at: None,
     };
     hub.accept(first);
     let mut attempts = Attempts::new(&client, true);
@@ -121,6 +129,11 @@ pub(super) async fn run(client: Client, metadata: Metadata, commands: mpsc::Rece
 impl Hub {
     /// Opens a stream and serves the watches until it ends.
     async fn stream<'c>(&mut self, client: &'c Client, attempts: &mut Attempts<'c>) -> End {
+        let shown = match self.attending(attempts.shown(), None).await {
+            None => return End::Idle,
+            Some(Ok(shown)) => shown,
+            Some(Err(error)) => return self.broken(client, attempts, &error),
+        };
         let peer = match self.attending(attempts.next(), None).await {
             None => return End::Idle,
             Some(Ok(peer)) => peer,
@@ -129,7 +142,7 @@ impl Hub {
         let (requests, taken) = mpsc::channel(REQUESTS_MAX);
         self.begin();
         let mut grpc = client.grpc(&peer);
-        let outgoing = client.outgoing_with(ReceiverStream::new(taken), self.metadata.require_leader);
+        let outgoing = outgoing_with(ReceiverStream::new(taken), self.metadata.require_leader, &shown);
         let opening = async move {
             grpc.ready().await.map_err(|error| NotReady(error).into_status())?;
             let path = http::uri::PathAndQuery::from_static(PATH);
@@ -138,7 +151,7 @@ impl Hub {
         let mut answers = match self.attending(opening, Some(&requests)).await {
             None => return End::Idle,
             Some(Ok(answers)) => answers.into_inner(),
-            Some(Err(status)) => return self.failed(client, attempts, &peer, status),
+            Some(Err(status)) => return self.failed(client, attempts, &peer, status, &shown).await,
         };
         peer.is_reachable();
         let bytes_max = client.options().answer_bytes_max;
@@ -146,14 +159,28 @@ impl Hub {
             match self.attending(answers.message(), Some(&requests)).await {
                 None => return End::Idle,
                 Some(Ok(Some(answer))) => {
+                    // Servers that refuse a token cancel what was asked for with it, some with the words for a missing
+                    // permission: which it is, a new token tells.
+                    let new = attempts.renewed() || self.renewed_at.is_some_and(|then| then.elapsed() < TOKEN_IS_NEW);
+                    if !new && is_refused(&answer) {
+                        match self.attending(attempts.renew(&shown), None).await {
+                            None => return End::Idle,
+                            Some(Err(error)) => return self.broken(client, attempts, &error),
+                            Some(Ok(true)) => {
+                                self.renewed_at = Some(Instant::now());
+                                return End::Again;
+                            }
+                            Some(Ok(false)) => {}
+                        }
+                    }
                     *attempts = Attempts::new(client, true);
                     self.answer(answer, bytes_max);
                 }
                 Some(Ok(None)) => {
                     let status = Status::unavailable("the watch stream ended");
-                    return self.failed(client, attempts, &peer, status);
+                    return self.failed(client, attempts, &peer, status, &shown).await;
                 }
-                Some(Err(status)) => return self.failed(client, attempts, &peer, status),
+                Some(Err(status)) => return self.failed(client, attempts, &peer, status, &shown).await,
             }
         }
     }
@@ -315,10 +342,18 @@ impl Hub {
         }
     }
 
-    fn failed<'c>(&mut self, client: &'c Client, attempts: &mut Attempts<'c>, peer: &Peer, status: Status) -> End {
-        match attempts.failed(peer, status) {
-            Ok(()) => End::Again,
-            Err(error) => self.broken(client, attempts, &error),
+    async fn failed<'c>(
+        &mut self,
+        client: &'c Client,
+        attempts: &mut Attempts<'c>,
+        peer: &Peer,
+        status: Status,
+        shown: &Shown,
+    ) -> End {
+        match self.attending(attempts.refused_or_failed(peer, status, shown), None).await {
+            None => End::Idle,
+            Some(Ok(())) => End::Again,
+            Some(Err(error)) => self.broken(client, attempts, &error),
         }
     }
 
@@ -333,6 +368,13 @@ impl Hub {
         }
         End::Again
     }
+}
+
+/// Whether a server may have cancelled a watch for its token.
+fn is_refused(answer: &pb::WatchResponse) -> bool {
+    use ApiError::{AuthOldRevision, InvalidAuthToken, PermissionDenied, UserEmpty};
+    let reasons = [InvalidAuthToken, AuthOldRevision, UserEmpty, PermissionDenied];
+    answer.canceled && reasons.iter().any(|error| answer.cancel_reason.contains(error.text()))
 }
 
 /// Why a server has cancelled a watch.

@@ -51,7 +51,8 @@ pub use error::WatchError;
 use hub::{Command, Order};
 
 use crate::{
-    client::Client, deadline::until, endpoint::Endpoint, error::Error, key::KeyRange, namespace::Namespace, seen::Seen,
+    client::Client, deadline::until, endpoint::Endpoint, error::Error, key::KeyRange, login::Key, namespace::Namespace,
+    seen::Seen,
 };
 
 /// Answers a watcher may leave unread before it is paused.
@@ -228,7 +229,7 @@ impl Watcher {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Metadata {
     only: Option<Endpoint>,
-    token: Option<Vec<u8>>,
+    identity: Key,
     require_leader: bool,
 }
 
@@ -239,11 +240,7 @@ pub(crate) struct Hubs(Mutex<HashMap<Metadata, mpsc::Sender<Command>>>);
 impl Hubs {
     /// Has a watch created by the hub for its metadata. Returns where more can be ordered.
     async fn order(&self, client: &Client, require_leader: bool, order: Order) -> mpsc::Sender<Command> {
-        let metadata = Metadata {
-            only: client.only(),
-            token: client.token().map(|token| token.as_bytes().to_vec()),
-            require_leader,
-        };
+        let metadata = Metadata { only: client.only(), identity: client.identity().key(), require_leader };
         let known = self.0.lock().get(&metadata).cloned();
         let mut command = Command::Create(Box::new(order));
         if let Some(hub) = known {

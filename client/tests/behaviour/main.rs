@@ -28,6 +28,7 @@ mod three_members;
 mod tls;
 mod transactions;
 mod unprocessed;
+mod users;
 mod watches;
 
 use std::time::Duration;
