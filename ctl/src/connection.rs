@@ -4,13 +4,12 @@
 //! what is safe to send again. Here is what etcdctl's users expect around it: which endpoints get TLS, the words for what is
 //! wrong with a file, and the words for what went wrong with a request.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cairn_client::{BuildError, Client, Error, TlsError, TlsOptions};
-use cairn_proto::ApiError;
-use cairn_proto::etcdserverpb as pb;
 use tonic::Code;
 
 /// The largest request sent unless the user says otherwise, in bytes.
@@ -35,7 +34,7 @@ pub struct TlsFiles {
 }
 
 /// Who is asking.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Credentials {
     /// A name and a password, to be changed for a token first.
     User {
@@ -46,6 +45,15 @@ pub enum Credentials {
     },
     /// A token.
     Token(String),
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User { name, .. } => f.debug_struct("User").field("name", name).finish_non_exhaustive(),
+            Self::Token(_) => f.debug_tuple("Token").finish_non_exhaustive(),
+        }
+    }
 }
 
 /// How to reach the members.
@@ -164,12 +172,9 @@ impl Options {
     /// no users, nothing changes.
     pub async fn authenticated(&self, client: Client) -> Result<Client, Error> {
         let Some(Credentials::User { name, password }) = self.credentials.clone() else { return Ok(client) };
-        let request = pb::AuthenticateRequest { name, password };
-        match client.with_timeout(self.dial_limit()).call(request).await {
-            Ok(answer) => Ok(client.with_token(&answer.token).unwrap_or(client)),
-            Err(error) if error.api_error() == Some(ApiError::AuthNotEnabled) => Ok(client),
-            Err(error) => Err(error),
-        }
+        let client = client.with_user(name, password);
+        client.with_timeout(self.dial_limit()).authenticate().await?;
+        Ok(client)
     }
 }
 
@@ -228,6 +233,8 @@ pub fn error_note(error: &Error) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use cairn_proto::ApiError;
+    use cairn_proto::etcdserverpb as pb;
     use tonic::Status;
 
     use super::*;

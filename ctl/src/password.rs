@@ -4,12 +4,12 @@ use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
-/// Asks on standard error and reads a line from standard input, which a terminal does not show meanwhile.
-pub fn ask() -> io::Result<String> {
+/// Asks with `prompt` on standard error and reads a line from standard input, which a terminal does not show meanwhile.
+pub fn ask(prompt: &str) -> io::Result<String> {
     let stdin = io::stdin();
     let hidden = if stdin.is_terminal() { Some(Hidden::start()?) } else { None };
     let mut stderr = io::stderr();
-    write!(stderr, "Password: ")?;
+    stderr.write_all(prompt.as_bytes())?;
     stderr.flush()?;
     let mut line = String::new();
     let read = stdin.lock().read_line(&mut line);
@@ -17,11 +17,14 @@ pub fn ask() -> io::Result<String> {
         writeln!(stderr)?;
     }
     read?;
-    let password = line.trim_end_matches(['\n', '\r']);
-    if password.is_empty() {
-        return Err(io::Error::other("nothing was entered"));
-    }
-    Ok(password.to_owned())
+    Ok(line.trim_end_matches(['\n', '\r']).to_owned())
+}
+
+/// Reads the first word of a line from standard input, without asking for it.
+pub fn read_word() -> io::Result<String> {
+    let mut line = String::new();
+    io::stdin().lock().read_line(&mut line)?;
+    Ok(line.split_whitespace().next().unwrap_or_default().to_owned())
 }
 
 /// A terminal that shows nothing of what is typed, until this is dropped.

@@ -177,7 +177,11 @@ fn credentials(flags: &Flags, prefix: &str) -> Result<Option<Credentials>, Failu
         (false, _) => (user, password),
         (true, Some((name, password))) => (name.to_owned(), password.to_owned()),
         (true, None) => {
-            let password = password::ask().map_err(|error| Failure::error(format!("reading the password: {error}")))?;
+            let failed = |error: &dyn std::fmt::Display| Failure::error(format!("reading the password: {error}"));
+            let password = password::ask("Password: ").map_err(|error| failed(&error))?;
+            if password.is_empty() {
+                return Err(failed(&"nothing was entered"));
+            }
             (user, password)
         }
     };

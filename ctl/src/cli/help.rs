@@ -216,9 +216,9 @@ mod tests {
         }
         let end = "\n\nUse \"cairnctl [command] --help\" for more information about a command.\n";
         assert!(text.ends_with(&format!("{end}{PROMPT}")) && !text.contains("Flags:"), "{text}");
-        assert!(
-            text.contains("  user        User related commands. Use `cairnctl user --help` to see subcommands (not")
-        );
+        assert!(text.contains(
+            "  snapshot    Manages etcd node snapshots. Use `cairnctl snapshot --help` to see subcommands (not"
+        ));
         assert!(
             text.contains(
                 "  member      Membership related commands. Use `cairnctl member --help` to see subcommands\n"

@@ -8,7 +8,7 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | [`tree`] | the table of commands, those that are not there yet in `later`, and of flags in `flag_table` |
+//! | [`tree`] | the table of commands, those about users in `auth`, those that are not there yet in `later`, and of flags in `flag_table` |
 //! | [`flags`] | reading flags and arguments |
 //! | [`resolve`] | finding the command the words name |
 //! | [`mod@env`] | `ETCDCTL_*` variables |
@@ -16,6 +16,7 @@
 //! | `long` | the long texts of the table |
 //! | [`completion`] | scripts for the shells |
 
+mod auth;
 pub mod completion;
 pub mod env;
 mod flag_table;

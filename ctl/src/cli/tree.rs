@@ -10,8 +10,8 @@ use super::flag_table::{
 };
 pub use super::flag_table::{DEL, GET, GLOBAL, PUT, WATCH};
 use super::flags::Flag;
-use super::later;
 use super::long::{COMPLETION_LONG, DATASCALE_LONG, HELP_LONG, MEMBER_LIST_LONG, PUT_LONG, STATUS_LONG, TXN_LONG};
+use super::{auth, later};
 
 /// What a command does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +24,12 @@ pub enum Action {
     AlarmDisarm,
     /// `alarm list`
     AlarmList,
+    /// `auth enable`
+    AuthEnable,
+    /// `auth disable`
+    AuthDisable,
+    /// `auth status`
+    AuthStatus,
     /// `check datascale`
     CheckDatascale,
     /// `check perf`
@@ -78,8 +84,34 @@ pub enum Action {
     Options,
     /// `put`
     Put,
+    /// `role add`
+    RoleAdd,
+    /// `role delete`
+    RoleDelete,
+    /// `role get`
+    RoleGet,
+    /// `role list`
+    RoleList,
+    /// `role revoke-permission`
+    RoleRevokePermission,
+    /// `role grant-permission`
+    RoleGrantPermission,
     /// `txn`
     Txn,
+    /// `user add`
+    UserAdd,
+    /// `user delete`
+    UserDelete,
+    /// `user get`
+    UserGet,
+    /// `user list`
+    UserList,
+    /// `user passwd`
+    UserPasswd,
+    /// `user grant-role`
+    UserGrantRole,
+    /// `user revoke-role`
+    UserRevokeRole,
     /// `version`
     Version,
     /// `watch`
@@ -291,11 +323,11 @@ static COMMANDS: &[Command] = &[
         )
     },
     Command {
-        children: later::AUTH,
+        children: auth::AUTH,
         ..command("auth", "auth <enable or disable>", "Enable or disable authentication", Action::Group)
     },
-    Command { children: later::USER, ..command("user", "user <subcommand>", "User related commands", Action::Group) },
-    Command { children: later::ROLE, ..command("role", "role <subcommand>", "Role related commands", Action::Group) },
+    Command { children: auth::USER, ..command("user", "user <subcommand>", "User related commands", Action::Group) },
+    Command { children: auth::ROLE, ..command("role", "role <subcommand>", "Role related commands", Action::Group) },
     Command {
         children: CHECK,
         ..command("check", "check <subcommand>", "commands for checking properties of the etcd cluster", Action::Group)

@@ -4,6 +4,7 @@
 //! fits, and only then talks to anybody.
 
 mod alarm;
+mod auth;
 pub mod check;
 mod compaction;
 mod defrag;
@@ -12,14 +13,16 @@ mod elect;
 mod endpoint;
 mod execute;
 mod get;
-mod keys;
+pub mod keys;
 mod later;
 mod lease;
 mod lock;
 mod make_mirror;
 mod member;
 mod put;
+mod role;
 mod txn;
+mod user;
 mod watch;
 
 use std::future::Future;
@@ -39,6 +42,9 @@ pub fn run(invocation: &Invocation) -> Result<(), Failure> {
     match invocation.action {
         Action::AlarmDisarm => block_on(alarm::disarm(invocation)),
         Action::AlarmList => block_on(alarm::list(invocation)),
+        Action::AuthEnable => block_on(auth::enable(invocation)),
+        Action::AuthDisable => block_on(auth::disable(invocation)),
+        Action::AuthStatus => block_on(auth::status(invocation)),
         Action::CheckDatascale => block_on(check::datascale(invocation)),
         Action::CheckPerf => block_on(check::perf(invocation)),
         Action::Compaction => block_on(compaction::run(invocation)),
@@ -64,7 +70,20 @@ pub fn run(invocation: &Invocation) -> Result<(), Failure> {
         Action::MoveLeader => block_on(member::move_leader(invocation)),
         Action::Options => emit(help_texts::options().as_bytes()),
         Action::Put => block_on(put::run(invocation)),
+        Action::RoleAdd => block_on(role::add(invocation)),
+        Action::RoleDelete => block_on(role::delete(invocation)),
+        Action::RoleGet => block_on(role::get(invocation)),
+        Action::RoleList => block_on(role::list(invocation)),
+        Action::RoleRevokePermission => block_on(role::revoke_permission(invocation)),
+        Action::RoleGrantPermission => block_on(role::grant_permission(invocation)),
         Action::Txn => block_on(txn::run(invocation)),
+        Action::UserAdd => block_on(user::add(invocation)),
+        Action::UserDelete => block_on(user::delete(invocation)),
+        Action::UserGet => block_on(user::get(invocation)),
+        Action::UserList => block_on(user::list(invocation)),
+        Action::UserPasswd => block_on(user::passwd(invocation)),
+        Action::UserGrantRole => block_on(user::grant_role(invocation)),
+        Action::UserRevokeRole => block_on(user::revoke_role(invocation)),
         Action::Version => version(),
         Action::Watch => block_on(watch::run(invocation)),
         Action::Completion | Action::Group | Action::Help | Action::Later => Ok(()),
@@ -106,6 +125,18 @@ impl Interrupt {
             _ = self.terminate.recv() => {}
         }
     }
+}
+
+/// The one argument, as text.
+fn one_name(invocation: &Invocation, usage: &str) -> Result<String, Failure> {
+    let [name] = invocation.args.as_slice() else { return Err(Failure::bad_args(usage)) };
+    Ok(String::from_utf8_lossy(name).into_owned())
+}
+
+/// The two arguments, as text.
+fn two_names(invocation: &Invocation, usage: &str) -> Result<(String, String), Failure> {
+    let [first, second] = invocation.args.as_slice() else { return Err(Failure::bad_args(usage)) };
+    Ok((String::from_utf8_lossy(first).into_owned(), String::from_utf8_lossy(second).into_owned()))
 }
 
 fn block_on(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {

@@ -19,7 +19,7 @@ fn id(out: &mut Vec<u8>, name: &str, value: u64, hex: bool) {
 }
 
 /// A header. A revision of 0 says that the answer has nothing to do with keys, and is left out.
-fn header(out: &mut Vec<u8>, header: Option<&pb::ResponseHeader>, hex: bool) {
+pub fn header(out: &mut Vec<u8>, header: Option<&pb::ResponseHeader>, hex: bool) {
     let header = header.copied().unwrap_or_default();
     id(out, "ClusterID", header.cluster_id, hex);
     id(out, "MemberID", header.member_id, hex);
@@ -198,4 +198,21 @@ pub fn hash_kv(out: &mut Vec<u8>, list: &[EndpointHashKv], hex: bool) {
         field(out, "HashRevision", hash.hash_revision);
         out.push(b'\n');
     }
+}
+
+/// A role. The first field has a space more than others have, as etcdctl's.
+pub fn role(out: &mut Vec<u8>, answer: &pb::AuthRoleGetResponse, hex: bool) {
+    header(out, answer.header.as_ref(), hex);
+    for permission in &answer.perm {
+        field(out, "PermType", format_args!(" {}", permission.perm_type().as_str_name()));
+        field(out, "Key", quote(&permission.key));
+        field(out, "RangeEnd", quote(&permission.range_end));
+    }
+}
+
+/// Roles.
+pub fn roles(out: &mut Vec<u8>, answer: &pb::AuthRoleListResponse, hex: bool) {
+    header(out, answer.header.as_ref(), hex);
+    let roles: Vec<_> = answer.roles.iter().map(|role| quote(role.as_bytes())).collect();
+    out.extend(format!("\"Roles\" :{}{}\n", if roles.is_empty() { "" } else { " " }, roles.join(" ")).bytes());
 }

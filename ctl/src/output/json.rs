@@ -366,6 +366,45 @@ fn endpoint_object(endpoint: &str, name: &str, answer: Object) -> String {
     object.end()
 }
 
+/// An answer that has nothing but a header.
+pub fn header_only(head: Option<&pb::ResponseHeader>) -> String {
+    names(head, "", &[])
+}
+
+/// Names under one name.
+pub fn names(head: Option<&pb::ResponseHeader>, name: &str, names: &[String]) -> String {
+    let mut object = Object::new();
+    object.object("header", header(head));
+    object.list(name, names.iter().map(|name| string(name)));
+    object.end()
+}
+
+/// Whether authentication is on.
+pub fn auth_status(answer: &pb::AuthStatusResponse) -> String {
+    let mut object = Object::new();
+    object.object("header", header(answer.header.as_ref()));
+    object.flag("enabled", answer.enabled);
+    object.number("authRevision", answer.auth_revision);
+    object.end()
+}
+
+/// A role.
+pub fn role(answer: &pb::AuthRoleGetResponse) -> String {
+    let mut object = Object::new();
+    object.object("header", header(answer.header.as_ref()));
+    object.list(
+        "perm",
+        answer.perm.iter().map(|permission| {
+            let mut object = Object::new();
+            object.number("permType", permission.perm_type);
+            object.bytes("key", &permission.key);
+            object.bytes("range_end", &permission.range_end);
+            object.end()
+        }),
+    );
+    object.end()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -112,6 +112,12 @@ impl Printer {
         self.expect_endpoints()
     }
 
+    /// Refuses the formats for what is printed neither as a table nor field by field.
+    pub fn expect_no_fields(self) -> Result<(), Failure> {
+        self.expect_answer()?;
+        if self.format == Format::Fields { Err(unsupported("fields")) } else { Ok(()) }
+    }
+
     /// Refuses the format for what was put together from several endpoints' answers.
     pub fn expect_endpoints(self) -> Result<(), Failure> {
         if self.format == Format::Protobuf { Err(unsupported("protobuf")) } else { Ok(()) }
@@ -265,6 +271,60 @@ impl Printer {
         self.expect_change()?;
         let print = |_: &A| json::changed_members(header.as_ref(), None, members);
         self.answer(answer, |out| out.extend(done.bytes()), |_| (), print)
+    }
+
+    /// An answer that has nothing but a header; `done` says what was done.
+    pub fn done<A: Message>(self, answer: &A, head: Option<&pb::ResponseHeader>, done: &str) -> Result<(), Failure> {
+        self.answer(
+            answer,
+            |out| out.extend(done.bytes()),
+            |out| fields::header(out, head, self.hex),
+            |_| json::header_only(head),
+        )
+    }
+
+    /// Whether authentication is on.
+    pub fn auth_status(self, answer: &pb::AuthStatusResponse) -> Result<(), Failure> {
+        self.expect_no_fields()?;
+        let (enabled, revision) = (answer.enabled, answer.auth_revision);
+        let text = format!("Authentication Status: {enabled}\nAuthRevision: {revision}\n");
+        self.answer(answer, |out| out.extend(text.bytes()), |_| (), json::auth_status)
+    }
+
+    /// A user.
+    pub fn user(self, name: &str, answer: &pb::AuthUserGetResponse) -> Result<(), Failure> {
+        self.expect_no_fields()?;
+        let roles: Vec<_> = std::iter::once("Roles:").chain(answer.roles.iter().map(String::as_str)).collect();
+        let text = format!("User: {name}\n{}\n", roles.join(" "));
+        let print = |answer: &pb::AuthUserGetResponse| json::names(answer.header.as_ref(), "roles", &answer.roles);
+        self.answer(answer, |out| out.extend(text.bytes()), |_| (), print)
+    }
+
+    /// Users.
+    pub fn users(self, answer: &pb::AuthUserListResponse) -> Result<(), Failure> {
+        self.expect_no_fields()?;
+        let print = |answer: &pb::AuthUserListResponse| json::names(answer.header.as_ref(), "users", &answer.users);
+        self.answer(answer, |out| simple::names(out, &answer.users), |_| (), print)
+    }
+
+    /// A role.
+    pub fn role(self, name: &str, answer: &pb::AuthRoleGetResponse) -> Result<(), Failure> {
+        self.answer(
+            answer,
+            |out| simple::role(out, name, answer),
+            |out| fields::role(out, answer, self.hex),
+            json::role,
+        )
+    }
+
+    /// Roles.
+    pub fn roles(self, answer: &pb::AuthRoleListResponse) -> Result<(), Failure> {
+        self.answer(
+            answer,
+            |out| simple::names(out, &answer.roles),
+            |out| fields::roles(out, answer, self.hex),
+            |answer| json::names(answer.header.as_ref(), "roles", &answer.roles),
+        )
     }
 
     /// The health of endpoints.

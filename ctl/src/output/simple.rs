@@ -1,10 +1,12 @@
 //! `-w simple`: keys and values as they are, one a line.
 
+use cairn_proto::authpb::{Permission, permission::Type};
 use cairn_proto::etcdserverpb as pb;
 use cairn_proto::etcdserverpb::response_op::Response;
 use cairn_proto::mvccpb::KeyValue;
 
 use super::{EndpointHealth, Printer, Watched};
+use crate::commands::keys;
 
 fn line(out: &mut Vec<u8>, bytes: &[u8], hex: bool) {
     if hex {
@@ -122,4 +124,37 @@ pub fn healthy(health: &EndpointHealth) -> String {
 pub fn unhealthy(health: &EndpointHealth) -> Option<String> {
     let text = || format!("{} is unhealthy: failed to commit proposal: {}", health.endpoint, health.error);
     (!health.healthy()).then(text)
+}
+
+/// Users or roles.
+pub fn names(out: &mut Vec<u8>, names: &[String]) {
+    for name in names {
+        line(out, name.as_bytes(), false);
+    }
+}
+
+/// A role: what it may read and what it may write.
+pub fn role(out: &mut Vec<u8>, name: &str, answer: &pb::AuthRoleGetResponse) {
+    line(out, format!("Role {name}").as_bytes(), false);
+    for (title, kind) in [(&b"KV Read:"[..], Type::Read), (b"KV Write:", Type::Write)] {
+        line(out, title, false);
+        for permission in
+            answer.perm.iter().filter(|permission| [kind, Type::Readwrite].contains(&permission.perm_type()))
+        {
+            range(out, permission);
+        }
+    }
+}
+
+fn range(out: &mut Vec<u8>, Permission { key, range_end, .. }: &Permission) {
+    let parts: &[&[u8]] = match &range_end[..] {
+        b"" => &[b"\t", key],
+        b"\0" => &[b"\t[", key, b", <open ended>"],
+        end => &[b"\t[", key, b", ", end, b")"],
+    };
+    out.extend(parts.concat());
+    if !range_end.is_empty() && !key.is_empty() && keys::prefix(key).1 == range_end {
+        out.extend([b" (prefix ", &key[..], b")"].concat());
+    }
+    out.push(b'\n');
 }

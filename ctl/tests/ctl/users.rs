@@ -1,19 +1,12 @@
 //! Users: asked for their names and passwords, let in and refused.
 
 use crate::compared::{all_same, as_before_3_7, measured, stdin};
-use crate::referee::{Given, On, Pair, by_etcdctl_on_both_servers, on_either_server, output, run};
+use crate::referee::{Given, On, Pair, by_etcdctl_on_both_servers, on_either_server, output};
 
-/// On genuine servers alone, as long as ours know no users: see below.
 #[test]
 fn users_are_asked_for_and_refused_alike() {
     let pair = Pair::start(On::Etcd, &[]);
-    // This program cannot set users up yet, so the genuine one does it on both servers.
-    for side in [&pair.genuine, &pair.ours] {
-        for line in ["user add root:pw", "user add nobody:pw", "user grant-role root root", "put a 1", "auth enable"] {
-            let done = run(&pair.genuine.program, &side.words(line), Given::default());
-            assert_eq!(done.code, 0, "`{line}`: {}", done.stderr);
-        }
-    }
+    all_same(&pair, &["user add root:pw", "user add nobody:pw", "user grant-role root root", "put a 1", "auth enable"]);
     all_same(
         &pair,
         &[
@@ -38,6 +31,142 @@ fn users_are_asked_for_and_refused_alike() {
     let given = stdin("pw\n");
     let asked = output(0, "a\n1\n", "Password: ");
     pair.differs("Passwords", "get a --user root", given, &asked);
+}
+
+#[test]
+fn users_and_roles_are_set_up_and_shown_alike() {
+    let pair = Pair::start(On::Etcd, &[]);
+    all_same(
+        &pair,
+        &[
+            "auth status",
+            "auth status -w json",
+            "auth status -w fields",
+            "auth enable",
+            "user list",
+            "role list -w fields",
+            "user add a:pw",
+            "user add a:pw",
+            "user add b --new-user-password pw -w json",
+            "user add c:d --new-user-password pw",
+            "user add :x --no-password",
+            "user add d --no-password -w fields",
+            "user add '' --new-user-password pw",
+            "user add e:",
+            "role add r",
+            "role add r",
+            "role add empty -w json",
+            "role add s -w fields",
+            "role add ''",
+            "role grant-permission r read k",
+            "role grant-permission r READ k",
+            "role grant-permission r write w -w json",
+            "role grant-permission r readwrite a c -w fields",
+            "role grant-permission r read p --prefix",
+            "role grant-permission r --from-key write z",
+            "role grant-permission r read 'ü' --prefix",
+            "role grant-permission s read '' --prefix",
+            "role grant-permission s write '' --from-key",
+            "role grant-permission s readwrite '' ignored",
+            "role grant-permission s read '' ignored --prefix",
+            "role grant-permission s read '' --prefix --from-key",
+            "role grant-permission s read b a",
+            "role grant-permission missing read k",
+            "role get r",
+            "role get r -w json",
+            "role get r -w fields",
+            "role get s",
+            "role get s -w json",
+            "role get empty",
+            "role get missing",
+            "role list",
+            "role list -w json",
+            "role list -w fields",
+            "user grant-role a r",
+            "user grant-role a s -w json",
+            "user grant-role b s -w fields",
+            "user grant-role a missing",
+            "user grant-role missing r",
+            "user get a",
+            "user get a -w json",
+            "user get a -w fields",
+            "user get a --detail",
+            "user get a --detail -w json",
+            "user get a --detail -w fields",
+            "user get c:d",
+            "user get d --detail",
+            "user get missing",
+            "user get missing --detail",
+            "user list",
+            "user list -w json",
+            "user list -w fields",
+            "user revoke-role a r",
+            "user revoke-role a r",
+            "user revoke-role a s -w json",
+            "user revoke-role missing s",
+            "role revoke-permission r k",
+            "role revoke-permission r k",
+            "role revoke-permission r a c -w json",
+            "role revoke-permission r p --prefix",
+            "role revoke-permission r z --from-key",
+            "role revoke-permission s '' --prefix",
+            "role revoke-permission r missing more",
+            "role get r",
+            "role delete r",
+            "role delete r",
+            "role delete empty -w json",
+            "user delete d",
+            "user delete d",
+            "user delete e: -w fields",
+            "auth disable",
+            "auth enable",
+            "user add root:pw",
+            "auth enable",
+            "auth enable",
+            "user list",
+            "--user root:pw user get root -w json",
+            "--user root:pw role list",
+            "--user root:wrong role list",
+            "--user a:pw role list",
+            "--user a:pw user get a",
+            "--user a:pw user get b",
+            "--user d:pw get k",
+            "--user root:pw auth status",
+            "--user a:pw auth disable",
+            "--user a --password pw put k 1",
+            "--user b:pw put k 1",
+            "--user root:pw auth disable",
+            "auth disable",
+            "auth status",
+        ],
+    );
+    pair.same_given("user passwd a --interactive=false", stdin("new\n"));
+    pair.same_given("user add f --interactive=false", stdin("two words\n"));
+    pair.same("auth enable");
+    let env = [("ETCDCTL_USER", "a"), ("ETCDCTL_PASSWORD", "new")];
+    pair.same_given("user get a", Given { env: &env, ..Given::default() });
+    pair.same("--user f:two user get f -w json");
+    for line in ["user list", "role list", "user get b", "role get s", "auth status", "user get a --detail"] {
+        pair.same_server(&format!("--user root:pw {line} -w protobuf"), Given::default());
+        let refused = pair.ours.output(&format!("--user root:pw {line} -w table"), Given::default());
+        assert_eq!(refused, output(4, "", "Error: table not supported as output format"), "{line}");
+    }
+}
+
+#[test]
+fn a_new_password_is_asked_for_twice() {
+    let pair = Pair::start(On::Etcd, &[]);
+    let asked = "Password of a: Type password of a again for confirmation: ";
+    let (bad, done) = (128, "User a created\n");
+    for (input, code, stdout, stderr) in [
+        ("\n", bad, "", "Password of a: Error: empty password".to_owned()),
+        ("one\ntwo\n", bad, "", format!("{asked}Error: given passwords are different")),
+        ("one\none\n", 0, done, asked.to_owned()),
+    ] {
+        pair.differs("Passwords", "user add a", stdin(input), &output(code, stdout, &stderr));
+    }
+    let changed = pair.ours.output("user passwd a", stdin("two\ntwo\n"));
+    assert_eq!(changed, output(0, "Password updated\n", asked));
 }
 
 fn without_users_a_name_and_a_password_change_nothing(on: On) {
