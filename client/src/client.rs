@@ -158,7 +158,7 @@ impl Client {
     /// clone of it, had when the request was made, nor from before the last event of its watches.
     ///
     /// Members may be behind each other, which shows in reads that are [`serializable`](crate::Get::serializable): one that
-    /// is answered with an older state is sent to the other endpoints, and is an [`Error::Outdated`](crate::Error::Outdated)
+    /// is answered with an older state is sent to the other endpoints, and is an [`Error::Outdated`]
     /// if none of them is as far. Answers in pieces are judged by the last piece, which tells the revision.
     #[must_use]
     pub fn ordered(&self) -> Self {

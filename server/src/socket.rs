@@ -27,7 +27,7 @@ use rustix::net::RecvFlags;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
-use crate::config::Place;
+use crate::types::Place;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 4096;

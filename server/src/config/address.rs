@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::url::Url;
+use crate::types::Url;
 
 /// How long names are asked for that cannot be resolved.
 const WAIT_MAX: Duration = Duration::from_secs(30);

@@ -10,8 +10,8 @@ use super::error::{ConfigError, Notice, nearest};
 use super::log_settings::LogRotation;
 use super::settings::{AutoCompaction, CompactionMode, Config};
 use super::table;
-use super::url::Url;
 use super::value::{Value, comma_list, parse_duration};
+use crate::types::Url;
 
 /// The feature gates of etcd 3.6 and 3.7. All are accepted; those that are no [`Gate`] change nothing here.
 const FEATURE_GATES: [&str; 10] = [

@@ -18,25 +18,8 @@ use sha1::{Digest, Sha1};
 use super::address::Comparison;
 use super::error::ConfigError;
 use super::settings::Config;
-use super::url::{Url, join};
 use super::value::{Value, comma_list};
-
-/// Bytes of a member's name.
-const NAME_BYTES_MAX: usize = 1024;
-
-/// Whether a member may have this name: `--initial-cluster` has to be able to hold it, and a line of a log.
-///
-/// # Errors
-/// What it must not be, to be put behind what is named.
-pub fn check_name(name: &str) -> Result<(), &'static str> {
-    if name.is_empty() || name.contains(['=', ',']) {
-        return Err("must not be empty or contain '=' or ','");
-    }
-    if name.len() > NAME_BYTES_MAX || name.contains(char::is_control) {
-        return Err("must not have more than 1024 bytes, nor control characters");
-    }
-    Ok(())
-}
+use crate::types::{Url, join};
 
 /// The id of one of the first members of the cluster named by `token`.
 pub fn initial_member_id(peer_urls: &[impl Display], token: &str) -> u64 {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::log_settings::LogConfig;
 use super::tls::TlsConfig;
-use super::url::Url;
 use super::value::{Value, parse_duration};
+use crate::types::Url;
 
 /// Bytes in a MiB.
 const MIB: usize = 1024 * 1024;

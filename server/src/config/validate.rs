@@ -1,10 +1,9 @@
 //! Whether the settings of a configuration go together.
 
 use super::error::{ConfigError, Notice};
-use super::identity::check_name;
 use super::settings::Config;
 use super::tls::{TlsConfig, TlsVersion};
-use super::url::{Place, Url, listen_addrs};
+use crate::types::{Place, Url, check_name, listen_addrs};
 
 pub(super) fn invalid<T>(text: impl Into<String>) -> Result<T, ConfigError> {
     Err(ConfigError::Invalid(text.into()))

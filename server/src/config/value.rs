@@ -6,6 +6,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::types::Url;
+
 /// Something a flag can be set to.
 pub(crate) trait Value: Sized {
     /// Reads the value, or says why it cannot.
@@ -50,6 +52,16 @@ integers!(u16, u32, u64, usize, i64);
 impl Value for Duration {
     fn parse(text: &str) -> Result<Self, String> {
         parse_duration(text)
+    }
+}
+
+impl Value for Vec<Url> {
+    /// A comma-separated list; sorted and without doubles, as etcd keeps it.
+    fn parse(text: &str) -> Result<Self, String> {
+        let mut urls = comma_list(text).map(Url::parse).collect::<Result<Vec<_>, _>>()?;
+        urls.sort();
+        urls.dedup();
+        Ok(urls)
     }
 }
 
@@ -130,7 +142,14 @@ fn scaled(number: &str, unit: u128) -> Option<u128> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::join;
     use proptest::prelude::*;
+
+    #[test]
+    fn urls_are_sorted_and_without_doubles() {
+        let urls = Vec::<Url>::parse("http://b:1,http://a:2,http://b:1").unwrap();
+        assert_eq!(join(&urls), "http://a:2,http://b:1");
+    }
 
     #[test]
     fn durations_follow_go() {

@@ -26,9 +26,17 @@ use prometheus_client::registry::Registry;
 use crate::{
     api::{Services, grpc::body::Body, metrics::ApiMetrics},
     config::Config,
-    server::connection::Endpoints,
     types::{API_VERSION, STORAGE_VERSION},
 };
+
+/// A set of HTTP endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Endpoints {
+    /// All of them.
+    All,
+    /// Metrics and health.
+    Metrics,
+}
 
 /// What a request may reach, and how it came.
 #[derive(Debug, Clone, Copy)]

@@ -13,7 +13,7 @@ use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
 use super::{CONNECTION_WINDOW_BYTES, LOCAL_RESETS_MAX, STREAM_WINDOW_BYTES};
-use crate::{config::Url, security::TlsReloader};
+use crate::{security::TlsReloader, types::Url};
 
 /// How long it may take until a connection is there, with TLS and all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);

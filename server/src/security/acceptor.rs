@@ -12,8 +12,8 @@ use tokio_rustls::TlsAcceptor;
 
 use super::reload::TlsReloader;
 use super::stream::MaybeTlsStream;
-use crate::config::ListenAddr;
 use crate::socket::Stream;
+use crate::types::ListenAddr;
 
 /// The first byte of every TLS connection: a handshake record. No HTTP method begins with it.
 const TLS_FIRST_BYTE: u8 = 0x16;

@@ -15,7 +15,7 @@ use tokio::runtime;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
-use super::connection::{Endpoints, Gate, Port};
+use super::connection::{Gate, Port};
 use crate::{
     api::{
         framed::{Answers, Framed},
@@ -23,6 +23,7 @@ use crate::{
         refusal::Refusal,
         router::{Call, Router, Served},
     },
+    http::Endpoints,
     node::ReplicaView,
     state::auth::Principal,
 };

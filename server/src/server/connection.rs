@@ -40,7 +40,7 @@ use crate::{
         drained::Waiting,
         is_grpc,
     },
-    http::{Http, Scope},
+    http::{Endpoints, Http, Scope},
     security::Acceptor,
     socket::Stream,
 };
@@ -80,15 +80,6 @@ impl Port {
     pub fn serves_clients(self) -> bool {
         self.grpc || self.http == Some(Endpoints::All)
     }
-}
-
-/// A set of HTTP endpoints.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Endpoints {
-    /// All of them.
-    All,
-    /// Metrics and health.
-    Metrics,
 }
 
 /// Limits of a connection.

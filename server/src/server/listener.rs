@@ -6,11 +6,12 @@
 use std::{io, sync::Arc, time::Duration};
 
 use super::{
-    connection::{Endpoints, Gate, Port},
+    connection::{Gate, Port},
     threads::Threads,
 };
 use crate::{
     config::{Config, ListenAddr, Place, Url, listen_addrs},
+    http::Endpoints,
     node::ReplicaView,
     security::Acceptor,
     socket::{Detached, Listening, Stream},

@@ -13,6 +13,7 @@ mod forwarding;
 mod http;
 mod http2;
 mod kubernetes;
+mod layers;
 mod lease;
 mod lock;
 mod logs;

@@ -3,9 +3,9 @@ use std::time::Duration;
 use super::super::log_settings::{LogLevel, LogOutput};
 use super::super::settings::{AutoCompaction, Config};
 use super::super::tls::{CipherSuite, TlsVersion};
-use super::super::url::join;
 use super::*;
 use crate::config::Notice;
+use crate::types::join;
 
 fn parsed(text: &str) -> Result<(Config, Vec<Notice>), ConfigError> {
     let mut draft = Draft::default();

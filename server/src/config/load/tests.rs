@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::url::Url;
+use crate::types::Url;
 
 fn load_from(args: &[&str], environment: &[(&str, &str)]) -> Result<Invocation, ConfigError> {
     load(args.iter().map(OsString::from), environment.iter().map(|(name, value)| (name.into(), value.into())))

@@ -5,8 +5,8 @@ use super::super::flag::{Class, Draft, Origin};
 use super::super::log_settings::{LogConfig, LogFormat, LogLevel, LogOutput, LogRotation};
 use super::super::settings::{AutoCompaction, ClusterState, Config, MetricsLevel};
 use super::super::tls::{CipherSuite, TlsVersion};
-use super::super::url::Url;
 use super::*;
+use crate::types::Url;
 
 /// The configuration after one or more flags.
 fn given(settings: &[(&str, &str)]) -> Config {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::{config::Url, node::ProposeError, state::MemberChange};
+use crate::{node::ProposeError, state::MemberChange, types::Url};
 
 /// Peer URLs that a member may have.
 pub const PEER_URLS_MAX: usize = 16;

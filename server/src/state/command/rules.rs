@@ -14,7 +14,7 @@ use cairn_proto::{
 };
 
 use super::{Command, Request, shape};
-use crate::config::{Url, check_name};
+use crate::types::{Url, check_name};
 
 /// Longest time to live that may be asked for, in seconds.
 pub const TTL_MAX: i64 = 9_000_000_000;

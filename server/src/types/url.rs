@@ -5,8 +5,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
-use super::value::{Value, comma_list};
-
 /// The longest path of a socket, in bytes: the system's limit.
 const MAX_SOCKET_PATH: usize = 107;
 
@@ -279,16 +277,6 @@ impl Ord for Url {
     }
 }
 
-impl Value for Vec<Url> {
-    /// A comma-separated list; sorted and without doubles, as etcd keeps it.
-    fn parse(text: &str) -> Result<Self, String> {
-        let mut urls = comma_list(text).map(Url::parse).collect::<Result<Vec<_>, _>>()?;
-        urls.sort();
-        urls.dedup();
-        Ok(urls)
-    }
-}
-
 /// URLs as one flag value.
 pub(crate) fn join(urls: &[Url]) -> String {
     urls.iter().map(Url::to_string).collect::<Vec<_>>().join(",")
@@ -327,6 +315,10 @@ pub fn listen_addrs(urls: &[Url]) -> Result<Vec<ListenAddr>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn all(urls: &str) -> Vec<Url> {
+        urls.split(',').map(|url| Url::parse(url).unwrap()).collect()
+    }
 
     #[test]
     fn a_url_prints_as_it_was_given() {
@@ -404,21 +396,14 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_sorted_and_without_doubles() {
-        let urls = Vec::<Url>::parse("http://b:1,http://a:2,http://b:1").unwrap();
-        assert_eq!(join(&urls), "http://a:2,http://b:1");
-    }
-
-    #[test]
     fn http_and_https_on_one_address_share_a_socket() {
-        let urls =
-            Vec::<Url>::parse("http://127.0.0.1:1,https://127.0.0.1:1,https://127.0.0.1:2,http://127.0.0.1:0").unwrap();
+        let urls = all("http://127.0.0.1:1,https://127.0.0.1:1,https://127.0.0.1:2,http://127.0.0.1:0");
         let addrs = listen_addrs(&urls).unwrap();
         assert_eq!(addrs.len(), 3);
         let at = |addr: &str| addrs.iter().find(|a| a.place == Place::Tcp(addr.parse().unwrap())).unwrap();
         assert!(at("127.0.0.1:1").plain && at("127.0.0.1:1").tls);
         assert!(!at("127.0.0.1:2").plain && at("127.0.0.1:2").tls);
-        let files = listen_addrs(&Vec::<Url>::parse("unix://a,unixs://a,unix://b").unwrap()).unwrap();
+        let files = listen_addrs(&all("unix://a,unixs://a,unix://b")).unwrap();
         assert_eq!(files.iter().filter(|a| a.plain && a.tls).count(), 1);
         assert_eq!(files.len(), 2);
     }
