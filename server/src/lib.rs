@@ -23,6 +23,7 @@
 //! log            the durable raft log                   store        RocksDB behind a trait
 //! security       TLS and certificates                   socket       TCP, or a file of the file system
 //! config         flags, environment, YAML               durations    histograms of what happens with every request
+//! types          URLs, names, versions: known to all
 //! ```
 //!
 //! # The way of a write
