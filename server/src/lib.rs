@@ -15,9 +15,11 @@
 //! Each module is a layer and knows only the layers below it:
 //!
 //! ```text
-//! server         threads, sockets, connections; starting and stopping everything
+//! server         starting and stopping everything
+//! monitor        what a member does unasked              net          listeners, connections, threads
+//! http           health, metrics
 //! peer           the connections between members
-//! api, http      gRPC services, health, metrics         node         the running replica: core (decides) and shell (threads, sockets)
+//! api            router, services, gRPC                  node         the running replica: core (decides) and shell (threads, sockets)
 //! watch          who hears of which change              state        the replicated state machine, MVCC
 //! raft           raft-rs without I/O
 //! log            the durable raft log                   store        RocksDB behind a trait
@@ -45,6 +47,8 @@ mod golden;
 pub mod http;
 pub mod lease;
 pub mod log;
+pub mod monitor;
+pub mod net;
 pub mod node;
 pub mod peer;
 pub mod raft;

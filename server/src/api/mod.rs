@@ -13,7 +13,7 @@
 //! | [`kv`], [`lease`], [`watch`], [`lock`], [`election`], [`maintenance`], [`cluster`], [`health`] | the services |
 //! | [`queue`] | what locks and elections are made of |
 //! | [`answer`], [`refusal`] | what services give |
-//! | [`quota`], [`compactor`] | room in the store, and history that is dropped |
+//! | [`quota`] | room in the store |
 //! | [`metrics`] | what is counted of calls |
 //! | [`grpc`] | frames and metadata |
 //!
@@ -25,7 +25,6 @@
 pub mod answer;
 pub mod auth;
 pub mod cluster;
-pub mod compactor;
 mod context;
 pub mod election;
 pub mod framed;

@@ -13,7 +13,6 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -22,45 +21,19 @@ use futures::{Stream, StreamExt};
 use prost::Message;
 use tokio::{
     sync::{oneshot, watch},
-    time::{Instant, MissedTickBehavior},
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{framed::Answers, metrics::ApiMetrics, refusal::Refusal, router::Call};
-use crate::node::ReplicaView;
-
-/// Election time-outs without a leader after which streams that want one are ended.
-const LEADERLESS_TIMEOUTS_MAX: u32 = 3;
 
 /// What ends streams that would otherwise go on for as long as their clients like.
 #[derive(Debug, Clone)]
 pub struct Ends {
     /// The server stops.
     pub stopping: CancellationToken,
-    /// Changes when there has been no leader for [three election time-outs](watch_leader).
+    /// Changes when there has been no leader for three election time-outs.
     pub leaderless: watch::Receiver<()>,
-}
-
-/// Tells streams when there has been no leader for too long, until the server stops.
-pub async fn watch_leader(
-    node: ReplicaView,
-    election: Duration,
-    leaderless: watch::Sender<()>,
-    stopping: CancellationToken,
-) {
-    let mut looks = tokio::time::interval(election);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut without = 0;
-    loop {
-        tokio::select! {
-            () = stopping.cancelled() => return,
-            _ = looks.tick() => {}
-        }
-        without = if node.status().leader == 0 { without + 1 } else { 0 };
-        if without >= LEADERLESS_TIMEOUTS_MAX {
-            leaderless.send_replace(());
-        }
-    }
 }
 
 /// How a stream may be ended from outside.

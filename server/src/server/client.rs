@@ -15,7 +15,6 @@ use tokio::runtime;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
-use super::connection::{Gate, Port};
 use crate::{
     api::{
         framed::{Answers, Framed},
@@ -24,6 +23,7 @@ use crate::{
         router::{Call, Router, Served},
     },
     http::Endpoints,
+    net::connection::{Gate, Port},
     node::ReplicaView,
     state::auth::Principal,
 };

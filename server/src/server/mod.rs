@@ -1,33 +1,17 @@
-//! A running server: threads, sockets, the replica and the API on top of it.
+//! A running server: threads, sockets, the replica and the API on top of it, put together.
 //!
-//! ```text
-//!   listener ── accept loop ──▶ threads: the one with the fewest connections
-//!                                 │
-//!   connection: Acceptor (TLS) ─▶ Line ─▶ Watched (pings, names) ─▶ HTTP ─▶ api/grpc, http/
-//!   client:     calls the same services in process
-//! ```
-//!
-//! What lives here: [`Builder`] and [`Server`], the whole of what an embedding program and the binary use; [`threads`], [`listener`], [`connection`];
-//! `version` and `corruption`, which the leader keeps up: what version the cluster has, and whether all members have the same keys.
+//! What lives here: [`Builder`] and [`Server`], the whole of what an embedding program and the binary use; [`client`], which
+//! calls the API in process; `version` and `corruption`, which the leader keeps up: what version the cluster has, and whether
+//! all members have the same keys.
 //! Nothing below knows this layer. The one invariant: what [`Server::start`](Builder::start) started, [`Server::shutdown`] ends; nothing else does, and
 //! nothing is left running.
 //!
 //! A fatal error of the replica poisons the server: nothing is acknowledged any more, every call is answered with "server stopped", and
 //! [`Server::wait`] returns the error. The process goes on; only the binary chooses to end then.
 
-mod authority;
 pub mod client;
-pub mod connection;
-mod corruption;
 #[cfg(test)]
 mod flag_tests;
-mod frames;
-mod intake;
-mod line;
-pub mod listener;
-mod pings;
-pub mod threads;
-mod version;
 
 use std::{
     fmt, io,
@@ -46,26 +30,24 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
-pub use self::corruption::Inconsistent;
-use self::{
-    client::LocalClient,
-    connection::{Gate, Limits},
-    corruption::Guard,
-    listener::{ListenError, Listener},
-    threads::Threads,
-};
+use self::client::LocalClient;
+pub use crate::monitor::corruption::Inconsistent;
 use crate::{
-    api::{
-        Context, Services, compactor,
-        grpc::Grpc,
-        metrics::ApiMetrics,
-        router::Router,
-        stream::{Ends, watch_leader},
-    },
+    api::{Context, Services, grpc::Grpc, metrics::ApiMetrics, router::Router, stream::Ends},
     config::{ClusterState, Config, ConfigError, InitialCluster, Place, Url},
     http::Http,
     lease,
-    node::{self, ChangeRules, CompactionPace, NodeConfig, NodeError, NodeHandle, Proposer, identity::InitialMember},
+    monitor::{
+        Duty, Monitor, compaction,
+        corruption::{self, Guard},
+        leader, publication, version,
+    },
+    net::{
+        connection::{Gate, Limits},
+        listener::{self, ListenError, Listener},
+        threads::Threads,
+    },
+    node::{self, ChangeRules, CompactionPace, NodeConfig, NodeError, NodeHandle, identity::InitialMember},
     peer::{self, Dialer, PeerOptions, Peers, join::JoinError},
     security::{self, AcceptLimits, Acceptor, Callers, TlsError},
 };
@@ -76,8 +58,6 @@ const DROP_WAIT_MAX: Duration = Duration::from_secs(10);
 const CALLS_END_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often is looked whether they have ended.
 const CALLS_END_POLL: Duration = Duration::from_millis(10);
-/// Pause before a member's name and URLs are proposed again.
-const PUBLISH_PAUSE: Duration = Duration::from_millis(500);
 
 /// Why a server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -245,7 +225,9 @@ impl Builder {
         let services = Services::new(&Context::new(&node, peers.clone(), &config, threads.first().clone()));
         let stopping = CancellationToken::new();
         let (without_leader, leaderless) = watch::channel(());
-        threads.last().spawn(watch_leader(node.view(), config.election_timeout, without_leader, stopping.clone()));
+        let monitor = Monitor::new(&mut registry, stopping.clone());
+        let (view, election) = (node.view(), config.election_timeout);
+        monitor.spawn(Duty::LeaderWatch, threads.last(), |turns| leader::watch(view, election, without_leader, turns));
         let router = Router::new(
             services.clone(),
             metrics.clone(),
@@ -262,25 +244,27 @@ impl Builder {
 
         let urls = advertised(&config, &listeners);
         let ready = CancellationToken::new();
-        let publishing =
-            publish(node.proposer(), config.clone(), urls, places.clone(), stopping.clone(), ready.clone());
-        threads.first().spawn(publishing);
-        threads.first().spawn(version::keep(node.proposer(), peers.clone(), stopping.clone()));
+        let (proposer, ready_then) = (node.proposer(), ready.clone());
+        let (published, shown) = (config.clone(), places.clone());
+        monitor.spawn(Duty::Publication, threads.first(), |turns| {
+            publication::publish(proposer, published, urls, shown, ready_then, turns)
+        });
+        let (proposer, others) = (node.proposer(), peers.clone());
+        monitor.spawn(Duty::ClusterVersion, threads.first(), |turns| version::keep(proposer, others, turns));
         if !config.corrupt_check_time.is_zero() {
-            let check = guard.clone().run(corruption::Kind::Periodic, config.corrupt_check_time, stopping.clone());
-            threads.last().spawn(check);
+            let (guard, every) = (guard.clone(), config.corrupt_check_time);
+            monitor.spawn(Duty::PeriodicHashCheck, threads.last(), |turns| {
+                guard.run(corruption::Kind::Periodic, every, turns)
+            });
         }
         if config.compact_hash_check {
-            let check =
-                guard.clone().run(corruption::Kind::Compaction, config.compact_hash_check_time, stopping.clone());
-            threads.last().spawn(check);
+            let (guard, every) = (guard.clone(), config.compact_hash_check_time);
+            monitor.spawn(Duty::CompactHashCheck, threads.last(), |turns| {
+                guard.run(corruption::Kind::Compaction, every, turns)
+            });
         }
-        threads.last().spawn(compactor::run(
-            config.auto_compaction,
-            node.view(),
-            services.kv.clone(),
-            stopping.clone(),
-        ));
+        let (mode, view, kv) = (config.auto_compaction, node.view(), services.kv.clone());
+        monitor.spawn(Duty::AutoCompaction, threads.last(), |turns| compaction::run(mode, view, kv, turns));
         let addrs = places.iter().filter_map(tcp_addr).collect();
         let server = Server {
             config,
@@ -289,6 +273,7 @@ impl Builder {
             node,
             peers,
             gate,
+            monitor,
             threads,
             stopping,
             peers_stopping,
@@ -299,7 +284,7 @@ impl Builder {
         if let Some(begun) = begun {
             // If this member is wrong, the server that was started so far ends.
             let settled = threads.last().block_on(guard.settle(begun))?;
-            threads.last().spawn(guard.finish(settled, server.stopping.clone()));
+            server.monitor.spawn(Duty::InitialHashCheck, threads.last(), |turns| guard.finish(settled, turns));
         }
         for listener in listeners {
             let acceptor =
@@ -319,6 +304,7 @@ pub struct Server {
     node: NodeHandle,
     peers: Arc<Peers>,
     gate: Arc<Gate>,
+    monitor: Monitor,
     threads: Arc<Threads>,
     stopping: CancellationToken,
     peers_stopping: CancellationToken,
@@ -405,6 +391,7 @@ impl Server {
         let _ = ended.await;
         // The other members are talked to until the leadership is handed over.
         self.node.shutdown().await;
+        self.monitor.ended().await;
         self.peers_stopping.cancel();
         self.peers.stop();
         self.threads.stop().await;
@@ -519,41 +506,4 @@ fn advertised(config: &Config, listeners: &[Listener]) -> Vec<String> {
         .filter(|listener| listener.port.grpc)
         .filter_map(|listener| Some(listener.place().ok()?.url(listener.listen.tls)));
     urls.collect()
-}
-
-/// Publishes the member's name and URLs to the cluster, as often as it takes. From then on the member serves clients.
-async fn publish(
-    node: Proposer,
-    config: Arc<Config>,
-    urls: Vec<String>,
-    places: Vec<Place>,
-    stopping: CancellationToken,
-    ready: CancellationToken,
-) {
-    let propose = async || {
-        // A member with a name must have something in its log: see `peer`.
-        node.linearize().await.map_err(|error| error.to_string())?;
-        // A publication that was forwarded to a leader that has failed is lost. Publishing twice is harmless, and clients wait.
-        let publishing = node.publish(config.name.clone(), urls.clone());
-        match tokio::time::timeout(config.election_timeout, publishing).await {
-            Ok(published) => published.map(drop).map_err(|error| error.to_string()),
-            Err(_) => Err("it is not applied within an election time-out".to_owned()),
-        }
-    };
-    loop {
-        let published = tokio::select! {
-            () = stopping.cancelled() => return,
-            published = propose() => published,
-        };
-        match published {
-            Ok(()) => break,
-            Err(error) => tracing::warn!(%error, "could not publish the member's name and URLs; trying again"),
-        }
-        tokio::time::sleep(PUBLISH_PAUSE).await;
-    }
-    tracing::info!(name = config.name, client_urls = ?urls, "published the member to the cluster");
-    for place in places {
-        tracing::info!(address = %place, "ready to serve client requests");
-    }
-    ready.cancel();
 }

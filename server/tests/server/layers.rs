@@ -8,7 +8,7 @@ use std::{
 };
 
 /// The folders and files under `src/`, lowest first: each may import those before it, if the table has the edge.
-const LAYERS: [(&str, &[&str]); 16] = [
+const LAYERS: [(&str, &[&str]); 18] = [
     ("types", &[]),
     ("durations", &[]),
     ("log", &[]),
@@ -24,7 +24,9 @@ const LAYERS: [(&str, &[&str]); 16] = [
     ("peer", &["config", "lease", "node", "raft", "security", "socket", "state", "types"]),
     ("api", &["config", "lease", "node", "peer", "state", "types", "watch"]),
     ("http", &["api", "config", "types"]),
-    ("server", &["api", "config", "http", "lease", "node", "peer", "security", "socket", "state"]),
+    ("net", &["api", "config", "http", "node", "security", "socket", "types"]),
+    ("monitor", &["api", "config", "node", "peer", "state", "types"]),
+    ("server", &["api", "config", "http", "lease", "monitor", "net", "node", "peer", "security", "state"]),
 ];
 
 /// An import: what imports, what is imported, and where.

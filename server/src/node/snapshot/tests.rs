@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};
 
-use cairn_proto::etcdserverpb::{Member, PutRequest};
+use cairn_proto::{
+    authpb::User,
+    etcdserverpb::{Member, PutRequest},
+};
+use prost::Message;
 use tempfile::TempDir;
 
 use super::*;
@@ -16,6 +20,7 @@ use crate::{
         command::{COMMAND_LEVEL, Command, EntryBuilder, Request, RequestId, encode},
         is_installing,
         mvcc::{ImageOptions, revision::Revision},
+        record,
     },
     store::{Batch, RocksOptions, RocksStore, StateDir, Store, Table},
 };
@@ -40,8 +45,9 @@ impl Bench {
         for key in 0..keys {
             let mut batch = Batch::default();
             // Nothing that could be compressed.
-            let value: Vec<u8> = (0..1000).map(|_| rand::random()).collect();
-            batch.put(Table::Auth, key.to_be_bytes().to_vec(), value);
+            let password: Vec<u8> = (0..1000).map(|_| rand::random()).collect();
+            let user = User { password: password.into(), ..User::default() };
+            batch.put(Table::Auth, record::auth::user_key(&key.to_string()), user.encode_to_vec());
             store.write(&batch).unwrap();
             if key % 100 == 99 {
                 store.flush().unwrap();
@@ -202,7 +208,7 @@ fn a_whole_snapshot_becomes_the_state_and_the_old_one_goes_when_nobody_reads_it(
     assert_eq!(fs::read_to_string(receiver.path().join("CURRENT")).unwrap(), "state-2\n");
     let store = Arc::clone(received.state.store());
     assert_eq!(is_installing(store.as_ref()).unwrap(), Some(offer.last));
-    assert_eq!(store.get(Table::Auth, &3_u32.to_be_bytes()).unwrap().unwrap().len(), 1000);
+    assert!(store.get(Table::Auth, &record::auth::user_key("3")).unwrap().unwrap().len() > 1000);
     installer.clean();
     installer.clean();
     let old = receiver.path().join("state-1");

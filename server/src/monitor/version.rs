@@ -5,8 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio_util::sync::CancellationToken;
-
+use super::Turns;
 use crate::{node::Proposer, peer::Peers, state::command::Request};
 
 /// How often the leader looks while the cluster has no version, and after a proposal.
@@ -15,23 +14,17 @@ const LOOK_FIRST: Duration = Duration::from_millis(100);
 const LOOK: Duration = Duration::from_secs(4);
 
 /// Keeps the cluster's version and command level while this member leads.
-pub(super) async fn keep(node: Proposer, peers: Arc<Peers>, stopping: CancellationToken) {
-    loop {
+pub async fn keep(node: Proposer, peers: Arc<Peers>, turns: Turns) {
+    let mut pause = Duration::ZERO;
+    while turns.after(pause).await {
         let due = if node.status().leader == node.status().member_id { due(&node, &peers) } else { None };
-        let pause = if due.is_some() || node.cluster_version().is_none() { LOOK_FIRST } else { LOOK };
-        if let Some(request) = due {
-            tracing::info!(?request, "proposing what all members know");
-            let proposed = tokio::select! {
-                () = stopping.cancelled() => return,
-                proposed = node.propose_own(request) => proposed,
-            };
-            if let Err(error) = proposed {
-                tracing::warn!(%error, "could not propose what all members know; trying again");
-            }
-        }
-        tokio::select! {
-            () = stopping.cancelled() => return,
-            () = tokio::time::sleep(pause) => {}
+        pause = if due.is_some() || node.cluster_version().is_none() { LOOK_FIRST } else { LOOK };
+        let Some(request) = due else { continue };
+        tracing::info!(?request, "proposing what all members know");
+        match turns.unless_stopping(node.propose_own(request)).await {
+            None => return,
+            Some(Ok(_)) => {}
+            Some(Err(error)) => tracing::warn!(%error, "could not propose what all members know; trying again"),
         }
     }
 }

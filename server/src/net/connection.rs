@@ -1,7 +1,7 @@
 //! One client's connection, from its first byte to its end.
 //!
 //! ```text
-//!   Acceptor (TLS) ─▶ Line (sends together) ─▶ Watched (frames) ─▶ HTTP/1.1 or HTTP/2 ─▶ gRPC by content type, else the HTTP endpoints
+//!   Acceptor (TLS) ─▶ CoalescingIo ─▶ PingGuard (frames) ─▶ HTTP/1.1 or HTTP/2 ─▶ gRPC by content type, else the HTTP endpoints
 //! ```
 //!
 //! Every wait for the client has a time-out until it has made itself known. What comes in is bytes from anyone: whatever does not speak a protocol we know
@@ -30,8 +30,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    line::Line,
-    pings::{Activity, OpenCall, Watched},
+    line::CoalescingIo,
+    pings::{Activity, OpenCall, PingGuard},
 };
 use crate::{
     api::grpc::{
@@ -141,8 +141,8 @@ impl Gate {
             async move { Ok::<_, Infallible>(gate.answer(request, port, tls, call, &connection).await) }
         });
         let builder = self.builder();
-        let line = Line::new(io);
-        let watched = Watched::new(line.clone(), activity.clone(), self.limits.ping_min_time);
+        let line = CoalescingIo::new(io);
+        let watched = PingGuard::new(line.clone(), activity.clone(), self.limits.ping_min_time);
         let mut connection = pin!(builder.serve_connection(TokioIo::new(watched), service));
         // Polled only when one of them has something to say: the connection is woken for every request.
         let mut seldom = FuturesUnordered::<Pin<Box<dyn Future<Output = Seldom> + Send>>>::new();

@@ -37,10 +37,10 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family},
     registry::Registry,
 };
-use tokio_util::sync::CancellationToken;
 
 pub use self::start::Inconsistent;
 use self::verdict::{Verdict, judge, majority};
+use super::Turns;
 use crate::{
     node::NodeHandle,
     peer::{HashError, HashQuestion, HashTold, Peers},
@@ -54,8 +54,10 @@ const ALL_MEMBERS: u64 = 0;
 
 /// A comparison that is made again and again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
+    /// Of all keys.
     Periodic,
+    /// Of the keys below compacted revisions.
     Compaction,
 }
 
@@ -99,7 +101,7 @@ struct Labels {
 
 /// Compares the members.
 #[derive(Clone)]
-pub(super) struct Guard {
+pub struct Guard {
     node: NodeHandle,
     peers: Arc<Peers>,
     request_timeout: Duration,
@@ -107,41 +109,38 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    pub(super) fn new(node: NodeHandle, peers: Arc<Peers>, request_timeout: Duration) -> Self {
+    /// Compares the keys of `node` with those of `peers`.
+    pub fn new(node: NodeHandle, peers: Arc<Peers>, request_timeout: Duration) -> Self {
         Self { node, peers, request_timeout, checks: Family::default() }
     }
 
     /// Enters what is counted into a registry.
-    pub(super) fn register(&self, registry: &mut Registry) {
+    pub fn register(&self, registry: &mut Registry) {
         let help = "Comparisons of the members' keys that this member has made, by what came of them";
         registry.register("cairn_corruption_checks", help, self.checks.clone());
     }
 
-    /// Compares again and again, while this member leads, until `stopping` is cancelled.
-    pub(super) async fn run(self, kind: Kind, every: Duration, stopping: CancellationToken) {
-        let compare = async {
-            // The newest compaction in which all members agreed.
-            let mut checked = 0;
-            loop {
-                tokio::time::sleep(every).await;
-                let status = self.node.status();
-                if status.leader != status.member_id {
-                    continue;
-                }
-                let compared = match kind {
+    /// Compares again and again, while this member leads.
+    pub async fn run(self, kind: Kind, every: Duration, turns: Turns) {
+        // The newest compaction in which all members agreed.
+        let mut checked = 0;
+        while turns.after(every).await {
+            let status = self.node.status();
+            if status.leader != status.member_id {
+                continue;
+            }
+            let comparing = async {
+                match kind {
                     Kind::Periodic => self.compare_keys().await,
                     Kind::Compaction => Ok(self.compare_compactions(&mut checked).await),
-                };
-                let outcome = compared.unwrap_or_else(|error| {
-                    tracing::warn!(error = error.text(), "the members' keys could not be compared");
-                    Outcome::Failed
-                });
-                self.count(kind.into(), outcome);
-            }
-        };
-        tokio::select! {
-            () = stopping.cancelled() => {}
-            () = compare => {}
+                }
+            };
+            let Some(compared) = turns.unless_stopping(comparing).await else { return };
+            let outcome = compared.unwrap_or_else(|error| {
+                tracing::warn!(error = error.text(), "the members' keys could not be compared");
+                Outcome::Failed
+            });
+            self.count(kind.into(), outcome);
         }
     }
 

@@ -12,10 +12,14 @@ use std::{
 };
 
 use cairn_proto::{ApiError, etcdserverpb::CompactionRequest};
-use tokio_util::sync::CancellationToken;
 
-use super::{kv::Kv, refusal::Refusal};
-use crate::{config::AutoCompaction, node::ReplicaView, state::auth::Principal};
+use super::Turns;
+use crate::{
+    api::{kv::Kv, refusal::Refusal},
+    config::AutoCompaction,
+    node::ReplicaView,
+    state::auth::Principal,
+};
 
 /// The longest time between compactions of the periodic kind.
 const PERIOD_MAX: Duration = Duration::from_hours(1);
@@ -24,22 +28,21 @@ const NOTES_PER_PERIOD: u32 = 10;
 /// Time between compactions of the revision kind.
 const REVISION_INTERVAL: Duration = Duration::from_mins(5);
 
-/// Compacts as configured until told to stop.
-pub async fn run(mode: AutoCompaction, node: ReplicaView, kv: Kv, stopping: CancellationToken) {
+/// Compacts as configured.
+pub async fn run(mode: AutoCompaction, node: ReplicaView, kv: Kv, turns: Turns) {
     let policy = match mode {
         AutoCompaction::Off => return,
         AutoCompaction::Periodic(retention) => Policy::Periodic(Periodic::new(retention, Instant::now())),
         AutoCompaction::Revision(retention) => Policy::Revision(ByRevision::new(retention, REVISION_INTERVAL)),
     };
-    follow(policy, node, kv, stopping).await;
+    follow(policy, node, kv, turns).await;
 }
 
-async fn follow(mut policy: Policy, node: ReplicaView, kv: Kv, stopping: CancellationToken) {
+async fn follow(mut policy: Policy, node: ReplicaView, kv: Kv, turns: Turns) {
     loop {
         policy.note(node.reader().revision());
-        tokio::select! {
-            () = stopping.cancelled() => return,
-            () = tokio::time::sleep(policy.interval()) => {}
+        if !turns.after(policy.interval()).await {
+            return;
         }
         let status = node.status();
         if status.leader != status.member_id {
@@ -158,8 +161,15 @@ impl ByRevision {
 mod tests {
     use cairn_proto::etcdserverpb as pb;
 
+    use prometheus_client::registry::Registry;
+    use tokio::runtime::Handle;
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
-    use crate::server::Server;
+    use crate::{
+        monitor::{Duty, Monitor},
+        server::Server,
+    };
 
     /// Plays a periodic policy whose store makes one revision a minute, and returns (minute, compacted revision).
     fn played(retention: Duration, minutes: i64) -> Vec<(i64, i64)> {
@@ -215,16 +225,15 @@ mod tests {
         };
         assert!(read(2).await.is_ok());
         let policy = Policy::Revision(ByRevision::new(5, Duration::from_millis(1)));
-        let compacting = follow(policy, server.node().view(), server.services().kv.clone(), CancellationToken::new());
+        let monitor = Monitor::new(&mut Registry::default(), CancellationToken::new());
+        let (node, kv) = (server.node().view(), server.services().kv.clone());
+        monitor.spawn(Duty::AutoCompaction, &Handle::current(), |turns| follow(policy, node, kv, turns));
         let compacted = async {
             while !matches!(read(15).await, Err(Refusal::Api(ApiError::Compacted))) {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
-        tokio::select! {
-            () = compacting => unreachable!("it goes on until it is told to stop"),
-            done = tokio::time::timeout(Duration::from_secs(30), compacted) => done.expect("history is given up"),
-        }
+        tokio::time::timeout(Duration::from_secs(30), compacted).await.expect("history is given up");
         assert!(read(16).await.is_ok(), "the last five revisions and the one below them are there");
         server.shutdown().await;
     }

@@ -26,13 +26,12 @@ use cairn_proto::{
     ApiError,
     etcdserverpb::{AlarmType, Member},
 };
-use tokio_util::sync::CancellationToken;
 
 use super::{
     Check, Guard, Outcome, hashes_of, question_of,
     verdict::{Verdict, judge, majority},
 };
-use crate::{peer::HashTold, state::mvcc::KvHash};
+use crate::{monitor::Turns, peer::HashTold, state::mvcc::KvHash};
 
 /// Questions to members that did not answer at the start, before clients are served. It takes about a minute.
 const SETTLE_TRIES_MAX: usize = 10;
@@ -71,7 +70,7 @@ pub enum Inconsistent {
 
 /// A comparison that was begun before this member served anybody.
 #[derive(Debug)]
-pub(in crate::server) struct Begun {
+pub struct Begun {
     own: KvHash,
     /// What the others have.
     hashes: BTreeMap<u64, u32>,
@@ -126,7 +125,7 @@ impl Guard {
     ///
     /// # Errors
     /// A majority has something else, or all have answered and no majority agrees.
-    pub(in crate::server) async fn check_at_start(&self) -> Result<Option<Begun>, Inconsistent> {
+    pub async fn check_at_start(&self) -> Result<Option<Begun>, Inconsistent> {
         let member = self.node.status().member_id;
         let members = self.node.members().members.len();
         if members <= 1 {
@@ -160,7 +159,7 @@ impl Guard {
     ///
     /// # Errors
     /// This member is wrong, or too many did not answer for too long.
-    pub(in crate::server) async fn settle(&self, mut begun: Begun) -> Result<Begun, Inconsistent> {
+    pub async fn settle(&self, mut begun: Begun) -> Result<Begun, Inconsistent> {
         let member = self.node.status().member_id;
         if begun.differing().is_empty() {
             return Ok(begun);
@@ -191,13 +190,11 @@ impl Guard {
         }
     }
 
-    /// Compares what could not be compared at the start, until `stopping` is cancelled.
-    pub(in crate::server) async fn finish(self, begun: Begun, stopping: CancellationToken) {
-        let outcome = tokio::select! {
-            () = stopping.cancelled() => return,
-            outcome = self.compare_rest(begun) => outcome,
-        };
-        self.count(Check::Initial, outcome);
+    /// Compares what could not be compared at the start.
+    pub async fn finish(self, begun: Begun, turns: Turns) {
+        if let Some(outcome) = turns.unless_stopping(self.compare_rest(begun)).await {
+            self.count(Check::Initial, outcome);
+        }
     }
 
     async fn compare_rest(&self, mut begun: Begun) -> Outcome {

@@ -120,7 +120,7 @@ impl Strikes {
 }
 
 /// A connection whose frames are watched.
-pub struct Watched<I> {
+pub struct PingGuard<I> {
     io: I,
     activity: Arc<Activity>,
     intake: Intake,
@@ -134,7 +134,7 @@ pub struct Watched<I> {
     farewell: Option<(Vec<u8>, usize)>,
 }
 
-impl<I> Watched<I> {
+impl<I> PingGuard<I> {
     /// Watches `io`.
     pub fn new(io: I, activity: Arc<Activity>, min_time: Duration) -> Self {
         Self {
@@ -189,7 +189,7 @@ impl<I> Watched<I> {
     }
 }
 
-impl<I: AsyncWrite + Unpin> Watched<I> {
+impl<I: AsyncWrite + Unpin> PingGuard<I> {
     /// Says the last words, if it is time for them, and fails the connection. The library answers every ping, so that a write follows soon.
     fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some((words, said)) = &mut self.farewell else { return Poll::Ready(Ok(())) };
@@ -204,7 +204,7 @@ impl<I: AsyncWrite + Unpin> Watched<I> {
     }
 }
 
-impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
+impl<I: AsyncRead + Unpin> AsyncRead for PingGuard<I> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let before = buf.filled().len();
@@ -241,7 +241,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
     }
 }
 
-impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
+impl<I: AsyncWrite + Unpin> AsyncWrite for PingGuard<I> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.poll_farewell(cx))?;
         let written = Pin::new(&mut self.io).poll_write(cx, buf);

@@ -27,9 +27,9 @@ const COPIED_BYTES_MAX: usize = 8 << 10;
 const KEPT_BYTES_MAX: usize = 4 << 10;
 
 /// Both ends of a line: one is written to, the other sends. Clones are of the same line.
-pub struct Line<I>(Arc<Mutex<Inner<I>>>);
+pub struct CoalescingIo<I>(Arc<Mutex<Inner<I>>>);
 
-impl<I> Clone for Line<I> {
+impl<I> Clone for CoalescingIo<I> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
@@ -44,7 +44,7 @@ struct Inner<I> {
     written: bool,
 }
 
-impl<I: AsyncWrite + Unpin> Line<I> {
+impl<I: AsyncWrite + Unpin> CoalescingIo<I> {
     /// A line over `io`.
     pub fn new(io: I) -> Self {
         Self(Arc::new(Mutex::new(Inner { io, out: Vec::new(), sent: 0, written: false })))
@@ -111,13 +111,13 @@ impl<I: AsyncWrite + Unpin> Inner<I> {
     }
 }
 
-impl<I: AsyncRead + Unpin> AsyncRead for Line<I> {
+impl<I: AsyncRead + Unpin> AsyncRead for CoalescingIo<I> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0.lock().io).poll_read(cx, buf)
     }
 }
 
-impl<I: AsyncWrite + Unpin> AsyncWrite for Line<I> {
+impl<I: AsyncWrite + Unpin> AsyncWrite for CoalescingIo<I> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.0.lock().poll_write(cx, &[IoSlice::new(buf)])
     }
@@ -192,18 +192,18 @@ mod tests {
         }
     }
 
-    fn write(line: &mut Line<Slow>, bufs: &[&[u8]]) -> Poll<usize> {
+    fn write(line: &mut CoalescingIo<Slow>, bufs: &[&[u8]]) -> Poll<usize> {
         let bufs: Vec<_> = bufs.iter().map(|buf| IoSlice::new(buf)).collect();
         Pin::new(line).poll_write_vectored(&mut Context::from_waker(Waker::noop()), &bufs).map(Result::unwrap)
     }
 
-    fn send(line: &Line<Slow>) -> bool {
+    fn send(line: &CoalescingIo<Slow>) -> bool {
         line.poll_send(&mut Context::from_waker(Waker::noop())).map(Result::unwrap).is_ready()
     }
 
     #[test]
     fn many_answers_of_one_turn_are_one_call() {
-        let mut line = Line::new(Slow::default());
+        let mut line = CoalescingIo::new(Slow::default());
         for _ in 0..10 {
             assert_eq!(write(&mut line, &[&[1; 100], &[2; 400]]), Poll::Ready(500));
             let flush = Pin::new(&mut line).poll_flush(&mut Context::from_waker(Waker::noop()));
@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_client_that_takes_nothing_holds_its_connection_up() {
-        let mut line = Line::new(Slow { takes: vec![0; 1000], ..Slow::default() });
+        let mut line = CoalescingIo::new(Slow { takes: vec![0; 1000], ..Slow::default() });
         let mut written = 0;
         while let Poll::Ready(len) = write(&mut line, &[&[0; 4096]]) {
             written += len;
@@ -232,7 +232,7 @@ mod tests {
             writes in vec((0..3usize, 0..COPIED_BYTES_MAX * 3, any::<bool>()), 1..60),
             takes in vec(prop_oneof![Just(0), 1..200usize, 1..100_000usize], 0..300),
         ) {
-            let mut line = Line::new(Slow { takes, ..Slow::default() });
+            let mut line = CoalescingIo::new(Slow { takes, ..Slow::default() });
             let mut said = Vec::new();
             for (pieces, len, sends) in writes {
                 let bytes: Vec<u8> = (said.len()..said.len() + len).map(|at| (at % 251) as u8).collect();

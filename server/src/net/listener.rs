@@ -10,11 +10,12 @@ use super::{
     threads::Threads,
 };
 use crate::{
-    config::{Config, ListenAddr, Place, Url, listen_addrs},
+    config::Config,
     http::Endpoints,
     node::ReplicaView,
     security::Acceptor,
     socket::{Detached, Listening, Stream},
+    types::{ListenAddr, Place, Url, listen_addrs},
 };
 
 /// How long to wait after the system had no resources for another connection.
