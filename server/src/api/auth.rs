@@ -260,7 +260,7 @@ impl Auth {
             return Err(Refusal::Unknown("bcrypt: password length exceeds 72 bytes".into()));
         }
         let cost = self.context.bcrypt_cost;
-        let hashed = self.context.on_pool(move || bcrypt::hash(password, cost)).await?;
+        let hashed = self.context.hashing(move || bcrypt::hash(password, cost)).await?;
         hashed.map_err(|error| Refusal::Internal(format!("a password cannot be hashed: {error}").into()))
     }
 
@@ -268,7 +268,7 @@ impl Auth {
     async fn is_password(&self, password: String, hash: Option<Bytes>) -> Result<bool, Refusal> {
         let cost = self.context.bcrypt_cost;
         self.context
-            .on_pool(move || {
+            .hashing(move || {
                 let Some(hash) = hash else {
                     let _ = bcrypt::hash(password, cost);
                     return false;

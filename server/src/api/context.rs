@@ -28,6 +28,11 @@ use crate::{
 /// How much may be on the blocking pool at a time; the next ones wait for their turn.
 const ON_POOL_MAX: usize = 32;
 
+/// How many passwords may be hashed or compared at a time: reads that take the disk keep their turns, and writes the cores.
+const HASHING_MAX: usize = 2;
+/// How many may wait for that; more are refused.
+const HASHING_WAITING_MAX: usize = 16_384;
+
 /// How many watchers may catch up from the store at a time: they are many after a restart, and nobody else is to notice.
 const CATCHING_UP_MAX: usize = 2;
 
@@ -63,6 +68,8 @@ pub struct Context {
     pub watch_progress_notify_interval: Duration,
     pool: runtime::Handle,
     turns: Semaphore,
+    hashing: Semaphore,
+    hashing_waiting: Semaphore,
     catching_up: Semaphore,
     /// The turn to give garbage back.
     giving_back: Arc<Mutex<()>>,
@@ -90,6 +97,8 @@ impl Context {
             watch_progress_notify_interval: config.watch_progress_notify_interval(),
             pool,
             turns: Semaphore::new(ON_POOL_MAX),
+            hashing: Semaphore::new(HASHING_MAX),
+            hashing_waiting: Semaphore::new(HASHING_WAITING_MAX),
             catching_up: Semaphore::new(CATCHING_UP_MAX),
             giving_back: Arc::default(),
         })
@@ -195,6 +204,19 @@ impl Context {
     /// Runs what may wait for the disk.
     pub async fn on_pool<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
         let _turn = self.turns.acquire().await;
+        self.run(work).await
+    }
+
+    /// Hashes or compares a password, which takes a core for a while.
+    pub async fn hashing<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
+        let _waiting = self.hashing_waiting.try_acquire().map_err(|_| ApiError::TooManyRequests)?;
+        let turn = self.hashing.acquire().await;
+        let hashed = self.run(work).await;
+        drop(turn);
+        hashed
+    }
+
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
         // The pool is shutting down, or the work panicked, which has been reported.
         self.pool.spawn_blocking(work).await.map_err(|_| ApiError::Stopped.into())
     }

@@ -170,14 +170,17 @@ mod tests {
         monitor.spawn(Duty::ClusterVersion, &runtime, |_| async { panic!("a defect, for the test") });
         let labels = |duty| Labels { duty };
         let running = |duty| monitor.running.get_or_create_owned(&labels(duty)).get();
-        while running(Duty::Publication) + running(Duty::ClusterVersion) > 0
-            || monitor.turns.get_or_create_owned(&labels(Duty::LeaderWatch)).get() < 3
-        {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        let shown = async {
+            while running(Duty::Publication) + running(Duty::ClusterVersion) > 0
+                || monitor.turns.get_or_create_owned(&labels(Duty::LeaderWatch)).get() < 3
+            {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), shown).await.expect("two have ended, and one goes on");
         assert_eq!(running(Duty::LeaderWatch), 1);
         stopping.cancel();
-        monitor.ended().await;
+        tokio::time::timeout(Duration::from_secs(30), monitor.ended()).await.expect("it ends");
         assert_eq!(running(Duty::LeaderWatch), 0);
     }
 }

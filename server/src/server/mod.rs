@@ -1,8 +1,7 @@
 //! A running server: threads, sockets, the replica and the API on top of it, put together.
 //!
 //! What lives here: [`Builder`] and [`Server`], the whole of what an embedding program and the binary use; [`client`], which
-//! calls the API in process; `version` and `corruption`, which the leader keeps up: what version the cluster has, and whether
-//! all members have the same keys.
+//! calls the API in process.
 //! Nothing below knows this layer. The one invariant: what [`Server::start`](Builder::start) started, [`Server::shutdown`] ends; nothing else does, and
 //! nothing is left running.
 //!

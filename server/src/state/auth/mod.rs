@@ -31,9 +31,6 @@ pub use self::{
 };
 use super::{command::Request, leases::LeaseView};
 
-/// How long a simple token lives that is not used, unless told otherwise.
-const TOKEN_TTL: Duration = Duration::from_mins(5);
-
 /// On whose behalf a command is applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Actor {
@@ -139,8 +136,9 @@ impl std::fmt::Debug for Authorizer {
 }
 
 impl Authorizer {
+    /// Takes neither tokens nor certificates before it is told [how](Self::with).
     pub(in crate::state) fn new(store: Arc<ArcSwap<AuthStore>>, leases: LeaseView, tokens: Tokens) -> Self {
-        Self { store, leases, tokens, token_ttl: TOKEN_TTL, by_certificate: false }
+        Self { store, leases, tokens, token_ttl: Duration::ZERO, by_certificate: false }
     }
 
     /// Tokens live for `token_ttl`; common names of certificates are users if `by_certificate` is set.

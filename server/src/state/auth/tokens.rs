@@ -41,7 +41,8 @@ impl Tokens {
     }
 
     fn assign_used(&self, token: Bytes, user: Bytes, ago: Duration) {
-        let used = Instant::now().checked_sub(ago).unwrap_or_else(Instant::now);
+        // A token from before the machine's start is too old to be told from one that has run out.
+        let Some(used) = Instant::now().checked_sub(ago) else { return };
         let all = &mut self.0.write().all;
         if all.len() >= TOKENS_MAX {
             // The half that was used last stays.
@@ -111,5 +112,15 @@ mod tests {
         assert_eq!(tokens.count(), 1);
         tokens.forget_user(b"alice");
         assert_eq!(tokens.count(), 0);
+    }
+
+    #[test]
+    fn an_old_log_revives_no_token() {
+        let tokens = Tokens::default();
+        tokens.assign("ancient".into(), "alice".into(), 0);
+        tokens.assign_used("older than the machine".into(), "alice".into(), Duration::MAX);
+        for token in [&b"ancient"[..], b"older than the machine"] {
+            assert_eq!(tokens.user_of(token, TTL), None);
+        }
     }
 }
