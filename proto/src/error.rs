@@ -250,6 +250,9 @@ pub mod cancel_reason {
     pub const USER_EMPTY: &str = "rpc error: code = InvalidArgument desc = etcdserver: user name is empty";
     /// The token of the stream stands for no user.
     pub const INVALID_AUTH_TOKEN: &str = "rpc error: code = Unauthenticated desc = etcdserver: invalid auth token";
+    /// The signed token of the stream was made at another auth revision.
+    pub const AUTH_OLD_REVISION: &str =
+        "rpc error: code = InvalidArgument desc = etcdserver: revision of auth store is old";
     /// The wanted watch number is taken.
     pub const DUPLICATE_WATCH_ID: &str = "mvcc: duplicate watch ID provided on the WatchStream";
     /// The range holds no key.

@@ -1,6 +1,7 @@
 //! The same command lines through a genuine etcdctl 3.5 and through this program; see `referee`.
 
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::time::{Duration, Instant};
 
 use crate::referee::{
     Given, On, Output, Pair, Side, by_etcdctl_on_both_servers, is_listed_difference, mask_after, on_either_server,
@@ -312,11 +313,20 @@ fn what_this_api_level_added_is_shown_and_listed_as_a_difference(on: On) {
     let hashed = output(0, &format!("<endpoint>, {hash}, {revision}\n"), "");
     pair.differs("Status and hash", "endpoint hashkv", given, &hashed);
 
-    let (genuine, ours) = pair.outputs("endpoint status", given);
-    let (genuine, ours): (Vec<_>, Vec<_>) = (genuine.stdout.split(", ").collect(), ours.stdout.split(", ").collect());
-    assert_eq!(genuine.len() + 6, ours.len());
-    assert_eq!(genuine[..3], ours[..3], "endpoint, ID, version");
-    assert_eq!(genuine[4..9], ours[8..13], "is leader to raft applied index");
+    // Of two servers, which write by themselves in their first moments: the cluster's version and its command level.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let (genuine, ours) = pair.outputs("endpoint status", given);
+        let (genuine, ours): (Vec<_>, Vec<_>) =
+            (genuine.stdout.split(", ").collect(), ours.stdout.split(", ").collect());
+        assert_eq!(genuine.len() + 6, ours.len());
+        assert_eq!(genuine[..3], ours[..3], "endpoint, ID, version");
+        assert_eq!(genuine[4..7], ours[8..11], "is leader to raft term");
+        if genuine[7..9] == ours[11..13] {
+            break;
+        }
+        assert!(Instant::now() < deadline, "raft index to raft applied index: {genuine:?}, {ours:?}");
+    }
 
     let (_, ours) = pair.outputs("defrag", given);
     assert!(ours.stdout.starts_with("Finished defragmenting etcd member[<endpoint>]. took "), "{}", ours.stdout);

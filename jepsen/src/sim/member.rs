@@ -73,6 +73,10 @@ impl ChangeSink for Tee {
             self.hub.jumped(revision);
         }
     }
+
+    fn permissions_changed(&self) {
+        self.hub.permissions_changed();
+    }
 }
 
 /// A member that runs.

@@ -1,6 +1,7 @@
 //! The Auth service: users, roles, their permissions, and tokens.
 //!
-//! Passwords are hashed and compared on the blocking pool, before anything is proposed; what is replicated is a hash.
+//! Passwords are hashed, and [compared](super::passwords), on the blocking pool before anything is proposed. What is
+//! replicated is a hash.
 
 use std::{
     sync::Arc,
@@ -11,10 +12,13 @@ use bytes::Bytes;
 use cairn_proto::{ApiError, etcdserverpb as pb};
 use rand::{Rng, distr::Alphabetic};
 
-use super::{Context, refusal::Refusal};
-use crate::state::{
-    auth::{AuthRequest, AuthStore, Need, Principal},
-    command::Request,
+use super::{Context, passwords::Passwords, refusal::Refusal, router::Origin};
+use crate::{
+    security::Jwt,
+    state::{
+        auth::{AuthRequest, AuthStore, Bearer, Need, Principal, ReadToken},
+        command::Request,
+    },
 };
 
 /// How often is looked whether the command level has risen.
@@ -24,15 +28,22 @@ const TOKEN_LETTERS: usize = 16;
 /// Bytes of the longest password: bcrypt takes no more.
 const PASSWORD_BYTES_MAX: usize = 72;
 
+impl ReadToken for Jwt {
+    fn read(&self, token: &[u8]) -> Option<Bearer> {
+        self.verify(token).map(|claims| Bearer { user: claims.user, auth_revision: claims.revision })
+    }
+}
+
 /// The Auth service. Clones are cheap.
 #[derive(Clone)]
 pub struct Auth {
     context: Arc<Context>,
+    passwords: Arc<Passwords>,
 }
 
 impl Auth {
     pub(super) fn new(context: Arc<Context>) -> Self {
-        Self { context }
+        Self { context, passwords: Passwords::new().into() }
     }
 
     /// Turns authentication on.
@@ -63,7 +74,11 @@ impl Auth {
     }
 
     /// A token for a name and a password.
-    pub async fn authenticate(&self, request: pb::AuthenticateRequest) -> Result<pb::AuthenticateResponse, Refusal> {
+    pub async fn authenticate(
+        &self,
+        origin: &Origin,
+        request: pb::AuthenticateRequest,
+    ) -> Result<pb::AuthenticateResponse, Refusal> {
         loop {
             let store = self.newest().await?;
             let hash = match store.password_of(&request.name) {
@@ -72,14 +87,14 @@ impl Auth {
                 Err(ApiError::AuthFailed) => None,
                 Err(error) => return Err(error.into()),
             };
-            if !self.is_password(request.password.clone(), hash).await? {
+            let claimed = (&*request.name, &*request.password);
+            if !self.passwords.is_right(&self.context, origin.ip(), claimed, hash.as_ref()).await? {
                 return Err(ApiError::AuthFailed.into());
             }
-            let token = self.draw_token();
-            let user = Bytes::copy_from_slice(request.name.as_bytes());
-            let known = Request::Token { user, token: token.clone().into(), made: now() };
-            self.context.propose(&Principal::Server, known).await?;
-            self.context.authorizer.sweep_tokens();
+            let token = match &self.context.jwt {
+                Some(jwt) => self.sign_token(jwt, &request.name, store.revision()).await?,
+                None => self.assign_token(&request.name).await?,
+            };
             // The password may have been changed while it was compared.
             if self.context.authorizer.store().revision() == store.revision() {
                 return Ok(pb::AuthenticateResponse { header: self.header(), token });
@@ -264,18 +279,21 @@ impl Auth {
         hashed.map_err(|error| Refusal::Internal(format!("a password cannot be hashed: {error}").into()))
     }
 
-    /// Whether a password is the one of a hash; of none if there is none.
-    async fn is_password(&self, password: String, hash: Option<Bytes>) -> Result<bool, Refusal> {
-        let cost = self.context.bcrypt_cost;
-        self.context
-            .hashing(move || {
-                let Some(hash) = hash else {
-                    let _ = bcrypt::hash(password, cost);
-                    return false;
-                };
-                str::from_utf8(&hash).is_ok_and(|hash| bcrypt::verify(password, hash).unwrap_or(false))
-            })
-            .await
+    async fn sign_token(&self, jwt: &Arc<Jwt>, user: &str, revision: u64) -> Result<String, Refusal> {
+        let (jwt, user) = (jwt.clone(), user.to_owned());
+        // To sign by RSA takes a core for a while.
+        let signed = self.context.hashing(move || jwt.sign(&user, revision)).await?;
+        signed.map_err(|error| Refusal::Unknown(error.to_string().into()))
+    }
+
+    /// Draws a simple token, of which every member hears.
+    async fn assign_token(&self, user: &str) -> Result<String, Refusal> {
+        let token = self.draw_token();
+        let user = Bytes::copy_from_slice(user.as_bytes());
+        let known = Request::Token { user, token: token.clone().into(), made: now() };
+        self.context.propose(&Principal::Server, known).await?;
+        self.context.authorizer.sweep_tokens();
+        Ok(token)
     }
 
     fn draw_token(&self) -> String {

@@ -17,8 +17,9 @@ use crate::{
     lease,
     node::{Leases, Membership, NodeError, NodeHandle, Proposer, StoreMaintenance},
     peer::Peers,
+    security::Jwt,
     state::{
-        auth::{Authorizer, Need, Permit, Principal},
+        auth::{Authorizer, Identification, Need, Permit, Principal, ReadToken},
         command::{Reply, Request},
         mvcc::{Pin, ReadError},
     },
@@ -40,6 +41,8 @@ const CATCHING_UP_MAX: usize = 2;
 pub struct Context {
     /// Decides what principals may do.
     pub authorizer: Authorizer,
+    /// Signs tokens, where they are signed.
+    pub jwt: Option<Arc<Jwt>>,
     /// The cost of hashing a password, as a power of two.
     pub bcrypt_cost: u32,
     /// The running replica.
@@ -77,11 +80,22 @@ pub struct Context {
 
 impl Context {
     /// The context of services of `node` that wait for the disk on `pool`.
-    pub fn new(node: &NodeHandle, peers: Arc<Peers>, config: &Config, pool: runtime::Handle) -> Arc<Self> {
+    pub fn new(
+        node: &NodeHandle,
+        peers: Arc<Peers>,
+        config: &Config,
+        jwt: Option<Arc<Jwt>>,
+        pool: runtime::Handle,
+    ) -> Arc<Self> {
         let proposer = node.proposer();
-        let by_certificate = config.client_tls.client_cert_auth;
+        let how = Identification {
+            signed: jwt.clone().map(|jwt| jwt as Arc<dyn ReadToken>),
+            token_ttl: config.auth_token_ttl,
+            by_certificate: config.client_tls.client_cert_auth,
+        };
         Arc::new(Self {
-            authorizer: proposer.authorizer().clone().with(config.auth_token_ttl, by_certificate),
+            authorizer: proposer.authorizer().clone().with(how),
+            jwt,
             bcrypt_cost: config.bcrypt_cost,
             node: node.proposer(),
             membership: node.membership(),
@@ -207,13 +221,21 @@ impl Context {
         self.run(work).await
     }
 
-    /// Hashes or compares a password, which takes a core for a while.
+    /// Hashes a password, or signs, which takes a core for a while.
     pub async fn hashing<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
+        let done = self.hashing_unless(|| false, work).await?;
+        done.ok_or_else(|| self.contradiction("a hash that nothing spares was not made"))
+    }
+
+    /// Likewise, unless `is_spared` says at the turn that it need not be done. None if so.
+    pub async fn hashing_unless<T: Send + 'static>(
+        &self,
+        is_spared: impl FnOnce() -> bool,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<Option<T>, Refusal> {
         let _waiting = self.hashing_waiting.try_acquire().map_err(|_| ApiError::TooManyRequests)?;
-        let turn = self.hashing.acquire().await;
-        let hashed = self.run(work).await;
-        drop(turn);
-        hashed
+        let _turn = self.hashing.acquire().await;
+        if is_spared() { Ok(None) } else { self.run(work).await.map(Some) }
     }
 
     async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {

@@ -101,15 +101,16 @@ impl Kv {
         let pin = self.pin(&permit, request.serializable, request.revision).await?;
         self.context.node.metrics().ranges.inc();
         let header = self.context.header(pin.header_revision());
-        let reader = self.context.node.reader().clone();
-        let begun = self.context.blocking(move || Ok((reader.range_pieces(&pin, &request)?, pin))).await?;
-        let context = self.context.clone();
-        Ok(stream::try_unfold(Some(begun), move |reading| {
-            let context = context.clone();
-            async move {
-                let Some((pieces, pin)) = reading else { return Ok(None) };
-                next_piece(&context, header, pieces, pin).await
-            }
+        let (reader, wanted) = (self.context.node.reader().clone(), request.clone());
+        let begun = self.context.blocking(move || Ok((reader.range_pieces(&pin, &wanted)?, pin))).await?;
+        let reading = (self.context.clone(), principal.clone(), permit, request);
+        Ok(stream::try_unfold((reading, Some(begun)), move |(reading, left)| async move {
+            let Some((pieces, pin)) = left else { return Ok(None) };
+            let (context, principal, permit, request) = &reading;
+            let next = next_piece(context, header, pieces, pin).await?;
+            // Users or roles may have changed since the last piece.
+            let _permit = context.authorizer.authorize_again(permit, principal, Need::Range(request))?;
+            Ok(next.map(|(piece, left)| (piece, (reading, left))))
         }))
     }
 

@@ -11,6 +11,7 @@
 //! | [`router`] | takes every call, whichever transport brings it, to its service |
 //! | [`stream`], [`framed`] | requests and answers of calls with many of them; answers as bytes |
 //! | [`kv`], [`lease`], [`watch`], [`lock`], [`election`], [`maintenance`], [`cluster`], [`health`] | the services |
+//! | [`auth`], `passwords` | users and roles, tokens; checks of passwords |
 //! | [`queue`] | what locks and elections are made of |
 //! | [`answer`], [`refusal`] | what services give |
 //! | [`quota`] | room in the store |
@@ -35,6 +36,7 @@ pub mod lease;
 pub mod lock;
 pub mod maintenance;
 pub mod metrics;
+mod passwords;
 pub mod queue;
 pub mod quota;
 pub mod refusal;

@@ -13,6 +13,7 @@
 
 use std::{
     future::Future,
+    net::{IpAddr, SocketAddr},
     pin::pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -51,10 +52,28 @@ pub struct Call {
     pub method: Method,
     /// Who calls.
     pub principal: Principal,
+    /// Where the call comes from.
+    pub origin: Arc<Origin>,
     /// How long the call may take, if its client has a limit.
     pub timeout: Option<Duration>,
     /// The call fails if the member knows no leader.
     pub wants_leader: bool,
+}
+
+/// Where calls come from: what those of one connection have in common.
+#[derive(Debug, Clone, Default)]
+pub struct Origin {
+    /// The client's address, if it came by TCP.
+    pub address: Option<SocketAddr>,
+    /// The common name of its verified certificate.
+    pub common_name: Option<Arc<str>>,
+}
+
+impl Origin {
+    /// The client's address without its port.
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.address.map(|address| address.ip())
+    }
 }
 
 /// What a call is answered with.
@@ -190,14 +209,15 @@ impl Router {
             }
             Method::Txn => answered(services.kv.txn(principal, decode_txn(message)?).await),
             // In a box of its own, so that the calls that come by the thousand do not take as much memory as the largest one.
-            method => Box::pin(self.dispatch_cold(method, principal, message)).await,
+            _ => Box::pin(self.dispatch_cold(call, message)).await,
         }
     }
 
     /// Serves the methods that are not called all the time.
-    async fn dispatch_cold(&self, method: Method, principal: &Principal, message: Bytes) -> Result<Served, Refusal> {
+    async fn dispatch_cold(&self, call: &Call, message: Bytes) -> Result<Served, Refusal> {
+        let Call { method, principal, origin, .. } = call;
         let Services { kv, lease, lock, election, cluster, maintenance, auth, .. } = &self.services;
-        match method {
+        match *method {
             Method::Compact => unary(message, async |request| kv.compact(principal, request).await).await,
             Method::RangeStream => Ok(server_stream(kv.range_stream(principal, decode(message)?).await?)),
             Method::LeaseGrant => unary(message, async |request| lease.grant(principal, request).await).await,
@@ -235,7 +255,7 @@ impl Router {
             Method::HealthCheck => unary(message, async |request| health::check(&request)).await,
             Method::HealthWatch => Ok(server_stream(health::watch(&decode(message)?))),
             Method::HealthList => unary(message, async |_: health_pb::HealthListRequest| Ok(health::list())).await,
-            Method::Authenticate => unary(message, async |request| auth.authenticate(request).await).await,
+            Method::Authenticate => unary(message, async |request| auth.authenticate(origin, request).await).await,
             Method::AuthStatus => unary(message, async |request| auth.status(request).await).await,
             Method::AuthEnable => unary(message, async |request| auth.enable(principal, request).await).await,
             Method::AuthDisable => unary(message, async |request| auth.disable(principal, request).await).await,

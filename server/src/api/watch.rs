@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     state::{
-        auth::{Need, Principal},
+        auth::{Need, Permit, Principal},
         mvcc::ReadError,
     },
     watch::{CaughtUp, Hub, Step, StreamOptions, WatchAnswer, WatchEvent, WatchStream},
@@ -67,6 +67,7 @@ impl Watches {
         let session = Session {
             context: self.context.clone(),
             principal: principal.clone(),
+            permit: None,
             requests: Some(Box::pin(requests)),
             stream: self.open(),
             reading: None,
@@ -125,6 +126,8 @@ fn progress_interval(configured: Duration, spread: f64) -> Duration {
 struct Session {
     context: Arc<Context>,
     principal: Principal,
+    /// The last one that was given for a watcher. All are for the same user, once it is known.
+    permit: Option<Permit>,
     requests: Option<Pin<Box<dyn Stream<Item = WatchRequest> + Send>>>,
     stream: WatchStream,
     reading: Option<BoxFuture<'static, Result<Result<CaughtUp, ReadError>, Refusal>>>,
@@ -165,11 +168,11 @@ impl Session {
                 request = next_of(&mut self.requests), if settled && self.requests.is_some() => match request {
                     Some(request) => {
                         self.context.check_intact()?;
-                        let (context, principal) = (&self.context, &self.principal);
-                        let authorize = |create: &WatchCreateRequest| {
-                            context.authorizer.authorize(principal, Need::Watch(create))
-                        };
-                        self.stream.request(request, authorize);
+                        let Self { context, principal, permit, stream, .. } = self;
+                        stream.request(request, |interest| {
+                            let need = Need::Watch(&interest.from, &interest.end);
+                            context.authorizer.authorize(principal, need).inspect(|given| *permit = Some(given.clone()))
+                        });
                     }
                     None => self.requests = None,
                 },
@@ -180,6 +183,7 @@ impl Session {
                         let context = self.context.clone();
                         self.reading = Some(async move { context.catch_up(job).await }.boxed());
                     }
+                    Step::Recheck => self.recheck(),
                     Step::Closed => return Err(ApiError::Stopped.into()),
                 },
                 read = next_of_read(&mut self.reading), if self.reading.is_some() => {
@@ -194,6 +198,19 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// Users or roles have changed: ends the watchers that are not permitted any more.
+    fn recheck(&mut self) {
+        let Self { context, principal, permit, stream, .. } = self;
+        // Without a permit there is no watcher.
+        let Some(before) = permit.take() else { return };
+        stream.recheck(|interest| {
+            let need = Need::Watch(&interest.from, &interest.end);
+            let given = context.authorizer.authorize_again(&before, principal, need);
+            given.inspect(|given| *permit = Some(given.clone()))
+        });
+        permit.get_or_insert(before);
     }
 
     fn reply(&mut self, answer: WatchAnswer) -> WatchReply {

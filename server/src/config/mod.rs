@@ -16,10 +16,11 @@
 //! This layer knows no other. Its one invariant: **no setting is silently without effect.** What is given takes effect,
 //! or is named in a [`Notice`] that is logged as a warning, or ends the start with an error that says what to do.
 //!
-//! Left out: changing the configuration of a running server. Only certificates are read again, by `security/`, and
-//! the level of the log, by [`LevelControl`].
+//! Left out: changing the configuration of a running server. Only certificates and keys of tokens are read again, by
+//! `security/`, and the level of the log, by [`LevelControl`].
 
 mod address;
+mod auth_token;
 mod error;
 mod file;
 mod flag;
@@ -37,6 +38,7 @@ mod value;
 
 pub use crate::types::{ListenAddr, Place, Scheme, Url, listen_addrs};
 pub(crate) use address::{Comparison, is_same_literally};
+pub use auth_token::{AuthToken, JwtConfig, JwtMethod};
 pub use error::{ConfigError, Notice};
 pub use help::{help_text, version_text};
 pub use identity::{InitialCluster, InitialMember, added_member_id, cluster_id, initial_member_id};

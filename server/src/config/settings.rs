@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::auth_token::AuthToken;
 use super::log_settings::LogConfig;
 use super::tls::TlsConfig;
 use super::value::{Value, parse_duration};
@@ -99,9 +100,11 @@ pub struct Config {
     pub max_request_bytes: usize,
     /// `--max-txn-ops`: operations in a transaction, counted for compares, then and else apart. Default 128.
     pub max_txn_ops: usize,
-    /// How long a token lives that is not used.
+    /// `--auth-token`: the kind of tokens. Default simple.
+    pub auth_token: AuthToken,
+    /// `--auth-token-ttl`: how long a simple token lives that is not used. Default 5 m.
     pub auth_token_ttl: Duration,
-    /// Cost of hashing a password, as a power of two.
+    /// `--bcrypt-cost`: cost of hashing a password, as a power of two. Default 10.
     pub bcrypt_cost: u32,
     /// `--max-concurrent-streams`: gRPC streams a connection may have open. Default `u32::MAX`.
     pub max_concurrent_streams: u32,
@@ -197,6 +200,7 @@ impl Default for Config {
             compact_hash_check_time: Duration::from_mins(1),
             max_request_bytes: 3 * MIB / 2,
             max_txn_ops: 128,
+            auth_token: AuthToken::Simple,
             auth_token_ttl: Duration::from_mins(5),
             bcrypt_cost: 10,
             max_concurrent_streams: u32::MAX,

@@ -6,6 +6,7 @@
 //! | cluster_version | [`version`] | raises the cluster's version and its command level, while the member leads |
 //! | periodic_hash_check, compact_hash_check, initial_hash_check | [`corruption`] | compares the members' keys |
 //! | leader_watch | [`leader`] | tells streams when there has been no leader for too long |
+//! | token_keys | [`token_keys`] | reads the keys of signed tokens again when their files change |
 //! | publication | [`publication`] | publishes the member's name and URLs at its start |
 //!
 //! A duty is a loop of turns ([`Turns::after`]), which end when the server stops. [`Monitor`] runs the duties: it counts their
@@ -15,6 +16,7 @@ pub mod compaction;
 pub mod corruption;
 pub mod leader;
 pub mod publication;
+pub mod token_keys;
 pub mod version;
 
 use std::{thread, time::Duration};
@@ -38,6 +40,7 @@ pub enum Duty {
     InitialHashCheck,
     LeaderWatch,
     Publication,
+    TokenKeys,
 }
 
 impl EncodeLabelValue for Duty {
@@ -57,6 +60,7 @@ impl Duty {
             Self::InitialHashCheck => "initial_hash_check",
             Self::LeaderWatch => "leader_watch",
             Self::Publication => "publication",
+            Self::TokenKeys => "token_keys",
         }
     }
 }

@@ -34,11 +34,14 @@ use super::{
     pings::{Activity, OpenCall, PingGuard},
 };
 use crate::{
-    api::grpc::{
-        Connection, Grpc,
-        body::{Body, BodyError},
-        drained::Waiting,
-        is_grpc,
+    api::{
+        grpc::{
+            Connection, Grpc,
+            body::{Body, BodyError},
+            drained::Waiting,
+            is_grpc,
+        },
+        router::Origin,
     },
     http::{Endpoints, Http, Scope},
     security::Acceptor,
@@ -116,6 +119,7 @@ pub struct Gate {
 impl Gate {
     /// Takes a connection that came in at `port` through its handshake and serves it until the client leaves or the server stops.
     pub async fn serve_socket(self: Arc<Self>, stream: Stream, port: Port, acceptor: Acceptor) {
+        let address = stream.peer_addr().ok().flatten();
         let accepted = tokio::select! {
             accepted = acceptor.accept(stream) => accepted,
             () = self.stopping.cancelled() => return,
@@ -124,17 +128,17 @@ impl Gate {
         if let Ok(stream) = accepted {
             let tls = stream.is_tls();
             let common_name = stream.peer_identity().and_then(|peer| peer.common_name.as_deref()).map(Arc::from);
-            self.serve(stream, port, tls, common_name).await;
+            self.serve(stream, port, tls, Origin { address, common_name }).await;
         }
     }
 
-    /// Serves HTTP on `io` until the client, whose verified certificate has `common_name`, leaves or the server stops.
-    pub async fn serve<I>(self: Arc<Self>, io: I, port: Port, tls: bool, common_name: Option<Arc<str>>)
+    /// Serves HTTP on `io`, which comes from `origin`, until the client leaves or the server stops.
+    pub async fn serve<I>(self: Arc<Self>, io: I, port: Port, tls: bool, origin: Origin)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let activity = Arc::new(Activity::default());
-        let connection = Connection { waiting: Waiting::default(), common_name };
+        let connection = Connection { waiting: Waiting::default(), origin: origin.into() };
         let (gate, calls) = (self.clone(), activity.clone());
         let service = service_fn(move |request| {
             let (gate, call, connection) = (gate.clone(), calls.begin(), connection.clone());

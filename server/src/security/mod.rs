@@ -1,4 +1,4 @@
-//! TLS on the client port and between members.
+//! TLS on the client port and between members, and the keys of signed tokens.
 //!
 //! ```text
 //!   accept loop ──▶ Acceptor::accept(TcpStream) ──▶ MaybeTlsStream ──▶ HTTP
@@ -21,6 +21,8 @@
 //!
 //! * Between members both sides show a certificate: [`peer_tls`] makes what either side needs of the same files.
 //!
+//! * A [`Jwt`] signs and verifies tokens, with keys that are read again when their files change.
+//!
 //! Left out: the metrics of certificates about to expire.
 
 mod acceptor;
@@ -28,6 +30,7 @@ mod auto;
 mod client_config;
 mod error;
 mod identity;
+mod jwt;
 mod material;
 mod reload;
 mod server_config;
@@ -39,11 +42,12 @@ use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
 
-use crate::config::{Config, TlsConfig, Url};
+use crate::config::{AuthToken, Config, TlsConfig, Url};
 
 pub use acceptor::{AcceptError, AcceptLimits, AcceptStats, Acceptor, Callers};
 pub use error::TlsError;
 pub use identity::PeerIdentity;
+pub use jwt::{Claims, Jwt, JwtError, SignError};
 pub use reload::{RELOAD_INTERVAL, TlsReloader};
 pub use stream::MaybeTlsStream;
 
@@ -57,6 +61,14 @@ pub fn client_tls(config: &Config) -> Result<Option<Arc<TlsReloader>>, TlsError>
     let urls = config.client_urls().chain(&config.advertise_client_urls);
     ensure_certificate(&mut tls, config, "client", urls)?;
     TlsReloader::new(tls, RELOAD_INTERVAL).map(|reloader| Some(Arc::new(reloader)))
+}
+
+/// Reads the keys that tokens are signed and verified with, if tokens are signed. Blocks on the disk.
+pub fn jwt(config: &Config) -> Result<Option<Arc<Jwt>>, JwtError> {
+    match &config.auth_token {
+        AuthToken::Simple => Ok(None),
+        AuthToken::Jwt(jwt) => Jwt::new(jwt.clone()).map(|jwt| Some(Arc::new(jwt))),
+    }
 }
 
 /// TLS between members, for either side of a connection.

@@ -128,7 +128,7 @@ impl<C: Send + Sync + 'static> TlsReloader<C> {
 }
 
 /// What `stat` says about one file: device, inode, size, times of last change of content and of inode.
-type Stamp = (u64, u64, u64, i64, i64, i64, i64);
+pub(super) type Stamp = (u64, u64, u64, i64, i64, i64, i64);
 
 /// The stamps of all files of a configuration, in a fixed order; none for a file that is not there.
 #[derive(Debug, PartialEq, Eq)]
@@ -150,7 +150,8 @@ impl Stamps {
     }
 }
 
-fn stamp(path: &Path) -> Option<Stamp> {
+/// The stamp of a file, if it is there.
+pub(super) fn stamp(path: &Path) -> Option<Stamp> {
     let data = std::fs::metadata(path).ok()?;
     Some((data.dev(), data.ino(), data.size(), data.mtime(), data.mtime_nsec(), data.ctime(), data.ctime_nsec()))
 }

@@ -20,7 +20,7 @@ use crate::{
         framed::{Answers, Framed},
         grpc::message::too_large,
         refusal::Refusal,
-        router::{Call, Router, Served},
+        router::{Call, Origin, Router, Served},
     },
     http::Endpoints,
     net::connection::{Gate, Port},
@@ -59,6 +59,7 @@ pub struct LocalClient {
     max_receive_bytes: usize,
     wants_leader: bool,
     principal: Principal,
+    origin: Arc<Origin>,
 }
 
 impl LocalClient {
@@ -75,6 +76,7 @@ impl LocalClient {
             max_receive_bytes,
             wants_leader: false,
             principal: Principal::InProcess(None),
+            origin: Arc::default(),
         }
     }
 
@@ -144,7 +146,13 @@ impl LocalClient {
     }
 
     fn call_of(&self, method: Method) -> Call {
-        Call { method, principal: self.principal.clone(), timeout: None, wants_leader: self.wants_leader }
+        Call {
+            method,
+            principal: self.principal.clone(),
+            origin: self.origin.clone(),
+            timeout: None,
+            wants_leader: self.wants_leader,
+        }
     }
 
     async fn wait_to_serve(&self) -> Result<(), Refusal> {
@@ -197,7 +205,7 @@ pub(super) fn channel(gate: Arc<Gate>, node: ReplicaView, runtime: runtime::Hand
         let (gate, node) = (gate.clone(), node.clone());
         runtime.spawn(async move {
             if node.wait_to_serve().await {
-                gate.serve(theirs, WITHIN, true, None).await;
+                gate.serve(theirs, WITHIN, true, Origin::default()).await;
             }
         });
         async { Ok::<_, io::Error>(TokioIo::new(ours)) }

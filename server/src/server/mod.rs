@@ -39,7 +39,7 @@ use crate::{
     monitor::{
         Duty, Monitor, compaction,
         corruption::{self, Guard},
-        leader, publication, version,
+        leader, publication, token_keys, version,
     },
     net::{
         connection::{Gate, Limits},
@@ -48,7 +48,7 @@ use crate::{
     },
     node::{self, ChangeRules, CompactionPace, NodeConfig, NodeError, NodeHandle, identity::InitialMember},
     peer::{self, Dialer, PeerOptions, Peers, join::JoinError},
-    security::{self, AcceptLimits, Acceptor, Callers, TlsError},
+    security::{self, AcceptLimits, Acceptor, Callers, JwtError, TlsError},
 };
 
 /// How long a server that is dropped waits for its threads.
@@ -67,6 +67,9 @@ pub enum StartError {
     /// TLS cannot be set up.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The keys of tokens cannot be used.
+    #[error(transparent)]
+    Tokens(#[from] JwtError),
     /// An address cannot be listened on.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -166,6 +169,7 @@ impl Builder {
         }
         let config = Arc::new(self.config);
         let tls = security::client_tls(&config)?;
+        let jwt = security::jwt(&config)?;
         let listeners = if self.in_process_only { Vec::new() } else { listener::listen(&config)? };
         let places =
             listeners.iter().map(Listener::place).collect::<Result<Vec<_>, _>>().map_err(StartError::Threads)?;
@@ -221,7 +225,8 @@ impl Builder {
         guard.register(&mut registry);
         let metrics =
             Arc::new(ApiMetrics::new(&mut registry, config.metrics == crate::config::MetricsLevel::Extensive));
-        let services = Services::new(&Context::new(&node, peers.clone(), &config, threads.first().clone()));
+        let services =
+            Services::new(&Context::new(&node, peers.clone(), &config, jwt.clone(), threads.first().clone()));
         let stopping = CancellationToken::new();
         let (without_leader, leaderless) = watch::channel(());
         let monitor = Monitor::new(&mut registry, stopping.clone());
@@ -261,6 +266,9 @@ impl Builder {
             monitor.spawn(Duty::CompactHashCheck, threads.last(), |turns| {
                 guard.run(corruption::Kind::Compaction, every, turns)
             });
+        }
+        if let Some(jwt) = jwt {
+            monitor.spawn(Duty::TokenKeys, threads.last(), |turns| token_keys::reload(jwt, turns));
         }
         let (mode, view, kv) = (config.auto_compaction, node.view(), services.kv.clone());
         monitor.spawn(Duty::AutoCompaction, threads.last(), |turns| compaction::run(mode, view, kv, turns));

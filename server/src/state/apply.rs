@@ -383,6 +383,9 @@ impl State {
             _ => {}
         }
         self.auth.store(Arc::new(auth));
+        if let Some(sink) = &self.changes {
+            sink.permissions_changed();
+        }
         Ok((Reply::Done, None))
     }
 

@@ -53,6 +53,10 @@ pub(super) struct Shared {
     wanting_previous: AtomicUsize,
     dispatcher: Mutex<Option<Waker>>,
     closed: AtomicBool,
+    /// Changes of users or roles.
+    permissions: AtomicU64,
+    /// Those that the streams were woken for.
+    rechecked: AtomicU64,
     serials: AtomicU64,
     pub(super) metrics: WatchMetrics,
 }
@@ -74,9 +78,13 @@ impl ChangeSink for Hub {
     fn jumped(&self, revision: i64) {
         let shared = &self.shared;
         shared.window.write().jump(revision);
-        if shared.attention.load(Ordering::SeqCst) {
-            shared.wake_dispatcher();
-        }
+        self.permissions_changed();
+    }
+
+    /// The dispatcher wakes the streams: they may be thousands, and the caller applies commands.
+    fn permissions_changed(&self) {
+        self.shared.permissions.fetch_add(1, Ordering::SeqCst);
+        self.shared.wake_dispatcher();
     }
 }
 
@@ -94,6 +102,8 @@ impl Hub {
                 wanting_previous: AtomicUsize::new(0),
                 dispatcher: Mutex::default(),
                 closed: AtomicBool::new(false),
+                permissions: AtomicU64::new(0),
+                rechecked: AtomicU64::new(0),
                 serials: AtomicU64::new(0),
                 metrics: WatchMetrics::default(),
             }),
@@ -108,8 +118,7 @@ impl Hub {
     /// Ends all streams, and the dispatcher.
     pub fn close(&self) {
         self.shared.closed.store(true, Ordering::SeqCst);
-        let mailboxes: Vec<_> = self.shared.registry.lock().mailboxes.values().cloned().collect();
-        wake(&mailboxes);
+        self.shared.wake_streams();
         self.shared.wake_dispatcher();
     }
 
@@ -127,6 +136,10 @@ impl Hub {
             if shared.is_closed() {
                 return Poll::Ready(Ok(()));
             }
+            let permissions = shared.permissions();
+            if shared.rechecked.swap(permissions, Ordering::Relaxed) != permissions {
+                shared.wake_streams();
+            }
             match shared.dispatch() {
                 Ok(true) => {}
                 Ok(false) => return Poll::Pending,
@@ -142,6 +155,16 @@ impl Shared {
         if let Some(waker) = waker {
             waker.wake();
         }
+    }
+
+    fn wake_streams(&self) {
+        let mailboxes: Vec<_> = self.registry.lock().mailboxes.values().cloned().collect();
+        wake(&mailboxes);
+    }
+
+    /// Changes with users and roles.
+    pub(super) fn permissions(&self) -> u64 {
+        self.permissions.load(Ordering::SeqCst)
     }
 
     pub(super) fn is_closed(&self) -> bool {

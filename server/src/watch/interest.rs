@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use cairn_proto::etcdserverpb::{WatchCreateRequest, watch_create_request::FilterType};
 
-use crate::state::mvcc::index::RangeEnd;
+use crate::state::mvcc::{index::RangeEnd, range_end};
 
 /// The smallest key: what an empty key of a request means.
 const FIRST_KEY: &[u8] = &[0];
@@ -24,23 +24,22 @@ pub struct Interest {
 }
 
 impl Interest {
-    /// What a request asks for; `None` if its range ends before it begins.
-    pub fn of(request: &WatchCreateRequest) -> Option<Self> {
+    /// What a request asks for.
+    pub fn of(request: &WatchCreateRequest) -> Self {
         let from = if request.key.is_empty() { Bytes::from_static(FIRST_KEY) } else { request.key.clone() };
-        let end = match &request.range_end[..] {
-            [] => RangeEnd::Single,
-            [0] => RangeEnd::Unbounded,
-            end if end <= &from[..] => return None,
-            _ => RangeEnd::Before(request.range_end.clone()),
-        };
         let without = |kind: FilterType| request.filters.contains(&(kind as i32));
-        Some(Self {
+        Self {
             from,
-            end,
+            end: range_end(&request.range_end),
             puts: !without(FilterType::Noput),
             deletes: !without(FilterType::Nodelete),
             previous: request.prev_kv,
-        })
+        }
+    }
+
+    /// Whether the keys end before they begin.
+    pub fn is_empty(&self) -> bool {
+        matches!(&self.end, RangeEnd::Before(end) if *end <= self.from)
     }
 
     /// Whether events of this kind are wanted.
@@ -64,22 +63,21 @@ mod tests {
 
     #[test]
     fn an_empty_key_is_the_smallest_one() {
-        let all = Interest::of(&request("", "\0")).unwrap();
+        let all = Interest::of(&request("", "\0"));
         assert!(all.matches(b"\0", false) && all.matches(b"\xff\xff", true));
-        let one = Interest::of(&request("", "")).unwrap();
+        let one = Interest::of(&request("", ""));
         assert!(one.matches(b"\0", false) && !one.matches(b"a", false));
     }
 
     #[test]
     fn a_range_that_ends_where_it_begins_or_before_is_none() {
-        assert_eq!(Interest::of(&request("b", "a")), None);
-        assert_eq!(Interest::of(&request("b", "b")), None);
-        assert!(Interest::of(&request("b", "b\0")).is_some());
+        assert!(Interest::of(&request("b", "a")).is_empty() && Interest::of(&request("b", "b")).is_empty());
+        assert!(!Interest::of(&request("b", "b\0")).is_empty() && !Interest::of(&request("b", "")).is_empty());
     }
 
     #[test]
     fn filters_leave_kinds_out() {
-        let of = |filters| Interest::of(&WatchCreateRequest { filters, ..request("a", "") }).unwrap();
+        let of = |filters| Interest::of(&WatchCreateRequest { filters, ..request("a", "") });
         let kinds = |interest: Interest| (interest.matches(b"a", false), interest.matches(b"a", true));
         assert_eq!(kinds(of(vec![])), (true, true));
         assert_eq!(kinds(of(vec![FilterType::Noput.into()])), (false, true));

@@ -91,7 +91,8 @@ mod tests {
             end => Bytes::copy_from_slice(&[end]),
         };
         let key = Bytes::copy_from_slice(&[from]);
-        Interest::of(&WatchCreateRequest { key, range_end: end, ..Default::default() })
+        let interest = Interest::of(&WatchCreateRequest { key, range_end: end, ..Default::default() });
+        (!interest.is_empty()).then_some(interest)
     }
 
     proptest! {

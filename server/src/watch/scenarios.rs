@@ -5,6 +5,7 @@
 //! compact REVISION, remove (the physical part)                        dispatch (events go to the mailboxes of live watchers)
 //! watch KEY [END] [rev=N] [id=N] [prev] [noput] [nodelete] [fragment] [notify]
 //! cancel ID, progress, refuse REASON, tick                            requests, and time that passes
+//! forbid KEY                                                          permissions change: KEY may not be watched
 //! poll [N] (what there is to do: answers, or a piece to read)         read (the piece, which is handed in)
 //! drain (dispatches, polls and reads until nothing is left)           counts (watchers, those behind, events that wait)
 //! ```
@@ -33,7 +34,7 @@ use prost::Message;
 use super::{CatchUp, Step, StreamOptions, WatchAnswer, WatchEvent, WatchStream, tests::Member};
 use crate::{
     golden::golden,
-    state::{auth::Authorizer, command::Request},
+    state::{auth::Authorizer, command::Request, mvcc::ChangeSink},
 };
 
 type Told = Result<String, Box<dyn Error>>;
@@ -47,6 +48,8 @@ struct Scene {
     stream: WatchStream,
     job: Option<CatchUp>,
     member: Member,
+    /// Watchers from here on are not permitted.
+    forbidden: Bytes,
 }
 
 /// The words of a command, and its values by name.
@@ -110,7 +113,12 @@ fn ops(text: &str) -> Result<Vec<request_op::Request>, Box<dyn Error>> {
 impl Scene {
     fn new() -> Self {
         let member = Member::new(WINDOW_BYTES);
-        Self { stream: member.hub.open(StreamOptions { fragment_bytes: 100 }), job: None, member }
+        Self {
+            stream: member.hub.open(StreamOptions { fragment_bytes: 100 }),
+            job: None,
+            member,
+            forbidden: Bytes::new(),
+        }
     }
 
     fn request(&mut self, union: RequestUnion) {
@@ -129,6 +137,14 @@ impl Scene {
         match self.stream.poll_next(&mut context) {
             Poll::Pending => return Ok(false),
             Poll::Ready(Step::Closed) => writeln!(out, "closed")?,
+            Poll::Ready(Step::Recheck) => {
+                writeln!(out, "the watchers are checked")?;
+                let forbidden = &self.forbidden;
+                self.stream.recheck(|interest| {
+                    let permitted = interest.from != *forbidden;
+                    permitted.then(|| Authorizer::default().own()).ok_or(ApiError::PermissionDenied)
+                });
+            }
             Poll::Ready(Step::Read(job)) => {
                 writeln!(out, "a piece is to be read")?;
                 self.job = Some(job);
@@ -264,6 +280,11 @@ impl goldenscript::Runner for Scene {
                 self.stream.request(create, |_| Err(ApiError::PermissionDenied));
                 Ok(String::new())
             }
+            "forbid" => {
+                self.forbidden = words.bytes(0);
+                self.member.hub.permissions_changed();
+                Ok(String::new())
+            }
             "tick" => {
                 self.stream.tick();
                 Ok(String::new())
@@ -315,5 +336,6 @@ golden! {
     the_number_of_a_compacted_watcher_is_in_use_until_it_is_canceled
     watchers_of_a_stream_take_turns
     what_was_behind_when_it_was_compacted_is_told_so
+    who_may_not_watch_any_more_is_told_no_later_event
     who_may_not_watch_is_told_why
 }

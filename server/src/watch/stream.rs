@@ -58,6 +58,8 @@ pub struct StreamOptions {
 pub enum Step {
     /// Send this.
     Answer(WatchAnswer),
+    /// Users or roles have changed: give what is still permitted to [`WatchStream::recheck`].
+    Recheck,
     /// Run this where blocking is allowed, and give the result to [`WatchStream::caught_up`]. There is one at a time.
     Read(CatchUp),
     /// The hub was closed: nothing more will come.
@@ -118,6 +120,8 @@ pub struct WatchStream {
     behind_first: bool,
     /// A progress answer is wanted, at this revision or above.
     progress: Option<i64>,
+    /// The last change of users or roles after which the watchers were checked.
+    permissions: u64,
 }
 
 impl WatchStream {
@@ -125,6 +129,7 @@ impl WatchStream {
         let serial = hub.next_serial();
         Self {
             mailbox: hub.open_mailbox(serial),
+            permissions: hub.permissions(),
             hub,
             options,
             serial,
@@ -145,24 +150,41 @@ impl WatchStream {
     }
 
     /// Takes a request. `authorize` permits a watcher before it is created. A request of no kind is passed over.
-    pub fn request(
-        &mut self,
-        request: WatchRequest,
-        authorize: impl FnOnce(&WatchCreateRequest) -> Result<Permit, ApiError>,
-    ) {
+    pub fn request(&mut self, request: WatchRequest, authorize: impl FnOnce(&Interest) -> Result<Permit, ApiError>) {
         match request.request_union {
-            Some(RequestUnion::CreateRequest(create)) => match authorize(&create) {
-                Ok(_permit) => self.create(&create),
-                Err(ApiError::UserEmpty) => self.refuse(cancel_reason::USER_EMPTY),
-                Err(ApiError::InvalidAuthToken) => self.refuse(cancel_reason::INVALID_AUTH_TOKEN),
-                Err(_) => self.refuse(cancel_reason::PERMISSION_DENIED),
-            },
+            Some(RequestUnion::CreateRequest(create)) => {
+                let interest = Interest::of(&create);
+                match authorize(&interest) {
+                    Ok(_permit) => self.create(&create, interest),
+                    Err(error) => self.refuse(reason_of(error)),
+                }
+            }
             Some(RequestUnion::CancelRequest(cancel)) => self.cancel(cancel.watch_id),
             Some(RequestUnion::ProgressRequest(_)) => {
                 let revision = self.hub.reader.revision();
                 self.progress = self.is_in_sync(revision).then_some(revision);
             }
             None => {}
+        }
+    }
+
+    /// Ends the watchers that `authorize` does not permit any more.
+    pub fn recheck(&mut self, mut authorize: impl FnMut(&Interest) -> Result<Permit, ApiError>) {
+        let refused: Vec<_> = self
+            .watchers
+            .iter()
+            .filter_map(|(id, watcher)| authorize(&watcher.interest).err().map(|error| (*id, reason_of(error))))
+            .collect();
+        let revision = self.hub.reader.revision();
+        for (watch_id, cancel_reason) in refused {
+            self.end(watch_id);
+            self.out.push_back(WatchAnswer {
+                revision,
+                watch_id,
+                canceled: true,
+                cancel_reason,
+                ..WatchAnswer::default()
+            });
         }
     }
 
@@ -183,11 +205,13 @@ impl WatchStream {
         });
     }
 
-    fn create(&mut self, request: &WatchCreateRequest) {
+    fn create(&mut self, request: &WatchCreateRequest, interest: Interest) {
         if request.start_revision < 0 {
             return self.refuse(cancel_reason::NEGATIVE_START);
         }
-        let Some(interest) = Interest::of(request) else { return self.refuse(cancel_reason::EMPTY_RANGE) };
+        if interest.is_empty() {
+            return self.refuse(cancel_reason::EMPTY_RANGE);
+        }
         let id = match request.watch_id {
             0 => self.free_id(),
             taken if self.is_taken(taken) => return self.refuse(cancel_reason::DUPLICATE_WATCH_ID),
@@ -287,6 +311,11 @@ impl WatchStream {
             }
             if self.hub.is_closed() {
                 return Poll::Ready(Step::Closed);
+            }
+            // Before any event is taken that was published later.
+            let permissions = self.hub.permissions();
+            if std::mem::replace(&mut self.permissions, permissions) != permissions {
+                return Poll::Ready(Step::Recheck);
             }
             self.behind_first = !self.behind_first;
             let live = !self.behind_first && self.take_live();
@@ -444,6 +473,16 @@ impl Watcher {
     /// Whether it is live and has begun: everything up to `dispatched` is in the mailbox.
     fn is_in_sync(&self, dispatched: i64) -> bool {
         matches!(self.phase, Phase::Live(_)) && !(self.named && self.start > dispatched)
+    }
+}
+
+/// What a client is told whose watcher is not permitted.
+fn reason_of(error: ApiError) -> &'static str {
+    match error {
+        ApiError::UserEmpty => cancel_reason::USER_EMPTY,
+        ApiError::InvalidAuthToken => cancel_reason::INVALID_AUTH_TOKEN,
+        ApiError::AuthOldRevision => cancel_reason::AUTH_OLD_REVISION,
+        _ => cancel_reason::PERMISSION_DENIED,
     }
 }
 

@@ -22,10 +22,10 @@ const LAYERS: [(&str, &[&str]); 18] = [
     ("watch", &["durations", "state"]),
     ("node", &["config", "durations", "lease", "log", "raft", "state", "store", "types", "watch"]),
     ("peer", &["config", "lease", "node", "raft", "security", "socket", "state", "types"]),
-    ("api", &["config", "lease", "node", "peer", "state", "types", "watch"]),
+    ("api", &["config", "lease", "node", "peer", "security", "state", "types", "watch"]),
     ("http", &["api", "config", "types"]),
     ("net", &["api", "config", "http", "node", "security", "socket", "types"]),
-    ("monitor", &["api", "config", "node", "peer", "state", "types"]),
+    ("monitor", &["api", "config", "node", "peer", "security", "state", "types"]),
     ("server", &["api", "config", "http", "lease", "monitor", "net", "node", "peer", "security", "state"]),
 ];
 

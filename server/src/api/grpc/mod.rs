@@ -37,7 +37,7 @@ use self::{
     encoding::Encoding,
     message::Messages,
 };
-use super::router::{Call, Router, Served};
+use super::router::{Call, Origin, Router, Served};
 use crate::state::auth::Principal;
 
 /// One of tonic's own services.
@@ -48,8 +48,8 @@ type TonicService = BoxCloneSyncService<Request<Incoming>, Response<tonic::body:
 pub struct Connection {
     /// Bytes that its calls have received ahead.
     pub waiting: Waiting,
-    /// The common name of the client's verified certificate.
-    pub common_name: Option<Arc<str>>,
+    /// Where they come from.
+    pub origin: Arc<Origin>,
 }
 
 /// Serves gRPC requests of any connection.
@@ -97,7 +97,8 @@ impl Grpc {
         };
         let call = Call {
             method,
-            principal: principal_of(headers, connection),
+            principal: principal_of(headers, &connection.origin),
+            origin: connection.origin.clone(),
             timeout: timeout_of(headers),
             wants_leader: wants_leader(headers),
         };
@@ -152,9 +153,9 @@ fn refused(status: &Status) -> Response<Body> {
 }
 
 /// Who calls: the holder of a token, else the subject of the connection's certificate.
-fn principal_of(headers: &HeaderMap, connection: &Connection) -> Principal {
+fn principal_of(headers: &HeaderMap, origin: &Origin) -> Principal {
     let token = headers.get("token").or_else(|| headers.get(AUTHORIZATION));
-    match (token, &connection.common_name) {
+    match (token, &origin.common_name) {
         (Some(token), _) => {
             let token = token.as_bytes();
             Principal::Token(Bytes::copy_from_slice(token.strip_prefix(b"Bearer ").unwrap_or(token)))

@@ -2,6 +2,7 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
+use super::super::auth_token::AuthToken;
 use super::super::error::Notice;
 use super::super::flag::{
     Class::{Effect, Ignored},
@@ -45,8 +46,8 @@ pub(super) static SECURITY: &[Flag] = rows! { Security:
 };
 
 pub(super) static AUTH: &[Flag] = rows! { Auth:
-    "auth-token" Text "simple", "Kind of tokens: simple. Those of the kind jwt are not served yet: it is warned about, and simple tokens are used.", Effect(check_auth_token);
-    "auth-token-ttl" Uint "300", "Seconds after which a token that was not used is forgotten.", Effect(|draft, text| put_seconds(&mut draft.config.auth_token_ttl, text));
+    "auth-token" Text "simple", "Kind of tokens: simple, or jwt,sign-method=METHOD,priv-key=FILE,pub-key=FILE,ttl=DURATION (RS, PS, ES or HS with 256, 384 or 512, or EdDSA).", Effect(put_auth_token);
+    "auth-token-ttl" Uint "300", "Seconds after which a simple token that was not used is forgotten.", Effect(|draft, text| put_seconds(&mut draft.config.auth_token_ttl, text));
     "bcrypt-cost" Uint "10", "Cost of hashing a password, as a power of two: 4 to 31.", Effect(put_bcrypt_cost);
 };
 
@@ -70,16 +71,14 @@ fn put_version(field: &mut TlsVersion, default: TlsVersion, text: &str) -> Resul
     put(field, text)
 }
 
-fn check_auth_token(draft: &mut Draft, text: &str) -> Result<(), String> {
-    match text.split(',').next() {
-        Some("" | "simple") => Ok(()),
-        Some("jwt") => {
-            let text = "tokens of the kind jwt are not served yet; simple tokens are used";
-            draft.notices.push(Notice::new("--auth-token", text.to_owned()));
-            Ok(())
-        }
-        _ => Err("expected simple, or jwt with its options".to_owned()),
+fn put_auth_token(draft: &mut Draft, text: &str) -> Result<(), String> {
+    let (kind, unknown) = AuthToken::parse(text)?;
+    draft.config.auth_token = kind;
+    if !unknown.is_empty() {
+        let text = format!("options that are not known, and left out: {}", unknown.join(", "));
+        draft.notices.push(Notice::new("--auth-token", text));
     }
+    Ok(())
 }
 
 fn put_seconds(field: &mut Duration, text: &str) -> Result<(), String> {

@@ -18,7 +18,7 @@ mod store;
 mod tests;
 mod tokens;
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -29,7 +29,7 @@ pub use self::{
     store::{AuthRequest, AuthStore, ROOT, Written},
     tokens::Tokens,
 };
-use super::{command::Request, leases::LeaseView};
+use super::{command::Request, leases::LeaseView, mvcc::index::RangeEnd};
 
 /// On whose behalf a command is applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,8 +71,8 @@ pub enum Need<'a> {
     ReadTxn(&'a pb::TxnRequest),
     /// Apply a request.
     Apply(&'a Request),
-    /// Watch a range.
-    Watch(&'a pb::WatchCreateRequest),
+    /// Watch keys from here to there.
+    Watch(&'a [u8], &'a RangeEnd),
     /// Renew a lease.
     RenewLease(i64),
     /// See the time of a lease, and its keys.
@@ -118,19 +118,43 @@ impl Permit {
     }
 }
 
+/// What a signed token says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bearer {
+    /// Its user.
+    pub user: Bytes,
+    /// The auth revision at which it was made. It is worth nothing at another one.
+    pub auth_revision: u64,
+}
+
+/// Reads signed tokens.
+pub trait ReadToken: fmt::Debug + Send + Sync {
+    /// What a token says, if it is good now.
+    fn read(&self, token: &[u8]) -> Option<Bearer>;
+}
+
+/// How callers are told apart.
+#[derive(Debug, Clone, Default)]
+pub struct Identification {
+    /// Reads the tokens, where they are signed. Otherwise they are simple.
+    pub signed: Option<Arc<dyn ReadToken>>,
+    /// How long a simple token lives that is not used.
+    pub token_ttl: Duration,
+    /// Common names of certificates are users.
+    pub by_certificate: bool,
+}
+
 /// Decides what principals may do. Clones are cheap and share everything.
 #[derive(Clone, Default)]
 pub struct Authorizer {
     store: Arc<ArcSwap<AuthStore>>,
     leases: LeaseView,
     tokens: Tokens,
-    token_ttl: Duration,
-    /// Common names of certificates are users.
-    by_certificate: bool,
+    how: Identification,
 }
 
-impl std::fmt::Debug for Authorizer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Authorizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Authorizer").finish_non_exhaustive()
     }
 }
@@ -138,13 +162,13 @@ impl std::fmt::Debug for Authorizer {
 impl Authorizer {
     /// Takes neither tokens nor certificates before it is told [how](Self::with).
     pub(in crate::state) fn new(store: Arc<ArcSwap<AuthStore>>, leases: LeaseView, tokens: Tokens) -> Self {
-        Self { store, leases, tokens, token_ttl: Duration::ZERO, by_certificate: false }
+        Self { store, leases, tokens, how: Identification::default() }
     }
 
-    /// Tokens live for `token_ttl`; common names of certificates are users if `by_certificate` is set.
+    /// Tells callers apart by `how`.
     #[must_use]
-    pub fn with(self, token_ttl: Duration, by_certificate: bool) -> Self {
-        Self { token_ttl, by_certificate, ..self }
+    pub fn with(self, how: Identification) -> Self {
+        Self { how, ..self }
     }
 
     /// Users and roles as they are now.
@@ -154,7 +178,7 @@ impl Authorizer {
 
     /// Forgets the tokens whose time is over, if that was not done in the last tenth of it.
     pub fn sweep_tokens(&self) {
-        self.tokens.sweep(self.token_ttl);
+        self.tokens.sweep(self.how.token_ttl);
     }
 
     /// Permits the member itself.
@@ -165,22 +189,47 @@ impl Authorizer {
     /// Permits a principal what it needs.
     ///
     /// # Errors
-    /// [`ApiError::InvalidAuthToken`], [`ApiError::UserEmpty`], [`ApiError::PermissionDenied`].
+    /// [`ApiError::InvalidAuthToken`], [`ApiError::UserEmpty`], [`ApiError::PermissionDenied`]; [`ApiError::AuthOldRevision`]
+    /// for a signed token of another auth revision.
     pub fn authorize(&self, principal: &Principal, need: Need<'_>) -> Result<Permit, ApiError> {
         let store = self.store.load();
-        let name = match principal {
+        let named = |name: Bytes| Some(Bearer { user: name, auth_revision: store.revision() });
+        let bearer = match principal {
             Principal::Server => return Ok(self.own()),
             _ if !store.is_enabled() => return Ok(Permit { actor: Actor::Anonymous }),
             Principal::Token(token) => {
-                Some(self.tokens.user_of(token, self.token_ttl).ok_or(ApiError::InvalidAuthToken)?)
+                let bearer = match &self.how.signed {
+                    Some(signed) => signed.read(token),
+                    None => self.tokens.user_of(token, self.how.token_ttl).and_then(named),
+                };
+                Some(bearer.ok_or(ApiError::InvalidAuthToken)?)
             }
-            Principal::Certificate(name) if self.by_certificate => Some(Bytes::copy_from_slice(name.as_bytes())),
-            Principal::InProcess(Some(name)) => Some(Bytes::copy_from_slice(name.as_bytes())),
+            Principal::Certificate(name) if self.how.by_certificate => named(Bytes::copy_from_slice(name.as_bytes())),
+            Principal::InProcess(Some(name)) => named(Bytes::copy_from_slice(name.as_bytes())),
             Principal::Anonymous | Principal::Certificate(_) | Principal::InProcess(None) => None,
         };
-        let actor = name.map_or(Actor::Anonymous, |name| Actor::User { name, auth_revision: store.revision() });
+        let actor =
+            bearer.map_or(Actor::Anonymous, |Bearer { user: name, auth_revision }| Actor::User { name, auth_revision });
         store.check(&actor, need, &self.leases)?;
         Ok(Permit { actor })
+    }
+
+    /// Permits anew what was permitted before users or roles have changed. A user that is known is not identified again,
+    /// so that its token may have run out.
+    ///
+    /// # Errors
+    /// As of [`Self::authorize`].
+    pub fn authorize_again(&self, permit: &Permit, principal: &Principal, need: Need<'_>) -> Result<Permit, ApiError> {
+        match &permit.actor {
+            Actor::Server => Ok(self.own()),
+            Actor::Anonymous => self.authorize(principal, need),
+            Actor::User { name, .. } => {
+                let store = self.store.load();
+                let actor = Actor::User { name: name.clone(), auth_revision: store.revision() };
+                store.check(&actor, need, &self.leases)?;
+                Ok(Permit { actor })
+            }
+        }
     }
 
     /// Whether what a permit permits is still permitted: to be asked after a read.

@@ -250,14 +250,11 @@ fn reads_watches_and_leases_need_their_keys() {
     let store = store();
     let (mine, others) = (Leases(&[(1, "a"), (2, "d")]), Leases(&[(1, "a"), (2, "z")]));
     let alice = |need: Need<'_>, leases: &Leases| store.check(&user(&store, "alice"), need, leases).is_ok();
-    let watch = |key: &'static str, range_end: &'static str| pb::WatchCreateRequest {
-        key: key.into(),
-        range_end: range_end.into(),
-        ..Default::default()
-    };
     assert!(alice(Need::Range(&range("a", "e")), &mine) && !alice(Need::Range(&range("a", "f")), &mine));
-    assert!(alice(Need::Watch(&watch("d", "")), &mine) && !alice(Need::Watch(&watch("d", "\0")), &mine));
-    assert!(!alice(Need::Watch(&watch("", "")), &mine) && !alice(Need::Watch(&watch("", "\0")), &mine));
+    assert!(
+        alice(Need::Watch(b"d", &RangeEnd::Single), &mine) && !alice(Need::Watch(b"d", &RangeEnd::Unbounded), &mine)
+    );
+    assert!(!alice(Need::Watch(b"\0", &RangeEnd::Single), &mine));
     assert!(alice(Need::RenewLease(1), &mine) && !alice(Need::RenewLease(2), &mine));
     assert!(
         alice(Need::SeeLease { id: 2, keys: true }, &mine) && alice(Need::SeeLease { id: 2, keys: false }, &others)

@@ -56,6 +56,9 @@ pub trait ChangeSink: Send + Sync {
 
     /// A snapshot took the state's place: everything up to `revision` is published, and only the store tells what it was.
     fn jumped(&self, revision: i64);
+
+    /// Users or roles were changed. Nothing that is applied later is published before this.
+    fn permissions_changed(&self);
 }
 
 /// A stretch of history.

@@ -61,7 +61,7 @@ pub(super) use imaging::{Found, StoreIs, find as find_image};
 pub use imaging::{ImageOptions, NAME as INDEX_IMAGE};
 pub use pieces::{Piece, RangePieces};
 pub use range::Rows;
-pub(in crate::state) use range::range_end;
+pub(crate) use range::range_end;
 pub use reader::{Inline, Reader, WaitCompacted};
 pub(super) use txn::puts;
 pub use write::Counts;

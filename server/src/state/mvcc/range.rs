@@ -47,7 +47,7 @@ pub struct Rows {
 }
 
 /// The end of a range as requests write it: empty for the single key, "\0" for the end of the key space.
-pub(in crate::state) fn range_end(range_end: &Bytes) -> RangeEnd {
+pub(crate) fn range_end(range_end: &Bytes) -> RangeEnd {
     match &range_end[..] {
         [] => RangeEnd::Single,
         [0] => RangeEnd::Unbounded,

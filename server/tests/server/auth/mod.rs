@@ -1,5 +1,8 @@
 //! Users, roles and tokens: who may do what through which RPC, and what becomes of it over restarts and changes.
 
+mod revocation;
+mod tokens;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,7 +17,7 @@ use http::uri::PathAndQuery;
 use prost::Message;
 use tonic::{Code, Request, client::Grpc, transport::Channel};
 
-use super::support::{RawCodec, TestServer, certs, eventually};
+use super::support::{RawCodec, TestServer, certs};
 
 /// What a method wants of its caller while authentication is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -331,37 +334,6 @@ async fn changes_of_users_roles_and_passwords_count_at_once_and_survive_a_restar
     assert_eq!(call(&channel, Method::Put, "alice", Some(&alice)).await.0, Code::Ok);
     assert_eq!(call(&channel, Method::Lock, "alice", Some(&alice)).await.0, Code::PermissionDenied);
     server.shutdown().await;
-}
-
-#[tokio::test]
-async fn tokens_are_taken_in_all_their_spellings() {
-    let server = cheap().await;
-    let mut auth = set_up(server.channel().await).await;
-    let alice = login(&mut auth, "alice").await;
-    let mut kv = server.kv().await;
-    let spellings =
-        [("token", alice.clone()), ("authorization", alice.clone()), ("authorization", format!("Bearer {alice}"))];
-    for (name, value) in spellings {
-        let mut request = Request::new(pb::RangeRequest { key: "k1".into(), ..Default::default() });
-        request.metadata_mut().insert(name, value.parse().expect("a value"));
-        kv.range(request).await.unwrap_or_else(|error| panic!("{name}: {value}: {error}"));
-    }
-}
-
-#[tokio::test]
-async fn a_token_ends_when_it_is_not_used() {
-    let server = TestServer::with(|config| {
-        config.bcrypt_cost = 4;
-        config.auth_token_ttl = Duration::from_millis(1);
-    })
-    .await;
-    let channel = server.channel().await;
-    let mut auth = set_up(channel.clone()).await;
-    let alice = login(&mut auth, "alice").await;
-    // Each look uses it, and the next one comes later than it lives.
-    let over =
-        async || (call(&channel, Method::Range, "alice", Some(&alice)).await.0 == Code::Unauthenticated).then_some(());
-    eventually("it is forgotten", over).await;
 }
 
 #[tokio::test]
