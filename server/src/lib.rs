@@ -40,6 +40,7 @@
 //! [`state::mvcc::Reader`], from memory at once or on a thread that may wait for the disk. Rows go from the store to the socket as they are.
 
 pub mod api;
+pub mod audit;
 pub mod config;
 pub mod durations;
 #[cfg(test)]

@@ -83,6 +83,14 @@ async fn serve(loaded: Loaded, level: LevelControl) -> anyhow::Result<SignalKind
         started = builder.start() => started?,
         signal = signals.next() => return Ok(signal),
     };
+    if let Some(audit) = server.audit() {
+        let mut hangups = signal(SignalKind::hangup())?;
+        tokio::spawn(async move {
+            while hangups.recv().await.is_some() {
+                audit.reopen();
+            }
+        });
+    }
     let ready_then_failed = async {
         if server.ready().await {
             tell_init_daemon("READY=1");

@@ -12,6 +12,7 @@ mod newest;
 mod offline;
 mod referee;
 mod running;
+mod signed_tokens;
 mod sockets;
 mod tls;
 mod tour;

@@ -96,7 +96,7 @@ impl On {
         }
     }
 
-    fn binary(self) -> PathBuf {
+    pub fn binary(self) -> PathBuf {
         let [_, (_, server)] = self.sides();
         server
     }

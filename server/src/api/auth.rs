@@ -46,6 +46,11 @@ impl Auth {
         Self { context, passwords: Passwords::new().into() }
     }
 
+    /// The user that a principal is taken for, if authentication is on.
+    pub(super) fn user_of(&self, principal: &Principal) -> Option<Bytes> {
+        self.context.authorizer.user_of(principal)
+    }
+
     /// Turns authentication on.
     pub async fn enable(
         &self,

@@ -178,7 +178,7 @@ impl Observer {
     fn watch(&self, key: Bytes, range_end: Bytes, start_revision: i64) -> Replies {
         let create = WatchCreateRequest { key, range_end, start_revision, ..WatchCreateRequest::default() };
         let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
-        Box::pin(self.queues.watch.watch(&self.principal, stream::iter([create])))
+        Box::pin(self.queues.watch.watch(&self.principal, stream::iter([create]), None))
     }
 }
 

@@ -56,6 +56,15 @@ impl Framed {
         }
     }
 
+    /// The first bytes of the message, with its header.
+    pub fn head(&self) -> &[u8] {
+        let bytes: &[u8] = match self {
+            Self::Whole(bytes) => bytes,
+            Self::Parts(splice) => &splice.ready,
+        };
+        bytes.get(PREFIX_BYTES..).unwrap_or_default()
+    }
+
     /// The message without its prefix, in one piece.
     pub fn into_message(mut self) -> Bytes {
         let whole = match &mut self {

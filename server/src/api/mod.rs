@@ -52,7 +52,9 @@ use self::{
     auth::Auth, cluster::Cluster, election::Election, kv::Kv, lease::Lease, lock::Lock, maintenance::Maintenance,
     queue::Queues, watch::Watches,
 };
-use crate::node::ReplicaView;
+use bytes::Bytes;
+
+use crate::{node::ReplicaView, state::auth::Principal};
 pub use context::Context;
 
 /// The services of one member. Clones are cheap and share everything.
@@ -96,5 +98,10 @@ impl Services {
             auth: Auth::new(context.clone()),
             node: context.node.view(),
         }
+    }
+
+    /// The user that a principal is taken for, if authentication is on.
+    pub fn user_of(&self, principal: &Principal) -> Option<Bytes> {
+        self.auth.user_of(principal)
     }
 }

@@ -37,9 +37,12 @@ use super::{
     refusal::Refusal,
     stream::{self, Ends, Limits, Messages, Requests},
 };
-use crate::state::{
-    auth::Principal,
-    command::{self, TxnUnreadable},
+use crate::{
+    audit::{Audit, Caller, Outcome, Trail, Waiting},
+    state::{
+        auth::Principal,
+        command::{self, TxnUnreadable},
+    },
 };
 
 /// Bytes of what a client is told of a message that does not decode.
@@ -88,15 +91,23 @@ pub enum Served {
 pub struct Router {
     services: Services,
     metrics: Arc<ApiMetrics>,
+    /// Puts calls on record, if there is to be one.
+    audit: Option<Arc<Audit>>,
     /// Unary calls that take longer are logged.
     slow_call: Duration,
     ends: Ends,
 }
 
 impl Router {
-    /// Calls `services`. Unary calls slower than `slow_call` are logged, streams end by `ends`.
-    pub fn new(services: Services, metrics: Arc<ApiMetrics>, slow_call: Duration, ends: Ends) -> Arc<Self> {
-        Arc::new(Self { services, metrics, slow_call, ends })
+    /// Calls `services`, on record in `audit`. Unary calls slower than `slow_call` are logged, streams end by `ends`.
+    pub fn new(
+        services: Services,
+        metrics: Arc<ApiMetrics>,
+        audit: Option<Arc<Audit>>,
+        slow_call: Duration,
+        ends: Ends,
+    ) -> Arc<Self> {
+        Arc::new(Self { services, metrics, audit, slow_call, ends })
     }
 
     /// What the router counts.
@@ -120,12 +131,17 @@ impl Router {
     ) -> Result<Served, Refusal> {
         let open = self.open_call(call.method);
         let limits = Limits::of(call, open.began);
+        let mut trail = self.audit.as_ref().and_then(|audit| audit.follow(call.method, || self.caller(call)));
         // In a box: the call's task would otherwise hold it twice, with and without a deadline, and is copied when it is spawned.
-        let served = Box::pin(self.serve(call, message));
+        let served = Box::pin(self.serve(call, message, trail.as_mut()));
         let served = match limits.deadline {
             None => served.await,
             Some(deadline) => tokio::time::timeout_at(deadline, served).await.unwrap_or(Err(Refusal::DeadlineExceeded)),
         };
+        if let Some(waiting) = trail.and_then(|trail| put_on_record(trail, &served)) {
+            // In a box, because it is seldom there.
+            Box::pin(waiting.wait()).await;
+        }
         match served {
             Ok(Served::Message(framed)) => {
                 self.metrics.sent(open.method, framed.message_bytes());
@@ -179,14 +195,24 @@ impl Router {
         Ok(())
     }
 
+    /// Who makes a call, as the record says it.
+    fn caller(&self, call: &Call) -> Caller {
+        let Origin { address, common_name } = &*call.origin;
+        Caller { user: self.services.user_of(&call.principal), common_name: common_name.clone(), address: *address }
+    }
+
     /// Serves a call, but no longer than the server runs if it waits for as long as it takes.
     async fn serve(
         &self,
         call: &Call,
         message: impl Future<Output = Result<Bytes, Refusal>> + Send,
+        trail: Option<&mut Trail>,
     ) -> Result<Served, Refusal> {
         self.admit(call)?;
         let message = message.await?;
+        if let Some(trail) = trail {
+            trail.request(message.clone());
+        }
         self.metrics.received(call.method, message.len());
         let endless = call.method.kind() == Kind::Unary && call.method.is_endless();
         let mut served = pin!(self.dispatch(call, message));
@@ -290,7 +316,8 @@ impl Router {
         let (services, principal, metrics) = (&self.services, &call.principal, self.metrics.clone());
         match call.method {
             method @ Method::Watch => {
-                Ok(bidi(messages, method, metrics, |requests| services.watch.watch(principal, requests)))
+                let audit = self.audit.clone().map(|audit| (audit, self.caller(call)));
+                Ok(bidi(messages, method, metrics, |requests| services.watch.watch(principal, requests, audit)))
             }
             method @ Method::LeaseKeepAlive => {
                 Ok(bidi(messages, method, metrics, |requests| services.lease.keep_alive(principal, requests)))
@@ -298,6 +325,20 @@ impl Router {
             missing => Err(Refusal::Missing(what_is_missing(missing))),
         }
     }
+}
+
+/// Puts a call on record that has ended, or whose answers begin.
+fn put_on_record(trail: Trail, served: &Result<Served, Refusal>) -> Option<Waiting> {
+    let text;
+    let outcome = match served {
+        Ok(Served::Message(framed)) => Outcome { code: Code::Ok, error: "", answer: framed.head() },
+        Ok(Served::Stream(_)) => Outcome { code: Code::Ok, error: "", answer: &[] },
+        Err(refusal) => {
+            text = refusal.to_string();
+            Outcome { code: refusal.code(), error: &text, answer: &[] }
+        }
+    };
+    trail.end(&outcome)
 }
 
 /// What a method that is not served yet belongs to.

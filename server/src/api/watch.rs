@@ -9,9 +9,12 @@ use bytes::{BufMut, Bytes, BytesMut};
 use cairn_proto::{
     ApiError,
     etcdserverpb::{WatchCreateRequest, WatchRequest, watch_create_request::FilterType, watch_request::RequestUnion},
+    rpc::Method,
 };
 use futures::{FutureExt, Stream, StreamExt, future::BoxFuture, stream};
+use prost::Message as _;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+use tonic::Code;
 
 use super::{
     Context,
@@ -20,6 +23,7 @@ use super::{
     wire,
 };
 use crate::{
+    audit::{Audit, Caller, Outcome, Trail},
     state::{
         auth::{Need, Permit, Principal},
         mvcc::ReadError,
@@ -55,11 +59,12 @@ impl Watches {
     }
 
     /// Serves one client: its requests in, everything it is told out. The end of the requests does not end the watchers;
-    /// dropping the answers does.
+    /// dropping the answers does. Watchers are put on record in `audit`.
     pub fn watch<S>(
         &self,
         principal: &Principal,
         requests: S,
+        audit: Option<(Arc<Audit>, Caller)>,
     ) -> impl Stream<Item = Result<WatchReply, Refusal>> + Send + use<S>
     where
         S: Stream<Item = WatchRequest> + Send + 'static,
@@ -68,6 +73,7 @@ impl Watches {
             context: self.context.clone(),
             principal: principal.clone(),
             permit: None,
+            audit,
             requests: Some(Box::pin(requests)),
             stream: self.open(),
             reading: None,
@@ -103,7 +109,7 @@ impl Watches {
             ..WatchCreateRequest::default()
         };
         let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
-        let mut answers = Box::pin(self.watch(&Principal::Server, stream::iter([create])));
+        let mut answers = Box::pin(self.watch(&Principal::Server, stream::iter([create]), None));
         while let Some(reply) = answers.next().await {
             let answer = reply?.answer;
             if let Some(event) = answer.events.first() {
@@ -128,6 +134,8 @@ struct Session {
     principal: Principal,
     /// The last one that was given for a watcher. All are for the same user, once it is known.
     permit: Option<Permit>,
+    /// Where watchers are put on record, and whose they are.
+    audit: Option<(Arc<Audit>, Caller)>,
     requests: Option<Pin<Box<dyn Stream<Item = WatchRequest> + Send>>>,
     stream: WatchStream,
     reading: Option<BoxFuture<'static, Result<Result<CaughtUp, ReadError>, Refusal>>>,
@@ -168,11 +176,21 @@ impl Session {
                 request = next_of(&mut self.requests), if settled && self.requests.is_some() => match request {
                     Some(request) => {
                         self.context.check_intact()?;
+                        let trail = self.follow(&request);
                         let Self { context, principal, permit, stream, .. } = self;
+                        let mut refused = None;
                         stream.request(request, |interest| {
                             let need = Need::Watch(&interest.from, &interest.end);
-                            context.authorizer.authorize(principal, need).inspect(|given| *permit = Some(given.clone()))
+                            let given = context.authorizer.authorize(principal, need);
+                            given.inspect(|given| *permit = Some(given.clone())).inspect_err(|error| refused = Some(*error))
                         });
+                        let waiting = trail.and_then(|trail| {
+                            let (code, error) = refused.map_or((Code::Ok, ""), |error| (error.code(), error.text()));
+                            trail.end(&Outcome { code, error, answer: &[] })
+                        });
+                        if let Some(waiting) = waiting {
+                            waiting.wait().await;
+                        }
                     }
                     None => self.requests = None,
                 },
@@ -198,6 +216,15 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// Follows the creation of a watcher.
+    fn follow(&self, request: &WatchRequest) -> Option<Trail> {
+        let (audit, caller) = self.audit.as_ref()?;
+        let Some(RequestUnion::CreateRequest(_)) = &request.request_union else { return None };
+        let mut trail = audit.follow(Method::Watch, || caller.clone())?;
+        trail.request(request.encode_to_vec().into());
+        Some(trail)
     }
 
     /// Users or roles have changed: ends the watchers that are not permitted any more.

@@ -30,7 +30,7 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter}
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 
-use rotation::RotatingFile;
+pub(crate) use rotation::RotatingFile;
 
 use super::log_settings::{LogConfig, LogFormat, LogOutput, LogRotation};
 
@@ -199,23 +199,39 @@ impl Visit for Fields {
     }
 }
 
-/// Where a line goes.
-enum Sink {
+/// Where lines go.
+pub(crate) enum Sink {
     Stderr,
     Stdout,
     File(File),
     Rotating(RotatingFile),
 }
 
+impl Sink {
+    /// Opens an output, which is rotated if it is a file.
+    pub(crate) fn open(output: &LogOutput, rotation: Option<&LogRotation>) -> io::Result<Self> {
+        match (output, rotation) {
+            (LogOutput::Stderr, _) => Ok(Self::Stderr),
+            (LogOutput::Stdout, _) => Ok(Self::Stdout),
+            (LogOutput::File(path), None) => open_file(path).map(Self::File),
+            (LogOutput::File(path), Some(rotation)) => RotatingFile::open(path, rotation.clone()).map(Self::Rotating),
+        }
+    }
+
+    /// Writes whole lines, which stay together.
+    pub(crate) fn write_lines(&self, lines: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Stderr => io::stderr().lock().write_all(lines),
+            Self::Stdout => io::stdout().lock().write_all(lines),
+            Self::File(file) => (&mut &*file).write_all(lines),
+            Self::Rotating(file) => file.write_line(lines),
+        }
+    }
+}
+
 fn open(output: &LogOutput, rotation: Option<&LogRotation>) -> Result<Sink, LogError> {
-    let file = match (output, rotation) {
-        (LogOutput::Stderr, _) => return Ok(Sink::Stderr),
-        (LogOutput::Stdout, _) => return Ok(Sink::Stdout),
-        (LogOutput::File(path), None) => open_file(path).map(Sink::File),
-        (LogOutput::File(path), Some(rotation)) => RotatingFile::open(path, rotation.clone()).map(Sink::Rotating),
-    };
-    let path = output.file().unwrap_or(Path::new("")).to_owned();
-    file.map_err(|source| LogError::Open { path, source })
+    let path = || output.file().unwrap_or(Path::new("")).to_owned();
+    Sink::open(output, rotation).map_err(|source| LogError::Open { path: path(), source })
 }
 
 fn open_file(path: &Path) -> io::Result<File> {
@@ -230,12 +246,7 @@ impl Write for Sinks {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         for sink in self.0.iter() {
             // An output that fails must not silence the others, and there is nowhere left to report it.
-            let _ = match sink {
-                Sink::Stderr => io::stderr().lock().write_all(line),
-                Sink::Stdout => io::stdout().lock().write_all(line),
-                Sink::File(file) => (&mut &*file).write_all(line),
-                Sink::Rotating(file) => file.write_line(line),
-            };
+            let _ = sink.write_lines(line);
         }
         Ok(line.len())
     }

@@ -20,6 +20,7 @@
 //! `security/`, and the level of the log, by [`LevelControl`].
 
 mod address;
+mod audit;
 mod auth_token;
 mod error;
 mod file;
@@ -38,12 +39,14 @@ mod value;
 
 pub use crate::types::{ListenAddr, Place, Scheme, Url, listen_addrs};
 pub(crate) use address::{Comparison, is_same_literally};
+pub use audit::{AuditAccess, AuditConfig, AuditPolicy, AuditRule, AuditValues};
 pub use auth_token::{AuthToken, JwtConfig, JwtMethod};
 pub use error::{ConfigError, Notice};
 pub use help::{help_text, version_text};
 pub use identity::{InitialCluster, InitialMember, added_member_id, cluster_id, initial_member_id};
 pub use load::{Invocation, Loaded, load};
 pub use log_settings::{LogConfig, LogFormat, LogLevel, LogOutput, LogRotation};
+pub(crate) use logging::Sink;
 pub use logging::{LevelControl, LogError, init_logging};
 pub use settings::{AutoCompaction, ClusterState, Config, DEFAULT_QUOTA_BYTES, GRPC_OVERHEAD_BYTES, MetricsLevel};
 pub use tls::{CipherSuite, TlsConfig, TlsVersion};

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::audit::AuditConfig;
 use super::auth_token::AuthToken;
 use super::log_settings::LogConfig;
 use super::tls::TlsConfig;
@@ -106,6 +107,8 @@ pub struct Config {
     pub auth_token_ttl: Duration,
     /// `--bcrypt-cost`: cost of hashing a password, as a power of two. Default 10.
     pub bcrypt_cost: u32,
+    /// `--audit-log` and what belongs to it: which calls are put on record. Default none.
+    pub audit: AuditConfig,
     /// `--max-concurrent-streams`: gRPC streams a connection may have open. Default `u32::MAX`.
     pub max_concurrent_streams: u32,
     /// `--quota-backend-bytes`: size of the state in bytes at which writes are refused. 0 is 2 GiB, negative is no limit;
@@ -203,6 +206,7 @@ impl Default for Config {
             auth_token: AuthToken::Simple,
             auth_token_ttl: Duration::from_mins(5),
             bcrypt_cost: 10,
+            audit: AuditConfig::default(),
             max_concurrent_streams: u32::MAX,
             quota_backend_bytes: 0,
             auto_compaction: AutoCompaction::Off,

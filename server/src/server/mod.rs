@@ -33,6 +33,7 @@ use self::client::LocalClient;
 pub use crate::monitor::corruption::Inconsistent;
 use crate::{
     api::{Context, Services, grpc::Grpc, metrics::ApiMetrics, router::Router, stream::Ends},
+    audit::{Audit, AuditError},
     config::{ClusterState, Config, ConfigError, InitialCluster, Place, Url},
     http::Http,
     lease,
@@ -55,6 +56,8 @@ use crate::{
 const DROP_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How long open calls may go on after a shutdown began.
 const CALLS_END_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the last lines of the record of calls may take.
+const AUDIT_END_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often is looked whether they have ended.
 const CALLS_END_POLL: Duration = Duration::from_millis(10);
 
@@ -70,6 +73,9 @@ pub enum StartError {
     /// The keys of tokens cannot be used.
     #[error(transparent)]
     Tokens(#[from] JwtError),
+    /// There can be no record of calls.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// An address cannot be listened on.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -170,6 +176,7 @@ impl Builder {
         let config = Arc::new(self.config);
         let tls = security::client_tls(&config)?;
         let jwt = security::jwt(&config)?;
+        let audit = Audit::open(&config.audit)?;
         let listeners = if self.in_process_only { Vec::new() } else { listener::listen(&config)? };
         let places =
             listeners.iter().map(Listener::place).collect::<Result<Vec<_>, _>>().map_err(StartError::Threads)?;
@@ -219,6 +226,10 @@ impl Builder {
         }
 
         let mut registry = Registry::default();
+        let audit = audit.map(|audit| audit.of_member(node.status().member_id));
+        if let Some(audit) = &audit {
+            audit.queue().register(&mut registry);
+        }
         node.metrics().register(&mut registry);
         peers.metrics().register(&mut registry);
         node.hub().metrics().register(&mut registry);
@@ -235,6 +246,7 @@ impl Builder {
         let router = Router::new(
             services.clone(),
             metrics.clone(),
+            audit.clone(),
             config.warning_unary_request_duration,
             Ends { stopping: stopping.clone(), leaderless },
         );
@@ -280,6 +292,7 @@ impl Builder {
             node,
             peers,
             gate,
+            audit,
             monitor,
             threads,
             stopping,
@@ -311,6 +324,7 @@ pub struct Server {
     node: NodeHandle,
     peers: Arc<Peers>,
     gate: Arc<Gate>,
+    audit: Option<Arc<Audit>>,
     monitor: Monitor,
     threads: Arc<Threads>,
     stopping: CancellationToken,
@@ -331,6 +345,11 @@ impl Server {
     /// What a server is started with, to be filled in.
     pub fn builder() -> Builder {
         Builder::default()
+    }
+
+    /// The record of calls, if there is one.
+    pub fn audit(&self) -> Option<Arc<Audit>> {
+        self.audit.clone()
     }
 
     /// The configuration it was started with.
@@ -402,6 +421,10 @@ impl Server {
         self.peers_stopping.cancel();
         self.peers.stop();
         self.threads.stop().await;
+        if let Some(audit) = self.audit.clone() {
+            // It cannot fail, but for a panic that was reported.
+            let _ = tokio::task::spawn_blocking(move || audit.queue().close(AUDIT_END_TIMEOUT)).await;
+        }
         tracing::info!("server stopped");
     }
 }

@@ -8,12 +8,13 @@ use std::{
 };
 
 /// The folders and files under `src/`, lowest first: each may import those before it, if the table has the edge.
-const LAYERS: [(&str, &[&str]); 18] = [
+const LAYERS: [(&str, &[&str]); 19] = [
     ("types", &[]),
     ("durations", &[]),
     ("log", &[]),
     ("store", &[]),
     ("config", &["types"]),
+    ("audit", &["config"]),
     ("socket", &["types"]),
     ("security", &["config", "socket", "types"]),
     ("state", &["log", "store", "types"]),
@@ -22,11 +23,11 @@ const LAYERS: [(&str, &[&str]); 18] = [
     ("watch", &["durations", "state"]),
     ("node", &["config", "durations", "lease", "log", "raft", "state", "store", "types", "watch"]),
     ("peer", &["config", "lease", "node", "raft", "security", "socket", "state", "types"]),
-    ("api", &["config", "lease", "node", "peer", "security", "state", "types", "watch"]),
+    ("api", &["audit", "config", "lease", "node", "peer", "security", "state", "types", "watch"]),
     ("http", &["api", "config", "types"]),
     ("net", &["api", "config", "http", "node", "security", "socket", "types"]),
     ("monitor", &["api", "config", "node", "peer", "security", "state", "types"]),
-    ("server", &["api", "config", "http", "lease", "monitor", "net", "node", "peer", "security", "state"]),
+    ("server", &["api", "audit", "config", "http", "lease", "monitor", "net", "node", "peer", "security", "state"]),
 ];
 
 /// An import: what imports, what is imported, and where.

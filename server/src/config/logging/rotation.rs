@@ -33,7 +33,7 @@ const NAME_TIME: &str = "%Y-%m-%dT%H-%M-%S%.3f";
 const DAY: Duration = Duration::from_hours(24);
 
 /// A file that is put aside when it gets too large.
-pub(super) struct RotatingFile {
+pub(crate) struct RotatingFile {
     aside: Arc<Aside>,
     current: Mutex<Current>,
     clean: SyncSender<()>,

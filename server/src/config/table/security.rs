@@ -49,6 +49,10 @@ pub(super) static AUTH: &[Flag] = rows! { Auth:
     "auth-token" Text "simple", "Kind of tokens: simple, or jwt,sign-method=METHOD,priv-key=FILE,pub-key=FILE,ttl=DURATION (RS, PS, ES or HS with 256, 384 or 512, or EdDSA).", Effect(put_auth_token);
     "auth-token-ttl" Uint "300", "Seconds after which a simple token that was not used is forgotten.", Effect(|draft, text| put_seconds(&mut draft.config.auth_token_ttl, text));
     "bcrypt-cost" Uint "10", "Cost of hashing a password, as a power of two: 4 to 31.", Effect(put_bcrypt_cost);
+    "audit-log" Text "", "Where calls are put on record, a line of JSON each: a path, or stderr (empty: nowhere). Opened anew on SIGHUP.", Effect(set!(audit.output));
+    "audit-policy" Text "", "Path to a YAML file that says which calls are put on record (empty: all but reads, health and keep-alives). Read at the start.", Effect(set!(audit.policy_file));
+    "audit-rotation" Text "", "How the file of --audit-log is kept small, in the JSON of --log-rotation-config-json (empty: not).", Effect(set!(audit.rotation));
+    "audit-blocking" Bool "false", "Let calls wait while lines of the record cannot be written. Otherwise such lines are lost and counted.", Effect(set!(audit.blocking));
 };
 
 /// Takes the suites that are supported, and says which are not.

@@ -291,6 +291,10 @@ fn every_flag_of_etcd_is_in_the_table_and_every_other_is_our_own() {
         [
             "lease-checkpoint-interval",
             "client-cert-allowed-cn",
+            "audit-log",
+            "audit-policy",
+            "audit-rotation",
+            "audit-blocking",
             "memtable-bytes",
             "block-cache-bytes",
             "entry-cache-bytes",

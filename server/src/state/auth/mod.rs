@@ -193,10 +193,22 @@ impl Authorizer {
     /// for a signed token of another auth revision.
     pub fn authorize(&self, principal: &Principal, need: Need<'_>) -> Result<Permit, ApiError> {
         let store = self.store.load();
-        let named = |name: Bytes| Some(Bearer { user: name, auth_revision: store.revision() });
-        let bearer = match principal {
+        let actor = match principal {
             Principal::Server => return Ok(self.own()),
             _ if !store.is_enabled() => return Ok(Permit { actor: Actor::Anonymous }),
+            principal => match self.identify(&store, principal)? {
+                Some(Bearer { user: name, auth_revision }) => Actor::User { name, auth_revision },
+                None => Actor::Anonymous,
+            },
+        };
+        store.check(&actor, need, &self.leases)?;
+        Ok(Permit { actor })
+    }
+
+    /// The user that a principal claims to be, if it claims one.
+    fn identify(&self, store: &AuthStore, principal: &Principal) -> Result<Option<Bearer>, ApiError> {
+        let named = |name: Bytes| Some(Bearer { user: name, auth_revision: store.revision() });
+        Ok(match principal {
             Principal::Token(token) => {
                 let bearer = match &self.how.signed {
                     Some(signed) => signed.read(token),
@@ -206,12 +218,15 @@ impl Authorizer {
             }
             Principal::Certificate(name) if self.how.by_certificate => named(Bytes::copy_from_slice(name.as_bytes())),
             Principal::InProcess(Some(name)) => named(Bytes::copy_from_slice(name.as_bytes())),
-            Principal::Anonymous | Principal::Certificate(_) | Principal::InProcess(None) => None,
-        };
-        let actor =
-            bearer.map_or(Actor::Anonymous, |Bearer { user: name, auth_revision }| Actor::User { name, auth_revision });
-        store.check(&actor, need, &self.leases)?;
-        Ok(Permit { actor })
+            Principal::Anonymous | Principal::Certificate(_) | Principal::InProcess(None) | Principal::Server => None,
+        })
+    }
+
+    /// The user that a principal is taken for, if authentication is on.
+    pub fn user_of(&self, principal: &Principal) -> Option<Bytes> {
+        let store = self.store.load();
+        let bearer = if store.is_enabled() { self.identify(&store, principal).ok()? } else { None };
+        bearer.map(|bearer| bearer.user)
     }
 
     /// Permits anew what was permitted before users or roles have changed. A user that is known is not identified again,

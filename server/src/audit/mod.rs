@@ -1,0 +1,235 @@
+//! The record of calls: a line of JSON for each, by the [policy](crate::config::AuditPolicy).
+//!
+//! ```text
+//!   Router, Watch ─▶ Trail: who, which keys, how it ended ─▶ line ─▶ Queue, bounded ─▶ a thread ─▶ file or stderr
+//! ```
+//!
+//! * A [`Trail`] follows one call. It is made only for calls that the policy may want, and its line is written when it ends,
+//!   or when it is dropped: then the client has given the call up, and what became of it is not known.
+//! * [`record`] says which keys a request reads and writes, and what its answer says.
+//! * [`queue`] holds lines until they are written. What does not fit is lost and counted, or waited for.
+//!
+//! No value that is stored, no password and no token is ever in a line.
+
+pub mod queue;
+pub mod record;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+
+use bytes::Bytes;
+use cairn_proto::rpc::Method;
+use tonic::Code;
+
+use self::{
+    queue::Queue,
+    record::{Happened, Line},
+};
+use crate::config::{AuditAccess, AuditConfig, AuditPolicy, AuditRule, AuditValues};
+
+/// Why there can be no record.
+#[derive(Debug, thiserror::Error)]
+pub enum AuditError {
+    /// The policy cannot be read, or is none.
+    #[error("--audit-policy: {} {reason}", path.display())]
+    Policy {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The record cannot be written.
+    #[error("--audit-log: cannot open {place}: {source}")]
+    Open {
+        /// Where it was to be.
+        place: String,
+        /// What opening answered.
+        source: std::io::Error,
+    },
+}
+
+/// Puts calls on record.
+#[derive(Debug)]
+pub struct Audit {
+    policy: AuditPolicy,
+    blocking: bool,
+    member: String,
+    queue: Queue,
+}
+
+/// Who calls, from where.
+#[derive(Debug, Clone, Default)]
+pub struct Caller {
+    /// The user, as far as it is known.
+    pub user: Option<Bytes>,
+    /// The common name of the client's verified certificate.
+    pub common_name: Option<Arc<str>>,
+    /// The client's address, if it came by TCP.
+    pub address: Option<SocketAddr>,
+}
+
+/// How a call ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Outcome<'a> {
+    /// The code.
+    pub code: Code,
+    /// The text of an error.
+    pub error: &'a str,
+    /// The first bytes of the answer, which hold its header.
+    pub answer: &'a [u8],
+}
+
+impl Audit {
+    /// Opens the record, if there is to be one. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`AuditError`].
+    pub fn open(config: &AuditConfig) -> Result<Option<Self>, AuditError> {
+        let Some(output) = &config.output else { return Ok(None) };
+        let policy = match &config.policy_file {
+            None => AuditPolicy::default(),
+            Some(path) => {
+                let failed = |reason| AuditError::Policy { path: path.clone(), reason };
+                let text = std::fs::read_to_string(path).map_err(|error| failed(format!("cannot be read: {error}")))?;
+                AuditPolicy::parse(&text).map_err(failed)?
+            }
+        };
+        let queue = Queue::open(output.clone(), config.rotation.clone(), config.blocking).map_err(|source| {
+            let place = output.file().map_or("stderr".to_owned(), |path| path.display().to_string());
+            AuditError::Open { place, source }
+        })?;
+        Ok(Some(Self { policy, blocking: config.blocking, member: String::new(), queue }))
+    }
+
+    /// Says in each line that this member served the call.
+    #[must_use]
+    pub fn of_member(self, id: u64) -> Arc<Self> {
+        Arc::new(Self { member: format!("{id:x}"), ..self })
+    }
+
+    /// Opens the file anew, as after another program has put it aside.
+    pub fn reopen(&self) {
+        self.queue.reopen();
+    }
+
+    /// The lines on their way.
+    pub fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    /// Follows a call of a method, if one of it may have to be put on record.
+    pub fn follow(self: &Arc<Self>, method: Method, caller: impl FnOnce() -> Caller) -> Option<Trail> {
+        let about = |rule: &AuditRule| match record::access_of(method) {
+            Some(access) => rule.is_about(method, access),
+            None => [AuditAccess::Read, AuditAccess::Write].into_iter().any(|access| rule.is_about(method, access)),
+        };
+        let wanted = record::is_kept(method)
+            && (self.policy.default || self.policy.rules.iter().any(|rule| rule.record && about(rule)));
+        wanted.then(|| Trail {
+            audit: self.clone(),
+            method,
+            caller: caller(),
+            request: Bytes::new(),
+            began: Instant::now(),
+            ended: false,
+        })
+    }
+
+    /// What is said of values, if the policy wants what happened on record.
+    fn wanted(&self, method: Method, caller: &Caller, happened: &Happened) -> Option<AuditValues> {
+        let user = caller.user.as_deref().unwrap_or_default();
+        let fits = |rule: &&AuditRule| {
+            rule.is_about(method, happened.access)
+                && rule.users.as_ref().is_none_or(|users| users.iter().any(|one| one.as_bytes() == user))
+                && rule.prefixes.as_ref().is_none_or(|prefixes| happened.is_under(prefixes))
+        };
+        match self.policy.rules.iter().find(fits) {
+            Some(rule) => rule.record.then_some(rule.values),
+            None => self.policy.default.then_some(AuditValues::None),
+        }
+    }
+}
+
+/// Follows one call to its end.
+#[derive(Debug)]
+pub struct Trail {
+    audit: Arc<Audit>,
+    method: Method,
+    caller: Caller,
+    request: Bytes,
+    began: Instant,
+    ended: bool,
+}
+
+impl Trail {
+    /// What is asked for, encoded.
+    pub fn request(&mut self, message: Bytes) {
+        self.request = message;
+    }
+
+    /// Puts the call on record, if the policy wants it. What is given is to be waited for, where lines may not be lost.
+    #[must_use]
+    pub fn end(mut self, outcome: &Outcome<'_>) -> Option<Waiting> {
+        self.ended = true;
+        let line = self.line(outcome)?;
+        if self.audit.blocking {
+            return Some(Waiting { audit: self.audit.clone(), line });
+        }
+        self.audit.queue.push(line.as_bytes());
+        None
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a record carries the time")]
+    fn line(&self, outcome: &Outcome<'_>) -> Option<String> {
+        let answered = record::read_answer(outcome.answer);
+        let happened = Happened::of(self.method, &self.request, answered.succeeded);
+        let values = self.audit.wanted(self.method, &self.caller, &happened)?;
+        let line = Line {
+            now: SystemTime::now(),
+            member: &self.audit.member,
+            method: self.method,
+            caller: &self.caller,
+            happened: &happened,
+            values,
+            revision: answered.revision,
+            code: outcome.code,
+            error: outcome.error,
+            took: self.began.elapsed(),
+        };
+        Some(line.to_json())
+    }
+}
+
+/// A line that waits for room.
+#[derive(Debug)]
+pub struct Waiting {
+    audit: Arc<Audit>,
+    line: String,
+}
+
+impl Waiting {
+    /// Waits until the line is queued.
+    pub async fn wait(self) {
+        self.audit.queue.push_waiting(self.line.as_bytes()).await;
+    }
+}
+
+impl Drop for Trail {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        let outcome = Outcome { code: Code::Cancelled, error: "", answer: &[] };
+        if let Some(line) = self.line(&outcome) {
+            // What is dropped cannot wait.
+            self.audit.queue.push(line.as_bytes());
+        }
+    }
+}
