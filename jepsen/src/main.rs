@@ -132,6 +132,18 @@ enum Run {
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=1000))]
         kills: u64,
     },
+    /// Takes the members of a cluster from another build to this one, back, and forward again, one at a time and under load
+    Upgrade {
+        /// The build that the cluster begins with
+        #[arg(long)]
+        from: PathBuf,
+        /// Seed of the clients
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Concurrent clients
+        #[arg(long, default_value_t = 16)]
+        clients: usize,
+    },
     /// Makes members of a cluster lag so far that they need snapshots, kills them while they catch up, and checks what they have
     Lagging {
         /// Seed of everything that is chosen
@@ -214,6 +226,10 @@ async fn run(arguments: Arguments) -> Result<()> {
         Run::Succession { kills } => {
             let plan = succession::Plan { cairn: cairn()?, kills: usize::try_from(kills)? };
             println!("{}", succession::run(&plan).await?);
+        }
+        Run::Upgrade { from, seed, clients } => {
+            let plan = cluster::upgrade::Plan { from, to: cairn()?, seed, clients };
+            println!("{}", cluster::upgrade::run(&plan).await?);
         }
         Run::Lagging { seed, members, rounds, clients } => {
             let lags = (0..rounds).map(|round| lagging::Lag::ALL[round % lagging::Lag::ALL.len()]).collect();

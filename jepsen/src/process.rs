@@ -114,6 +114,11 @@ impl Member {
         self.environment.push((name.to_owned(), value.to_owned()));
     }
 
+    /// Has the next start be of another program.
+    pub fn set_binary(&mut self, binary: &Path) {
+        binary.clone_into(&mut self.binary);
+    }
+
     /// Where the member keeps its data.
     pub fn data_dir(&self) -> &Path {
         &self.data_dir

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use cairn_jepsen::{
     cluster,
-    cluster::{Fault, lagging, lagging::Lag, recovery},
+    cluster::{Fault, lagging, lagging::Lag, recovery, upgrade},
     crash, differential, failover, process, succession, watch,
 };
 
@@ -124,6 +124,15 @@ async fn no_write_through_the_others_fails_or_waits_longer_than_the_election_whe
     let summary = succession::run(&succession::Plan { cairn: process::cairn_binary()?, kills: 5 }).await?;
     println!("{summary}");
     ensure!(summary.kills == 5 && summary.met >= 5 * 8, "no write met a kill: {summary}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn members_are_started_anew_one_by_one_and_nothing_is_lost() -> Result<()> {
+    let cairn = process::cairn_binary()?;
+    let summary = upgrade::run(&upgrade::Plan { from: cairn.clone(), to: cairn, seed: 1, clients: 8 }).await?;
+    println!("{summary}");
+    ensure!(summary.turns == 7 && summary.events > 0 && summary.refusal.is_none(), "{summary}");
     Ok(())
 }
 

@@ -15,6 +15,17 @@ pub(super) static AUTH: &[Command] = &[
     command("status", "status", "Returns authentication status", Action::AuthStatus),
 ];
 
+static AUDIT_GREP: &[Flag] = &[
+    flag("key", None, Kind::Text, "", "The key to look for, alone or in a range"),
+    flag("rev", None, Kind::Int, "0", "Show who wrote what the key is at this revision"),
+];
+
+/// Below `audit`.
+pub(super) static AUDIT: &[Command] = &[Command {
+    flags: AUDIT_GREP,
+    ..command("grep", "grep --key KEY [--rev N] FILE...", "Finds calls in files of --audit-log", Action::AuditGrep)
+}];
+
 static USER_ADD: &[Flag] = &[
     switch("interactive", "true", "Read password from stdin instead of interactive terminal"),
     flag("new-user-password", None, Kind::Text, "", "Supply password from the command line flag"),

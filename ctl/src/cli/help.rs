@@ -18,7 +18,7 @@ const HEADINGS: [(&str, &[&str]); 5] = [
     ),
     ("Concurrency commands", &["elect", "lock"]),
     ("Authentication commands", &["auth", "role", "user"]),
-    ("Utility commands", &["check", "completion", "help", "make-mirror", "options", "version"]),
+    ("Utility commands", &["audit", "check", "completion", "help", "make-mirror", "options", "version"]),
 ];
 
 /// Names of commands are padded to this many columns at least.

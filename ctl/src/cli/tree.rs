@@ -24,6 +24,8 @@ pub enum Action {
     AlarmDisarm,
     /// `alarm list`
     AlarmList,
+    /// `audit grep`
+    AuditGrep,
     /// `auth enable`
     AuthEnable,
     /// `auth disable`
@@ -325,6 +327,10 @@ static COMMANDS: &[Command] = &[
     Command {
         children: auth::AUTH,
         ..command("auth", "auth <enable or disable>", "Enable or disable authentication", Action::Group)
+    },
+    Command {
+        children: auth::AUDIT,
+        ..command("audit", "audit <subcommand>", "Records of calls related commands", Action::Group)
     },
     Command { children: auth::USER, ..command("user", "user <subcommand>", "User related commands", Action::Group) },
     Command { children: auth::ROLE, ..command("role", "role <subcommand>", "Role related commands", Action::Group) },

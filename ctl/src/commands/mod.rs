@@ -4,6 +4,7 @@
 //! fits, and only then talks to anybody.
 
 mod alarm;
+mod audit;
 mod auth;
 pub mod check;
 mod compaction;
@@ -42,6 +43,7 @@ pub fn run(invocation: &Invocation) -> Result<(), Failure> {
     match invocation.action {
         Action::AlarmDisarm => block_on(alarm::disarm(invocation)),
         Action::AlarmList => block_on(alarm::list(invocation)),
+        Action::AuditGrep => audit::grep(invocation),
         Action::AuthEnable => block_on(auth::enable(invocation)),
         Action::AuthDisable => block_on(auth::disable(invocation)),
         Action::AuthStatus => block_on(auth::status(invocation)),

@@ -1,5 +1,6 @@
 //! The program as a whole, most of it against genuine servers and ours, beside a genuine etcdctl; see [`referee`].
 
+mod audit;
 mod check_datascale;
 mod check_perf;
 mod clusters;

@@ -217,6 +217,11 @@ impl Server {
         true
     }
 
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Where clients reach it.
     pub fn endpoint(&self) -> String {
         format!("127.0.0.1:{}", self.port)

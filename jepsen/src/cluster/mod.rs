@@ -17,6 +17,7 @@ mod members;
 mod membership;
 pub mod recovery;
 mod trouble;
+pub mod upgrade;
 mod watcher;
 
 use std::{fmt, path::PathBuf, time::Duration};

@@ -1,5 +1,6 @@
 //! Users, roles and tokens: who may do what through which RPC, and what becomes of it over restarts and changes.
 
+mod audit;
 mod revocation;
 mod tokens;
 
