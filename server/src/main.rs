@@ -11,6 +11,7 @@ use std::{
             net::{SocketAddr, UnixDatagram},
         },
     },
+    pin::pin,
     process::ExitCode,
     time::Duration,
 };
@@ -29,6 +30,8 @@ const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
 
 /// How long a server that has failed may take to close what it has open.
 const FAILED_END_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a start may go on that a signal meets, so that what it has begun ends in order.
+const START_END_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -79,9 +82,20 @@ async fn serve(loaded: Loaded, level: LevelControl) -> anyhow::Result<SignalKind
     });
     tracing::info!(version = env!("CARGO_PKG_VERSION"), data_dir = %loaded.config.data_dir().display(), "starting");
     let builder = Server::builder().config(loaded.config).record_syncs(env::var_os(RECORD_SYNCS).is_some());
+    let mut starting = pin!(builder.start());
     let server = tokio::select! {
-        started = builder.start() => started?,
-        signal = signals.next() => return Ok(signal),
+        started = starting.as_mut() => started?,
+        signal = signals.next() => {
+            tracing::info!("stopping on a signal");
+            tokio::select! {
+                // A start that waits for other members ends with the process.
+                started = tokio::time::timeout(START_END_TIMEOUT, starting) => if let Ok(Ok(server)) = started {
+                    server.shutdown().await;
+                },
+                _ = signals.next() => {}
+            }
+            return Ok(signal);
+        }
     };
     if let Some(audit) = server.audit() {
         let mut hangups = signal(SignalKind::hangup())?;

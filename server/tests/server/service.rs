@@ -7,6 +7,7 @@ use std::{
         unix::net::{SocketAddr, UnixDatagram},
     },
     path::Path,
+    time::Instant,
 };
 
 use rustix::process::Signal;
@@ -83,6 +84,21 @@ fn a_server_that_a_signal_ends_is_seen_to_end_by_it() {
     for signal in [Signal::TERM, Signal::INT] {
         let dir = temporary();
         Process::start(dir.path(), &[]).stop_by(signal, |_| ());
+    }
+}
+
+#[test]
+fn a_signal_that_comes_while_the_server_starts_ends_it_in_order_too() {
+    for _ in 0..10 {
+        let dir = temporary();
+        let process = Process::spawn_in(dir.path(), &[], &[]);
+        let deadline = Instant::now() + DEADLINE;
+        // From then on the signal is waited for.
+        while !process.log().contains("\"starting\"") {
+            assert!(Instant::now() < deadline, "it does not start: {}", process.log());
+            std::thread::yield_now();
+        }
+        process.stop_by(Signal::TERM, |log| assert!(log.contains("stopping on a signal"), "{log}"));
     }
 }
 
