@@ -3,7 +3,7 @@
 //! The way back is open while not all members are of the new build: until then the cluster's command level stays. Checked
 //! is what the [cluster test](super) checks: nothing acknowledged is lost or applied twice, revisions never go back, the
 //! watchers at all members are told everything once and the same, and all members hold the same in the end. Beyond that, a lease of the
-//! old build lives on with its key, and when the level has risen, the old build does not start on the new data.
+//! old build lives on with its key, and when the level has risen, the old build serves nothing from the new data.
 
 use std::{
     fmt,
@@ -13,8 +13,10 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use cairn_proto::etcdserverpb::{
-    LeaseGrantRequest, LeaseTimeToLiveRequest, PutRequest, kv_client::KvClient, lease_client::LeaseClient,
+    LeaseGrantRequest, LeaseTimeToLiveRequest, PutRequest, RangeRequest, kv_client::KvClient, lease_client::LeaseClient,
 };
+
+use tokio::time::timeout;
 
 use super::{DEADLINE, Members, WRITES_BETWEEN, client::Load, compare, watcher::Watcher};
 
@@ -36,6 +38,8 @@ const LEASE: LeaseGrantRequest = LeaseGrantRequest { id: 4711, ttl: 3600 };
 const LEASED_KEY: &str = "/leased";
 /// Pause between two looks at a condition.
 const LOOK: Duration = Duration::from_millis(50);
+/// How long a build that knows of no levels is looked at.
+const MUTE: Duration = Duration::from_secs(15);
 /// What tells the command level. Builds without one are at the first.
 const LEVEL: &str = "cairn_command_level ";
 const FIRST_LEVEL: u32 = 1;
@@ -88,7 +92,7 @@ impl fmt::Display for Summary {
              {unknown} without an outcome, {events} events told everywhere; command level {before}, then {after}"
         )?;
         match refusal {
-            Some(text) => write!(f, "the old build does not start on the new data: {text}"),
+            Some(text) => write!(f, "the old build serves nothing from the new data: {text}"),
             None => write!(f, "the command level has not risen: the old build may start on the data"),
         }
     }
@@ -102,7 +106,8 @@ impl fmt::Display for Summary {
 pub async fn run(plan: &Plan) -> Result<Summary> {
     let mut members = Members::new(&plan.from, MEMBERS)?;
     members.start_all().await?;
-    let before = level(&mut members, 0).await?;
+    let before = settled(&mut members).await?;
+    let knows_levels = told_level(&mut members, 0).await?.is_some();
     let mut summary = Summary { levels: (before, before), ..Summary::default() };
     attach_lease(&mut members).await.context("before the first member")?;
     let load = Load::start(plan.seed, plan.clients, &members.urls());
@@ -136,7 +141,8 @@ pub async fn run(plan: &Plan) -> Result<Summary> {
     summary.unknown = clients.iter().map(|client| client.unknown).sum();
     ensure!(summary.acknowledged > 0, "nothing was written");
     if summary.levels.1 > before {
-        summary.refusal = Some(refused(&mut members, plan).await.context("the old build on the new data")?);
+        summary.refusal =
+            Some(refused(&mut members, plan, knows_levels).await.context("the old build on the new data")?);
         members.wait_until_equal().await.context("after that")?;
     }
     Ok(summary)
@@ -148,11 +154,28 @@ async fn take_to(members: &mut Members, member: usize, binary: &Path) -> Result<
     members.start(member).await
 }
 
-/// The command level that a member tells.
-async fn level(members: &mut Members, member: usize) -> Result<u32> {
+/// The command level that a member tells, if its build tells one.
+async fn told_level(members: &mut Members, member: usize) -> Result<Option<u32>> {
     let page = members.member(member).page("/metrics").await?;
     let told = page.lines().find_map(|line| line.strip_prefix(LEVEL));
-    told.map_or(Ok(FIRST_LEVEL), |level| level.trim().parse().context("a level"))
+    told.map(|level| level.trim().parse().context("a level")).transpose()
+}
+
+async fn level(members: &mut Members, member: usize) -> Result<u32> {
+    Ok(told_level(members, member).await?.unwrap_or(FIRST_LEVEL))
+}
+
+/// The command level of a cluster of one build. One that tells its level has a higher one than the first, to which a new
+/// cluster goes at once.
+async fn settled(members: &mut Members) -> Result<u32> {
+    let deadline = Instant::now() + DEADLINE;
+    for member in 0..MEMBERS {
+        while told_level(members, member).await? == Some(FIRST_LEVEL) {
+            ensure!(Instant::now() < deadline, "member {member} stays at the first level");
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+    level(members, 0).await
 }
 
 /// Waits until all members tell the same level, which is higher than before unless the builds are one.
@@ -193,22 +216,33 @@ async fn check_lease(members: &mut Members) -> Result<()> {
     Ok(())
 }
 
-/// Starts the old build on the data of a member, which has to end. Its last words.
-async fn refused(members: &mut Members, plan: &Plan) -> Result<String> {
+/// Starts the old build on the data of a member, which has to end, or at least to serve nothing if it knows of no levels.
+/// Its last words.
+async fn refused(members: &mut Members, plan: &Plan, knows_levels: bool) -> Result<String> {
     let last = MEMBERS - 1;
     members.terminate(last).await?;
     members.member(last).set_binary(&plan.from);
     members.spawn(last)?;
-    let deadline = Instant::now() + DEADLINE;
-    let status = loop {
-        if let Some(status) = members.member(last).ended() {
-            break status;
+    let deadline = Instant::now() + if knows_levels { DEADLINE } else { MUTE };
+    while members.member(last).ended().is_none_or(|status| status.success()) {
+        ensure!(!serves(members, last).await, "it serves:\n{}", members.member(last).log_tail());
+        if Instant::now() > deadline {
+            ensure!(!knows_levels, "it runs on:\n{}", members.member(last).log_tail());
+            break;
         }
-        ensure!(Instant::now() < deadline, "it runs on");
         tokio::time::sleep(LOOK).await;
-    };
-    ensure!(!status.success(), "it ended as if all were well");
+    }
     let words = members.member(last).log_tail().lines().last().unwrap_or_default().to_owned();
-    take_to(members, last, &plan.to).await?;
+    members.kill(last)?;
+    members.member(last).set_binary(&plan.to);
+    members.start(last).await?;
     Ok(words)
+}
+
+/// Whether a member answers a linearizable read.
+async fn serves(members: &mut Members, member: usize) -> bool {
+    let Ok(channel) = members.member(member).connect().await else { return false };
+    let read = RangeRequest { key: LEASED_KEY.into(), ..RangeRequest::default() };
+    let read = timeout(LOOK, KvClient::new(channel).range(read)).await;
+    read.is_ok_and(|answer| answer.is_ok())
 }
