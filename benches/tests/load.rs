@@ -2,6 +2,7 @@
 
 use std::process::{Command, Output};
 
+use cairn_proto::etcdserverpb as pb;
 use cairn_server::{config::Url, server::Server};
 
 fn load(arguments: &[&str]) -> Output {
@@ -39,5 +40,33 @@ async fn leases_are_granted_attached_and_revoked_in_turn() {
     // What was granted last is revoked, though that was none of the requests, and with it went its key.
     let reader = server.node().reader();
     assert_eq!(reader.revision(), 1 + 12 + 12, "12 keys were put, and went with their leases");
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_load_is_made_as_a_user() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let url = Url::parse("http://127.0.0.1:0").expect("a valid URL");
+    let builder = Server::builder().data_dir(dir.path()).listen_client_urls([url.clone()]);
+    let configured = builder.configure(|config| {
+        config.listen_peer_urls = vec![url];
+        config.bcrypt_cost = 4;
+    });
+    let server = configured.start().await.expect("it starts");
+    let client = server.client();
+    let add = pb::AuthUserAddRequest { name: "root".into(), password: "pw".into(), ..Default::default() };
+    client.call(add).await.expect("a user");
+    client.call(pb::AuthRoleAddRequest { name: "root".into() }).await.expect("a role");
+    let grant = pb::AuthUserGrantRoleRequest { user: "root".into(), role: "root".into() };
+    client.call(grant).await.expect("a role of the user");
+    client.call(pb::AuthEnableRequest {}).await.expect("it is on");
+    let endpoint = server.addrs()[0].to_string();
+    let ended = tokio::task::spawn_blocking(move || {
+        [&["--user", "root:pw"][..], &["--user", "root:wrong"], &["--user", "root"], &[]].map(|user| {
+            let put = ["put", "--endpoints", &endpoint, "--total", "5"];
+            load(&[&put[..], user].concat()).status.code()
+        })
+    });
+    assert_eq!(ended.await.expect("the program runs"), [Some(0), Some(1), Some(1), Some(1)]);
     server.shutdown().await;
 }

@@ -104,7 +104,7 @@ impl Member {
 
     /// Whether it serves and knows a leader; `leads` hears if that is itself.
     async fn knows_its_leader(&self, leads: &mut (dyn FnMut(bool) + Send)) -> bool {
-        let target = Target { endpoints: vec![self.client.clone()], cacert: None, cert: None, key: None };
+        let target = Target { endpoints: vec![self.client.clone()], cacert: None, cert: None, key: None, user: None };
         let Ok(connector) = Connector::new(&target) else { return false };
         let Ok(connection) = connector.connect(0).await else { return false };
         let asked = MaintenanceClient::new(connection).status(StatusRequest::default()).await;

@@ -11,10 +11,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use cairn_proto::etcdserverpb::{AuthenticateRequest, auth_client::AuthClient};
 use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, sync::OnceCell};
 use tonic::body::Body;
 
 use super::options::Target;
@@ -25,12 +26,17 @@ pub struct Connection {
     sender: http2::SendRequest<Body>,
     origin: http::uri::Authority,
     scheme: http::uri::Scheme,
+    token: Option<http::HeaderValue>,
 }
 
 /// Opens connections to the endpoints in turn.
 pub struct Connector {
     tls: Option<tokio_rustls::TlsConnector>,
     endpoints: Vec<String>,
+    /// Name and password.
+    user: Option<(String, String)>,
+    /// That of the user, once it is known.
+    token: OnceCell<http::HeaderValue>,
 }
 
 impl Connector {
@@ -40,7 +46,14 @@ impl Connector {
             target.cacert.is_some() || target.endpoints.iter().any(|endpoint| endpoint.starts_with("https://"));
         let tls = wants_tls.then(|| tls(target)).transpose()?.map(tokio_rustls::TlsConnector::from);
         let bare = |endpoint: &String| endpoint.trim_start_matches("https://").trim_start_matches("http://").to_owned();
-        Ok(Self { tls, endpoints: target.endpoints.iter().map(bare).collect() })
+        let user = target
+            .user
+            .as_ref()
+            .map(|user| user.split_once(':').map(|(name, password)| (name.to_owned(), password.to_owned())));
+        let user =
+            user.map(|user| user.context("--user is a name and a password, with a colon between")).transpose()?;
+        let endpoints = target.endpoints.iter().map(bare).collect();
+        Ok(Self { tls, endpoints, user, token: OnceCell::new() })
     }
 
     /// Opens the connection with this number.
@@ -64,8 +77,21 @@ impl Connector {
             tokio::spawn(connection);
             (sender, http::uri::Scheme::HTTP)
         };
-        Ok(Connection { sender, origin, scheme })
+        let mut connection = Connection { sender, origin, scheme, token: None };
+        if let Some(user) = &self.user {
+            let token = self.token.get_or_try_init(|| log_in(connection.clone(), user)).await?;
+            connection.token = Some(token.clone());
+        }
+        Ok(connection)
     }
+}
+
+/// The token of a user.
+async fn log_in(connection: Connection, (name, password): &(String, String)) -> Result<http::HeaderValue> {
+    let request = AuthenticateRequest { name: name.clone(), password: password.clone() };
+    let answer =
+        AuthClient::new(connection).authenticate(request).await.with_context(|| format!("log in as {name}"))?;
+    Ok(answer.into_inner().token.parse()?)
 }
 
 fn tls(target: &Target) -> Result<Arc<rustls::ClientConfig>> {
@@ -100,6 +126,9 @@ impl tower::Service<http::Request<Body>> for Connection {
         parts.authority = Some(self.origin.clone());
         parts.scheme = Some(self.scheme.clone());
         *request.uri_mut() = http::Uri::from_parts(parts).unwrap_or_default();
+        if let Some(token) = &self.token {
+            request.headers_mut().insert("token", token.clone());
+        }
         Box::pin(self.sender.send_request(request))
     }
 }

@@ -95,6 +95,9 @@ pub struct Target {
     /// Key of the client certificate (PEM)
     #[arg(long, global = true, requires = "cert")]
     pub key: Option<PathBuf>,
+    /// A user that all calls are made as: its name and its password, with a colon between
+    #[arg(long, global = true)]
+    pub user: Option<String>,
 }
 
 /// What to send.
