@@ -33,6 +33,9 @@ enum Run {
         /// Requests in each
         #[arg(long, default_value_t = 100)]
         steps: usize,
+        /// Users, roles and permissions, instead of watches
+        #[arg(long)]
+        users: bool,
     },
     /// Watches under writes, compactions and kills, and checks everything that watchers are told
     Watch {
@@ -188,10 +191,10 @@ async fn run(arguments: Arguments) -> Result<()> {
                 Some(name) => catch(&plan, seeds, plant_named(name)?)?,
             }
         }
-        Run::Differential { etcd, seed, sequences, steps } => {
+        Run::Differential { etcd, seed, sequences, steps, users } => {
             let etcd = etcd.map_or_else(process::etcd_binary, Ok)?;
             let (coverage, failure) =
-                differential::run(&differential::Plan { etcd, cairn: cairn()?, seed, sequences, steps }).await?;
+                differential::run(&differential::Plan { etcd, cairn: cairn()?, seed, sequences, steps, users }).await?;
             println!("{coverage}");
             if let Some(failure) = failure {
                 bail!("{failure}");

@@ -15,6 +15,7 @@ async fn random_requests_get_the_answers_of_a_genuine_etcd() -> Result<()> {
         seed: 1,
         sequences: 300,
         steps: 100,
+        users: false,
     };
     let (coverage, failure) = differential::run(&plan).await?;
     println!("{coverage}");
@@ -25,6 +26,20 @@ async fn random_requests_get_the_answers_of_a_genuine_etcd() -> Result<()> {
         "too few reads at other than the newest revision:\n{coverage}"
     );
     ensure!(coverage.events >= 1_000, "only {} events of watches were compared:\n{coverage}", coverage.events);
+    Ok(())
+}
+
+#[tokio::test]
+async fn users_may_do_what_a_genuine_etcd_lets_them() -> Result<()> {
+    let (etcd, cairn) = (process::etcd_binary()?, process::cairn_binary()?);
+    let plan = differential::Plan { etcd, cairn, seed: 1, sequences: 40, steps: 60, users: true };
+    let (coverage, failure) = differential::run(&plan).await?;
+    println!("{coverage}");
+    ensure!(failure.is_none(), "{}", failure.expect("there is one"));
+    for answer in ["answered", "refused: PermissionDenied etcdserver: permission denied"] {
+        let seen = coverage.seen.iter().filter(|(what, _)| what.ends_with(answer)).map(|(_, times)| times).sum::<u64>();
+        ensure!(seen >= 200, "{answer}: only {seen} times\n{coverage}");
+    }
     Ok(())
 }
 

@@ -16,11 +16,19 @@ use cairn_proto::{
     mvccpb::{KeyValue, event::EventType},
 };
 
-use super::{Step, play::Answer, watches::Told};
+use super::{Step, play::Answer, users::AuthStep, watches::Told};
 
 /// Whether a difference is one of those listed here.
 pub fn explained(request: &Step, genuine: &Answer, ours: &Answer) -> bool {
-    sort_option_unchecked(request, ours) || other_reason(request, genuine, ours) || other_code(genuine, ours)
+    status_for_users(request, genuine, ours)
+        || sort_option_unchecked(request, ours)
+        || other_reason(request, genuine, ours)
+        || other_code(genuine, ours)
+}
+
+/// Anybody may ask 3.7 whether authentication is on; 3.5 wants a user to ask.
+fn status_for_users(request: &Step, genuine: &Answer, ours: &Answer) -> bool {
+    *request == Step::Auth(AuthStep::Status) && matches!((genuine, ours), (Answer::Refused(..), Answer::Auth(..)))
 }
 
 /// Why a transaction cannot run, in the order in which 3.5 looks for it.

@@ -12,6 +12,8 @@ use cairn_proto::etcdserverpb::{
 };
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
+use super::users::{AuthStep, Caller};
+
 /// Revisions from here up are symbolic: `SYMBOLIC + d` means the newest revision plus `d`, which may be negative.
 const SYMBOLIC: i64 = 1 << 41;
 /// Symbolic distances stay below this.
@@ -38,7 +40,7 @@ const KEYS: [&[u8]; 16] = [
 ];
 
 /// The leases that requests name: few, so that they meet. They live long: when one runs out differs between two servers.
-const LEASES: [i64; 4] = [1, 2, -3, i64::MAX];
+pub(super) const LEASES: [i64; 4] = [1, 2, -3, i64::MAX];
 
 /// The numbers that clients choose for watches, some of them also drawn by servers.
 const WATCHES: [i64; 7] = [1, 2, 3, 4, -1, i64::MIN, i64::MAX];
@@ -70,6 +72,10 @@ pub enum Step {
     Leases,
     /// Watch.Watch, a request on one of the sequence's streams
     Watch(usize, RequestUnion),
+    /// One of the Auth service
+    Auth(AuthStep),
+    /// Any of the others but Watch, sent by this caller
+    As(Caller, Box<Step>),
 }
 
 /// Requests to be sent one after the other.
@@ -80,9 +86,14 @@ pub struct Sequence {
 }
 
 impl Sequence {
-    /// The sequence of a seed.
-    pub fn generate(seed: u64, steps: usize) -> Self {
+    /// The sequence of a seed, with users and permissions or with watches.
+    pub fn generate(seed: u64, steps: usize, users: bool) -> Self {
         let mut random = Random(StdRng::seed_from_u64(seed));
+        if users {
+            let mut steps_of_users = random.user_prologue();
+            steps_of_users.extend((0..steps).map(|_| random.user_step()));
+            return Self { steps: steps_of_users };
+        }
         let watched = seed.is_multiple_of(WATCHED_EVERY);
         let mut step = || if watched && random.chance(14) { random.watch_step() } else { random.step() };
         Self { steps: (0..steps).map(|_| step()).collect() }
@@ -102,13 +113,20 @@ impl Step {
             | Self::TimeToLive(_)
             | Self::KeepAlive(_)
             | Self::Leases
+            | Self::Auth(_)
             | Self::Watch(_, RequestUnion::CancelRequest(_) | RequestUnion::ProgressRequest(_)) => {}
+            Self::As(_, inner) => **inner = inner.resolved(newest),
             Self::Range(range) => resolve_range(range, newest),
             Self::Txn(txn) => resolve_txn(txn, newest),
             Self::Compact(compact) => resolve(&mut compact.revision, newest),
             Self::Watch(_, RequestUnion::CreateRequest(create)) => resolve(&mut create.start_revision, newest),
         }
         step
+    }
+
+    /// The request, whoever sends it.
+    pub fn request(&self) -> &Self {
+        if let Self::As(_, inner) = self { inner } else { self }
     }
 }
 
@@ -147,18 +165,18 @@ fn resolve_txn(txn: &mut TxnRequest, newest: i64) {
     }
 }
 
-struct Random(StdRng);
+pub(super) struct Random(StdRng);
 
 impl Random {
-    fn chance(&mut self, percent: u32) -> bool {
+    pub(super) fn chance(&mut self, percent: u32) -> bool {
         self.0.random_range(0..100) < percent
     }
 
-    fn below(&mut self, n: usize) -> usize {
+    pub(super) fn below(&mut self, n: usize) -> usize {
         self.0.random_range(0..n)
     }
 
-    fn step(&mut self) -> Step {
+    pub(super) fn step(&mut self) -> Step {
         match self.below(100) {
             0..26 => Step::Put(self.put()),
             26..50 => Step::Range(self.range()),
@@ -237,7 +255,7 @@ impl Random {
     }
 
     /// A key and a range end, often a sensible pair.
-    fn span(&mut self) -> (Bytes, Bytes) {
+    pub(super) fn span(&mut self) -> (Bytes, Bytes) {
         let key = self.key();
         let end = match self.below(10) {
             0..5 => Bytes::new(),

@@ -4,7 +4,8 @@
 //! the genuine server's answers, so that a sequence means the same wherever it starts and stays meaningful when steps are taken out. Both servers live
 //! through many sequences: each begins by deleting and compacting everything away. At the first difference the servers are thrown away and the sequence
 //! is shrunk on fresh ones: steps, then operations inside transactions, are taken out as long as a difference remains.
-//! Every fifth sequence also has watches on up to two streams; how they are compared is told in `watches`.
+//! Every fifth sequence also has watches on up to two streams; how they are compared is told in `watches`. Instead of these, sequences may have `users`: each
+//! request has a caller, whose permissions change meanwhile.
 //!
 //! Cluster and member ids and terms are set aside; everything else of an answer or an error (code and text) is compared. What a genuine 3.5 does
 //! otherwise than 3.7 is listed, with the reason, in [`exceptions`].
@@ -13,6 +14,7 @@ pub mod exceptions;
 mod generate;
 mod play;
 mod shrink;
+mod users;
 mod watches;
 
 use std::{collections::BTreeMap, fmt, path::PathBuf};
@@ -34,6 +36,8 @@ pub struct Plan {
     pub sequences: u64,
     /// Requests in each.
     pub steps: usize,
+    /// Users, roles and permissions instead of watches.
+    pub users: bool,
 }
 
 /// What a run covered.
@@ -77,6 +81,8 @@ impl fmt::Display for Coverage {
 pub struct Failure {
     /// The seed of the sequence.
     pub seed: u64,
+    /// It is one with users.
+    pub users: bool,
     /// What is left of it.
     pub sequence: Sequence,
     /// How the answers differ.
@@ -89,7 +95,8 @@ impl fmt::Display for Failure {
         for step in &self.sequence.steps {
             writeln!(f, "  {step:?}")?;
         }
-        write!(f, "{}\nrepeat: cairn-jepsen differential --seed {} --sequences 1", self.difference, self.seed)
+        let users = if self.users { " --users" } else { "" };
+        write!(f, "{}\nrepeat: cairn-jepsen differential --seed {} --sequences 1{users}", self.difference, self.seed)
     }
 }
 
@@ -98,14 +105,14 @@ pub async fn run(plan: &Plan) -> Result<(Coverage, Option<Failure>)> {
     let mut coverage = Coverage::default();
     let mut pair = Pair::start(plan).await?;
     for seed in plan.seed..plan.seed + plan.sequences {
-        let sequence = Sequence::generate(seed, plan.steps);
+        let sequence = Sequence::generate(seed, plan.steps, plan.users);
         match pair.play(&sequence, &mut coverage).await? {
             Played::Equal => {}
             Played::GenuineEnded => pair = Pair::start(plan).await?,
             Played::Differs(difference) => {
                 drop(pair);
                 let (sequence, difference) = shrink::shrink(plan, sequence, *difference).await?;
-                return Ok((coverage, Some(Failure { seed, sequence, difference })));
+                return Ok((coverage, Some(Failure { seed, users: plan.users, sequence, difference })));
             }
         }
     }

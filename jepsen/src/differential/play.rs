@@ -4,14 +4,15 @@ use std::fmt;
 
 use anyhow::{Context, Result, bail, ensure};
 use cairn_proto::etcdserverpb::{
-    self as pb, CompactionRequest, DeleteRangeRequest, RangeRequest, ResponseHeader, kv_client::KvClient,
-    lease_client::LeaseClient, request_op, response_op, watch_client::WatchClient,
+    self as pb, CompactionRequest, DeleteRangeRequest, RangeRequest, ResponseHeader, auth_client::AuthClient,
+    kv_client::KvClient, lease_client::LeaseClient, request_op, response_op, watch_client::WatchClient,
 };
 use tempfile::TempDir;
 use tonic::transport::Channel;
 
 use super::{
     Coverage, Plan, Sequence, Step, exceptions,
+    users::{self, Caller, Tokens},
     watches::{Differing, MARKER, Streams, Told},
 };
 use crate::process::Member;
@@ -41,6 +42,8 @@ pub enum Answer {
     Leases(pb::LeaseLeasesResponse),
     /// Of a watch stream, to a request.
     Watch(Option<pb::WatchResponse>),
+    /// Of the Auth service: the message as text, and its header.
+    Auth(String, Option<ResponseHeader>),
     /// What the watch of a number was told.
     Told(i64, Vec<Told>),
     /// The status of a refused request.
@@ -82,6 +85,8 @@ struct Clients {
     kv: KvClient<Channel>,
     lease: LeaseClient<Channel>,
     watch: WatchClient<Channel>,
+    auth: AuthClient<Channel>,
+    tokens: Tokens,
 }
 
 /// After so many steps at most, all that watches were told is compared.
@@ -102,9 +107,12 @@ impl Pair {
     pub async fn start(plan: &Plan) -> Result<Self> {
         let directories = (TempDir::new()?, TempDir::new()?);
         // Nothing here is about durability, and the genuine server is waited for at every request.
-        let mut genuine =
-            Member::new(&plan.etcd, directories.0.path(), &["--unsafe-no-fsync", "--log-level", "error"])?;
-        let mut ours = Member::new(&plan.cairn, directories.1.path(), &["--log-level", "warn"])?;
+        let mut genuine = Member::new(
+            &plan.etcd,
+            directories.0.path(),
+            &["--unsafe-no-fsync", "--log-level", "error", "--bcrypt-cost=4"],
+        )?;
+        let mut ours = Member::new(&plan.cairn, directories.1.path(), &["--log-level", "warn", "--bcrypt-cost=4"])?;
         let genuine_client = client(genuine.start().await?);
         let ours_client = client(ours.start().await?);
         Ok(Self { genuine: (genuine, genuine_client), ours: (ours, ours_client), _directories: directories })
@@ -150,15 +158,15 @@ impl Pair {
             }
             let (genuine, ours) = tokio::join!(ask(&mut self.genuine.1, &request), ask(&mut self.ours.1, &request));
             let mut ours = ours.with_context(|| self.ours.0.log_tail())?;
-            exceptions::order_ties(&request, &mut ours);
+            exceptions::order_ties(request.request(), &mut ours);
             let mut genuine = genuine?;
-            exceptions::order_ties(&request, &mut genuine);
+            exceptions::order_ties(request.request(), &mut genuine);
             newest = revision(&genuine).unwrap_or(newest).max(newest);
-            if let (Step::Compact(request), Answer::Compact(_)) = (&request, &genuine) {
+            if let (Step::Compact(request), Answer::Compact(_)) = (request.request(), &genuine) {
                 compacted = request.revision;
             }
-            note(coverage, &request, &genuine, newest);
-            if genuine != ours && !exceptions::explained(&request, &genuine, &ours) {
+            note(coverage, request.request(), &genuine, newest);
+            if genuine != ours && !exceptions::explained(request.request(), &genuine, &ours) {
                 return differs(number, &request, genuine, ours);
             }
         }
@@ -191,7 +199,8 @@ impl Pair {
     async fn empty(&mut self) -> Result<i64> {
         let everything = DeleteRangeRequest { key: "\0".into(), range_end: "\0".into(), prev_kv: false };
         let mut newest = 0;
-        for Clients { kv: client, lease, .. } in [&mut self.genuine.1, &mut self.ours.1] {
+        for Clients { kv: client, lease, auth, tokens, .. } in [&mut self.genuine.1, &mut self.ours.1] {
+            users::clear(auth, tokens).await?;
             for found in lease.lease_leases(pb::LeaseLeasesRequest {}).await?.into_inner().leases {
                 lease.lease_revoke(pb::LeaseRevokeRequest { id: found.id }).await?;
             }
@@ -209,28 +218,44 @@ impl Pair {
 fn client(channel: Channel) -> Clients {
     let lease = LeaseClient::new(channel.clone());
     let watch = WatchClient::new(channel.clone()).max_decoding_message_size(usize::MAX);
-    Clients { kv: KvClient::new(channel).max_decoding_message_size(usize::MAX), lease, watch }
+    let auth = AuthClient::new(channel.clone());
+    let kv = KvClient::new(channel).max_decoding_message_size(usize::MAX);
+    Clients { kv, lease, watch, auth, tokens: Tokens::default() }
 }
 
 async fn ask(clients: &mut Clients, step: &Step) -> Result<Answer> {
-    let Clients { kv: client, lease, .. } = clients;
+    if let Step::As(caller, inner) = step {
+        clients.tokens.call_as(*caller);
+        let answer = Box::pin(ask(clients, inner)).await;
+        clients.tokens.call_as(Caller::Nobody);
+        return answer;
+    }
+    let Clients { kv: client, lease, auth, tokens, .. } = clients;
     let answer = match step.clone() {
-        Step::Put(request) => client.put(request).await.map(|answer| Answer::Put(answer.into_inner())),
-        Step::Range(request) => client.range(request).await.map(|answer| Answer::Range(answer.into_inner())),
+        Step::Put(request) => client.put(tokens.on(request)).await.map(|answer| Answer::Put(answer.into_inner())),
+        Step::Range(request) => client.range(tokens.on(request)).await.map(|answer| Answer::Range(answer.into_inner())),
         Step::DeleteRange(request) => {
-            client.delete_range(request).await.map(|answer| Answer::DeleteRange(answer.into_inner()))
+            client.delete_range(tokens.on(request)).await.map(|answer| Answer::DeleteRange(answer.into_inner()))
         }
-        Step::Txn(request) => client.txn(request).await.map(|answer| Answer::Txn(answer.into_inner())),
-        Step::Compact(request) => client.compact(request).await.map(|answer| Answer::Compact(answer.into_inner())),
-        Step::Grant(request) => lease.lease_grant(request).await.map(|answer| Answer::Grant(answer.into_inner())),
-        Step::Revoke(request) => lease.lease_revoke(request).await.map(|answer| Answer::Revoke(answer.into_inner())),
+        Step::Txn(request) => client.txn(tokens.on(request)).await.map(|answer| Answer::Txn(answer.into_inner())),
+        Step::Compact(request) => {
+            client.compact(tokens.on(request)).await.map(|answer| Answer::Compact(answer.into_inner()))
+        }
+        Step::Grant(request) => {
+            lease.lease_grant(tokens.on(request)).await.map(|answer| Answer::Grant(answer.into_inner()))
+        }
+        Step::Revoke(request) => {
+            lease.lease_revoke(tokens.on(request)).await.map(|answer| Answer::Revoke(answer.into_inner()))
+        }
         Step::TimeToLive(request) => {
-            lease.lease_time_to_live(request).await.map(|answer| Answer::TimeToLive(answer.into_inner()))
+            lease.lease_time_to_live(tokens.on(request)).await.map(|answer| Answer::TimeToLive(answer.into_inner()))
         }
         Step::KeepAlive(request) => keep_alive(lease, request).await,
         Step::Leases => {
             lease.lease_leases(pb::LeaseLeasesRequest {}).await.map(|answer| Answer::Leases(answer.into_inner()))
         }
+        Step::Auth(step) => users::ask(auth, tokens, step).await.map(|(text, header)| Answer::Auth(text, header)),
+        Step::As(..) => bail!("a caller calls for another one: {step:?}"),
         Step::Watch(..) => bail!("a watch request is asked on its stream: {step:?}"),
     };
     match answer {
@@ -286,6 +311,7 @@ fn set_aside(answer: &mut Answer) {
         Answer::TimeToLive(answer) => &mut answer.header,
         Answer::KeepAlive(answer) => &mut answer.header,
         Answer::Leases(answer) => &mut answer.header,
+        Answer::Auth(_, header) => header,
         Answer::Watch(_) | Answer::Told(..) | Answer::Refused(..) => return,
     };
     // Sub-answers of a transaction carry no ids: they are compared as they are.
@@ -306,6 +332,7 @@ fn revision(answer: &Answer) -> Option<i64> {
         Answer::TimeToLive(answer) => &answer.header,
         Answer::KeepAlive(answer) => &answer.header,
         Answer::Leases(answer) => &answer.header,
+        Answer::Auth(_, header) => header,
         Answer::Watch(_) | Answer::Told(..) | Answer::Refused(..) => &None,
     };
     header.as_ref().map(|header| header.revision)
@@ -345,6 +372,12 @@ fn note(coverage: &mut Coverage, request: &Step, answer: &Answer, newest: i64) {
         Step::KeepAlive(_) => "lease keep-alive",
         Step::Leases => "lease list",
         Step::Watch(..) => "watch",
+        Step::Auth(step) => {
+            let text = format!("{step:?}");
+            coverage.note(format!("auth {}", text.split('(').next().unwrap_or_default()));
+            "auth"
+        }
+        Step::As(..) => "a call for another caller",
     };
     match answer {
         Answer::Refused(code, text) => coverage.note(format!("{kind} refused: {code:?} {text}")),

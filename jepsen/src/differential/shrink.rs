@@ -63,7 +63,11 @@ impl Search<'_> {
 /// The sequence without one compare or operation of the transaction at `step`; `None` past the last one.
 fn without_part(sequence: &Sequence, step: usize, part: usize) -> Option<Sequence> {
     let mut smaller = sequence.clone();
-    let Some(Step::Txn(TxnRequest { compare, success, failure })) = smaller.steps.get_mut(step) else { return None };
+    let mut step = smaller.steps.get_mut(step)?;
+    while let Step::As(_, inner) = step {
+        step = inner;
+    }
+    let Step::Txn(TxnRequest { compare, success, failure }) = step else { return None };
     let (compares, successes) = (compare.len(), success.len());
     if part < compares {
         compare.remove(part);
