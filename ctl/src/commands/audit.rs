@@ -35,6 +35,8 @@ struct Line {
     #[serde(default)]
     keys: Vec<Touched>,
     revision: Option<i64>,
+    /// Keys that a delete found.
+    deleted: Option<u64>,
     code: String,
     error: Option<String>,
 }
@@ -84,6 +86,12 @@ pub fn grep(invocation: &Invocation) -> Result<(), Failure> {
         read(input, &name, &wanted, &mut found)?;
     }
     emit(newest.concat().as_bytes())?;
+    if let Some(wanted) = wanted.revision
+        && !newest.is_empty()
+        && at < wanted
+    {
+        eprintln!("Note: the newest write on record is of revision {at}; a lease that ran out leaves no line");
+    }
     if any || !newest.is_empty() { Ok(()) } else { Err(Failure::silent(code::ERROR)) }
 }
 
@@ -130,11 +138,11 @@ fn read(
 }
 
 impl Wanted {
-    /// With a revision only writes that succeeded until then.
+    /// With a revision only writes that succeeded until then, and not those that found nothing to delete.
     fn is(&self, line: &Line) -> bool {
         let by_revision = self
             .revision
-            .is_none_or(|last| line.code == "Ok" && line.revision.is_some_and(|revision| revision <= last));
+            .is_none_or(|last| line.changed_something() && line.revision.is_some_and(|revision| revision <= last));
         let touches = |key: &Touched| (self.revision.is_none() || key.access == "write") && key.holds(&self.key);
         by_revision && line.keys.iter().any(touches)
     }
@@ -157,6 +165,10 @@ impl Touched {
 }
 
 impl Line {
+    fn changed_something(&self) -> bool {
+        self.code == "Ok" && self.deleted != Some(0)
+    }
+
     fn simple(&self) -> String {
         let who = self.user.as_deref().or(self.common_name.as_deref()).unwrap_or("-");
         let from = self.address.as_deref().unwrap_or("-");
@@ -192,6 +204,8 @@ mod tests {
         assert!(wanted("/a", Some(5)).is(&one) && wanted("/a", Some(9)).is(&one) && !wanted("/a", Some(4)).is(&one));
         let read = line(r#"[{"access":"read","key":"/a"}]"#, 5, "Ok");
         assert!(wanted("/a", None).is(&read) && !wanted("/a", Some(5)).is(&read));
+        let in_vain = Line { deleted: Some(0), ..line(r#"[{"access":"write","key":"/a"}]"#, 5, "Ok") };
+        assert!(wanted("/a", None).is(&in_vain) && !wanted("/a", Some(5)).is(&in_vain));
         let refused = line(r#"[{"access":"write","key":"/a"}]"#, 5, "PermissionDenied");
         assert!(wanted("/a", None).is(&refused) && !wanted("/a", Some(5)).is(&refused));
     }

@@ -57,14 +57,15 @@ fn who_wrote_a_key_is_found_over_files_that_were_put_aside() {
         std::thread::sleep(Duration::from_millis(10));
     }
     call(&["del", "/", "--prefix"]);
-    lines(&log, 1);
+    call(&["del", "/a"]);
+    lines(&log, 2);
     let packed = Command::new("gzip").arg(&old).status().expect("gzip");
     assert!(packed.success());
 
     let old = format!("{}.gz", old.display());
     let grep = |words: &[&str]| ctl(&[&["audit", "grep"], words, &[&log_text, &old]].concat());
     let all = grep(&["--key", "/a"]);
-    assert_eq!((all.code, all.stdout.lines().count()), (0, 3), "{all:?}");
+    assert_eq!((all.code, all.stdout.lines().count()), (0, 4), "{all:?}");
     for (revision, rpc, at) in
         [("2", "KV/Put", "revision 2"), ("3", "KV/Put", "revision 2"), ("4", "KV/Put", "revision 4")]
     {
@@ -74,8 +75,33 @@ fn who_wrote_a_key_is_found_over_files_that_were_put_aside() {
     }
     let deleted = grep(&["--key", "/a", "--rev", "5", "-w", "json"]);
     assert!(deleted.stdout.contains("KV/DeleteRange") && deleted.stdout.contains("\"range_end\":\"0\""), "{deleted:?}");
+    // The second delete found nothing.
+    assert_eq!(deleted.stdout.lines().count(), 1, "{deleted:?}");
+    let before = grep(&["--key", "/a", "--rev", "3"]);
+    assert!(before.stderr.contains("of revision 2;"), "{before:?}");
     let nothing = grep(&["--key", "/none", "--rev", "4"]);
     assert_eq!((nothing.code, &*nothing.stdout, &*nothing.stderr), (1, "", ""), "{nothing:?}");
+}
+
+#[test]
+fn who_revoked_the_lease_of_a_key_is_found() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = folder.path().join("audit.log");
+    let log_text = log.to_str().expect("a path of text").to_owned();
+    let server = Server::start_binary(&On::Cairn.binary(), "http", &["--audit-log", &log_text]);
+    let endpoint = server.endpoint();
+    let call = |words: &[&str]| {
+        let output = ctl(&[&["--endpoints", &endpoint], words].concat());
+        assert_eq!(output.code, 0, "{words:?}: {output:?}");
+        output.stdout
+    };
+    let granted = call(&["lease", "grant", "600"]);
+    let lease = granted.split(' ').nth(1).expect("its id");
+    call(&["put", "/a", "one", "--lease", lease]);
+    call(&["lease", "revoke", lease]);
+    lines(&log, 3);
+    let found = ctl(&["audit", "grep", "--key", "/a", "--rev", "3", &log_text]);
+    assert!(found.stdout.contains("Lease/LeaseRevoke, revision 3, Ok"), "{found:?}");
 }
 
 #[test]

@@ -11,6 +11,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use cairn_proto::{
     ApiError,
     etcdserverpb::{self as pb, AlarmType},
@@ -44,6 +45,11 @@ pub struct Lease {
 impl Lease {
     pub(super) fn new(context: Arc<Context>) -> Self {
         Self { context }
+    }
+
+    /// The keys of a lease, for the record of calls.
+    pub(super) fn keys_of(&self, lease: i64) -> Vec<Bytes> {
+        self.context.leases.keys(&self.context.authorizer.own(), lease)
     }
 
     /// Creates a lease.

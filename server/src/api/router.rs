@@ -212,6 +212,9 @@ impl Router {
         let message = message.await?;
         if let Some(trail) = trail {
             trail.request(message.clone());
+            if call.method == Method::LeaseRevoke {
+                trail.revokes(|lease| self.services.lease.keys_of(lease));
+            }
         }
         self.metrics.received(call.method, message.len());
         let endless = call.method.kind() == Kind::Unary && call.method.is_endless();

@@ -18,6 +18,7 @@ pub mod record;
 mod tests;
 
 use std::{
+    cell::RefCell,
     net::SocketAddr,
     path::PathBuf,
     sync::Arc,
@@ -25,14 +26,15 @@ use std::{
 };
 
 use bytes::Bytes;
-use cairn_proto::rpc::Method;
+use cairn_proto::{etcdserverpb as pb, rpc::Method};
+use prost::Message;
 use tonic::Code;
 
 use self::{
     queue::Queue,
     record::{Happened, Line},
 };
-use crate::config::{AuditAccess, AuditConfig, AuditPolicy, AuditRule, AuditValues};
+use crate::config::{AuditConfig, AuditPolicy, AuditRule, AuditValues, is_kept};
 
 /// Why there can be no record.
 #[derive(Debug, thiserror::Error)]
@@ -55,13 +57,38 @@ pub enum AuditError {
     },
 }
 
+thread_local! {
+    /// The line that a thread makes.
+    static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 /// Puts calls on record.
 #[derive(Debug)]
 pub struct Audit {
     policy: AuditPolicy,
+    /// By the number of the method.
+    plans: Vec<Plan>,
     blocking: bool,
     member: String,
     queue: Queue,
+}
+
+/// What the policy means to calls of one method.
+#[derive(Debug)]
+struct Plan {
+    /// One of them may have to be put on record.
+    followed: bool,
+    /// The rules that name the method, in their order.
+    rules: Vec<usize>,
+}
+
+impl Plan {
+    fn of(method: Method, policy: &AuditPolicy) -> Self {
+        let rules: Vec<_> = (0..).zip(&policy.rules).filter(|(_, rule)| rule.names(method)).collect();
+        let may = |rule: &AuditRule| record::accesses_of(method).iter().any(|access| rule.wants(*access));
+        let followed = is_kept(method) && (policy.default || rules.iter().any(|(_, rule)| rule.record && may(rule)));
+        Self { followed, rules: rules.into_iter().map(|(at, _)| at).collect() }
+    }
 }
 
 /// Who calls, from where.
@@ -105,7 +132,8 @@ impl Audit {
             let place = output.file().map_or("stderr".to_owned(), |path| path.display().to_string());
             AuditError::Open { place, source }
         })?;
-        Ok(Some(Self { policy, blocking: config.blocking, member: String::new(), queue }))
+        let plans = Method::ALL.iter().map(|method| Plan::of(*method, &policy)).collect();
+        Ok(Some(Self { policy, plans, blocking: config.blocking, member: String::new(), queue }))
     }
 
     /// Says in each line that this member served the call.
@@ -126,17 +154,12 @@ impl Audit {
 
     /// Follows a call of a method, if one of it may have to be put on record.
     pub fn follow(self: &Arc<Self>, method: Method, caller: impl FnOnce() -> Caller) -> Option<Trail> {
-        let about = |rule: &AuditRule| match record::access_of(method) {
-            Some(access) => rule.is_about(method, access),
-            None => [AuditAccess::Read, AuditAccess::Write].into_iter().any(|access| rule.is_about(method, access)),
-        };
-        let wanted = record::is_kept(method)
-            && (self.policy.default || self.policy.rules.iter().any(|rule| rule.record && about(rule)));
-        wanted.then(|| Trail {
+        self.plans[method as usize].followed.then(|| Trail {
             audit: self.clone(),
             method,
             caller: caller(),
             request: Bytes::new(),
+            lease_keys: Vec::new(),
             began: Instant::now(),
             ended: false,
         })
@@ -146,11 +169,10 @@ impl Audit {
     fn wanted(&self, method: Method, caller: &Caller, happened: &Happened) -> Option<AuditValues> {
         let user = caller.user.as_deref().unwrap_or_default();
         let fits = |rule: &&AuditRule| {
-            rule.is_about(method, happened.access)
-                && rule.users.as_ref().is_none_or(|users| users.iter().any(|one| one.as_bytes() == user))
-                && rule.prefixes.as_ref().is_none_or(|prefixes| happened.is_under(prefixes))
+            rule.users.as_ref().is_none_or(|users| users.iter().any(|one| one.as_bytes() == user))
+                && if rule.record { happened.concerns(rule) } else { happened.is_within(rule) }
         };
-        match self.policy.rules.iter().find(fits) {
+        match self.plans[method as usize].rules.iter().map(|at| &self.policy.rules[*at]).find(fits) {
             Some(rule) => rule.record.then_some(rule.values),
             None => self.policy.default.then_some(AuditValues::None),
         }
@@ -164,6 +186,8 @@ pub struct Trail {
     method: Method,
     caller: Caller,
     request: Bytes,
+    /// The keys of the lease that it is about to revoke.
+    lease_keys: Vec<Bytes>,
     began: Instant,
     ended: bool,
 }
@@ -174,24 +198,37 @@ impl Trail {
         self.request = message;
     }
 
+    /// The call revokes a lease, and deletes its keys: `keys_of` says which they are now.
+    pub fn revokes(&mut self, keys_of: impl FnOnce(i64) -> Vec<Bytes>) {
+        if let Ok(revoke) = pb::LeaseRevokeRequest::decode(self.request.clone()) {
+            self.lease_keys = keys_of(revoke.id);
+        }
+    }
+
     /// Puts the call on record, if the policy wants it. What is given is to be waited for, where lines may not be lost.
     #[must_use]
     pub fn end(mut self, outcome: &Outcome<'_>) -> Option<Waiting> {
         self.ended = true;
-        let line = self.line(outcome)?;
-        if self.audit.blocking {
-            return Some(Waiting { audit: self.audit.clone(), line });
-        }
-        self.audit.queue.push(line.as_bytes());
-        None
+        LINE.with_borrow_mut(|line| {
+            if !self.write(outcome, line) || self.audit.queue.push(line) {
+                return None;
+            }
+            if self.audit.blocking {
+                return Some(Waiting { audit: self.audit.clone(), line: line.clone() });
+            }
+            self.audit.queue.push_late(line);
+            None
+        })
     }
 
+    /// Writes the line, if the policy wants it; whether it does.
     #[expect(clippy::disallowed_methods, reason = "a record carries the time")]
-    fn line(&self, outcome: &Outcome<'_>) -> Option<String> {
+    fn write(&self, outcome: &Outcome<'_>, line: &mut Vec<u8>) -> bool {
         let answered = record::read_answer(outcome.answer);
-        let happened = Happened::of(self.method, &self.request, answered.succeeded);
-        let values = self.audit.wanted(self.method, &self.caller, &happened)?;
-        let line = Line {
+        let happened = Happened::of(self.method, &self.request, &answered, &self.lease_keys);
+        let Some(values) = self.audit.wanted(self.method, &self.caller, &happened) else { return false };
+        line.clear();
+        let of_call = Line {
             now: SystemTime::now(),
             member: &self.audit.member,
             method: self.method,
@@ -203,7 +240,8 @@ impl Trail {
             error: outcome.error,
             took: self.began.elapsed(),
         };
-        Some(line.to_json())
+        of_call.write(line);
+        true
     }
 }
 
@@ -211,13 +249,25 @@ impl Trail {
 #[derive(Debug)]
 pub struct Waiting {
     audit: Arc<Audit>,
-    line: String,
+    /// Empty once it is queued.
+    line: Vec<u8>,
 }
 
 impl Waiting {
     /// Waits until the line is queued.
-    pub async fn wait(self) {
-        self.audit.queue.push_waiting(self.line.as_bytes()).await;
+    pub async fn wait(mut self) {
+        if self.audit.queue.push_waiting(&self.line).await {
+            self.line.clear();
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if !self.line.is_empty() {
+            // The client has given up, but what it did is done.
+            self.audit.queue.push_late(&self.line);
+        }
     }
 }
 
@@ -227,9 +277,11 @@ impl Drop for Trail {
             return;
         }
         let outcome = Outcome { code: Code::Cancelled, error: "", answer: &[] };
-        if let Some(line) = self.line(&outcome) {
+        LINE.with_borrow_mut(|line| {
             // What is dropped cannot wait.
-            self.audit.queue.push(line.as_bytes());
-        }
+            if self.write(&outcome, line) && !self.audit.queue.push(line) {
+                self.audit.queue.push_late(line);
+            }
+        });
     }
 }

@@ -7,7 +7,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -19,6 +19,10 @@ use crate::config::{LogOutput, LogRotation, Sink};
 
 /// Bytes that wait to be written at most.
 const QUEUE_BYTES: usize = if cfg!(test) { 4 << 10 } else { 8 << 20 };
+/// Bytes beyond them of lines that could not wait, because their calls were given up, where lines may not be lost.
+const LATE_BYTES: usize = QUEUE_BYTES;
+/// How long is waited after a write, so that lines that come fast are written together.
+const WRITE_PAUSE: Duration = Duration::from_millis(5);
 /// How long is waited before a write that failed is tried again, where lines may not be lost.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -47,6 +51,10 @@ struct Lines {
     count: u64,
     /// Permits that they have taken.
     permits: usize,
+    /// Bytes of lines that took none.
+    late: usize,
+    /// The thread waits for the first line.
+    idle: bool,
     closed: bool,
 }
 
@@ -85,27 +93,35 @@ impl Queue {
         Ok(Self { shared, ended })
     }
 
-    /// Queues a line if there is room; otherwise it is lost.
-    pub fn push(&self, line: &[u8]) {
-        match self.shared.room.try_acquire_many(permits(line) as u32) {
-            Ok(room) => {
-                room.forget();
-                self.shared.append(line);
-            }
-            Err(_) => drop(self.shared.lost.inc()),
-        }
+    /// Queues a line if there is room; whether there was.
+    pub fn push(&self, line: &[u8]) -> bool {
+        let room = self.shared.room.try_acquire_many(permits(line) as u32);
+        room.map(|room| {
+            room.forget();
+            self.shared.append(line);
+        })
+        .is_ok()
     }
 
-    /// Queues a line once there is room.
-    pub async fn push_waiting(&self, line: &[u8]) {
-        match self.shared.room.acquire_many(permits(line) as u32).await {
-            Ok(room) => {
-                room.forget();
-                self.shared.append(line);
-            }
-            // The queue is closed.
-            Err(_) => drop(self.shared.lost.inc()),
+    /// Queues a line once there is room; whether there was before the queue was closed.
+    pub async fn push_waiting(&self, line: &[u8]) -> bool {
+        let room = self.shared.room.acquire_many(permits(line) as u32).await;
+        room.map(|room| {
+            room.forget();
+            self.shared.append(line);
+        })
+        .is_ok()
+    }
+
+    /// Queues a line that found no room and cannot wait. A patient queue has some more for such lines; otherwise it is lost.
+    pub fn push_late(&self, line: &[u8]) {
+        let mut lines = self.shared.lines.lock();
+        if !self.shared.patient || lines.closed || lines.late + line.len() > LATE_BYTES {
+            self.shared.lost.inc();
+            return;
         }
+        lines.late += line.len();
+        self.shared.add(&mut lines, line);
     }
 
     /// Opens the output anew before the next line.
@@ -159,10 +175,17 @@ fn permits(line: &[u8]) -> usize {
 impl Shared {
     fn append(&self, line: &[u8]) {
         let mut lines = self.lines.lock();
+        lines.permits += permits(line);
+        self.add(&mut lines, line);
+    }
+
+    /// Wakes the thread only if it waits for this line: to do so for each would cost more than to make the line.
+    fn add(&self, lines: &mut Lines, line: &[u8]) {
         lines.bytes.extend_from_slice(line);
         lines.count += 1;
-        lines.permits += permits(line);
-        self.more.notify_one();
+        if lines.idle || lines.bytes.len() >= QUEUE_BYTES / 2 {
+            self.more.notify_one();
+        }
     }
 
     fn close(&self) {
@@ -181,8 +204,9 @@ impl Shared {
     ) {
         let mut failing = false;
         let mut batch = Lines::default();
+        let mut not_before = Instant::now();
         loop {
-            let closed = self.wait_for_lines(&mut batch);
+            let closed = self.wait_for_lines(&mut batch, not_before);
             if self.reopen.swap(false, Ordering::SeqCst) {
                 match open() {
                     Ok(opened) => sink = opened,
@@ -215,6 +239,7 @@ impl Shared {
                 self.room.add_permits(batch.permits);
                 batch.bytes.clear();
                 (batch.count, batch.permits) = (0, 0);
+                not_before = Instant::now() + WRITE_PAUSE;
             }
             if closed && self.lines.lock().bytes.is_empty() {
                 return;
@@ -222,13 +247,22 @@ impl Shared {
         }
     }
 
-    /// Waits for lines and takes them all, unless there are some still; whether the queue is closed.
-    fn wait_for_lines(&self, batch: &mut Lines) -> bool {
+    /// Waits for lines and takes them all, unless there are some still; whether the queue is closed. Few lines are not taken
+    /// before their time.
+    fn wait_for_lines(&self, batch: &mut Lines, not_before: Instant) -> bool {
         let mut lines = self.lines.lock();
+        let called = |lines: &Lines| lines.closed || self.reopen.load(Ordering::SeqCst);
         if batch.bytes.is_empty() {
-            while lines.bytes.is_empty() && !lines.closed && !self.reopen.load(Ordering::SeqCst) {
+            while !called(&lines) && lines.bytes.len() < QUEUE_BYTES / 2 {
+                if self.more.wait_until(&mut lines, not_before).timed_out() {
+                    break;
+                }
+            }
+            while lines.bytes.is_empty() && !called(&lines) {
+                lines.idle = true;
                 self.more.wait(&mut lines);
             }
+            (lines.idle, lines.late) = (false, 0);
             std::mem::swap(&mut batch.bytes, &mut lines.bytes);
             batch.count = std::mem::take(&mut lines.count);
             batch.permits = std::mem::take(&mut lines.permits);
@@ -239,6 +273,8 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
+
     use super::*;
 
     /// An output that is told whether it works, and holds what was written.
@@ -275,12 +311,13 @@ mod tests {
         let queue = output.queue(false);
         let lines: Vec<_> = (0..50).map(|at| format!("line {at}\n")).collect();
         for line in &lines {
-            queue.push(line.as_bytes());
+            assert!(queue.push(line.as_bytes()));
         }
         queue.reopen();
         queue.close(WAIT);
         assert_eq!((output.text(), queue.written(), queue.lost()), (lines.concat(), 50, 0));
-        queue.push(b"too late\n");
+        assert!(!queue.push(b"too late\n"));
+        queue.push_late(b"too late\n");
         assert_eq!(queue.lost(), 1);
     }
 
@@ -292,12 +329,16 @@ mod tests {
             // The writer waits for this, and the queue fills.
             let _stalled = output.0.0.lock();
             for _ in 0..10 {
-                queue.push(&[b'x'; QUEUE_BYTES / 2]);
+                if !queue.push(&[b'x'; QUEUE_BYTES / 2]) {
+                    queue.push_late(&[b'x'; QUEUE_BYTES / 2]);
+                }
             }
             assert!(queue.lost() >= 6, "{queue:?}");
         }
         output.fail(true);
-        queue.push(b"lost\n");
+        if !queue.push(b"lost\n") {
+            queue.push_late(b"lost\n");
+        }
         queue.close(WAIT);
         assert_eq!(queue.written() + queue.lost(), 11, "{queue:?}");
         assert!(!output.text().contains("lost"));
@@ -308,22 +349,26 @@ mod tests {
         let output = Output::default();
         output.fail(true);
         let queue = output.queue(true);
-        queue.push_waiting(&[b'x'; QUEUE_BYTES]).await;
+        assert!(queue.push_waiting(&[b'x'; QUEUE_BYTES]).await);
         let waits = queue.push_waiting(b"waited\n");
         let mut waits = std::pin::pin!(waits);
-        assert!(tokio::time::timeout(Duration::from_millis(50), waits.as_mut()).await.is_err());
+        assert!(waits.as_mut().now_or_never().is_none());
+        // What cannot wait is kept all the same, up to a limit.
+        queue.push_late(b"late\n");
+        queue.push_late(&[b'y'; LATE_BYTES + 1]);
+        assert_eq!(queue.lost(), 1);
         output.fail(false);
-        waits.await;
+        assert!(waits.await);
         queue.close(WAIT);
-        assert_eq!((queue.written(), queue.lost()), (2, 0));
-        assert!(output.text().ends_with("xwaited\n"));
+        assert_eq!((queue.written(), queue.lost()), (3, 1));
+        assert!(output.text().ends_with("xlate\nwaited\n"), "{queue:?}");
     }
 
     #[test]
     fn a_line_longer_than_the_queue_is_written() {
         let output = Output::default();
         let queue = output.queue(false);
-        queue.push(&[b'x'; 3 * QUEUE_BYTES]);
+        assert!(queue.push(&[b'x'; 3 * QUEUE_BYTES]));
         queue.close(WAIT);
         assert_eq!((queue.written(), output.text().len()), (1, 3 * QUEUE_BYTES));
     }

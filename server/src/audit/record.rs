@@ -1,9 +1,14 @@
 //! What a call did, and the line that says so.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    borrow::Cow,
+    fmt,
+    net::SocketAddr,
+    time::{Duration, SystemTime},
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use cairn_proto::{
     etcdserverpb::{self as pb, alarm_request::AlarmAction, request_op::Request as Op, watch_request::RequestUnion},
     rpc::Method,
@@ -13,11 +18,11 @@ use prost::{
     Message,
     encoding::{WireType, decode_key, decode_varint},
 };
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use tonic::Code;
 
 use super::Caller;
-use crate::config::{AuditAccess, AuditValues};
+use crate::config::{AuditAccess, AuditRule, AuditValues};
 
 /// Keys and ranges of a line; the others are counted.
 const KEYS_MAX: usize = 1000;
@@ -32,6 +37,8 @@ pub struct Happened {
     keys: Vec<Touched>,
     /// Keys beyond the most that a line has.
     more_keys: usize,
+    /// Keys that a delete has found.
+    deleted: Option<u64>,
     lease: Option<i64>,
     /// A user, role or member that it was about.
     target: Option<String>,
@@ -43,6 +50,8 @@ pub struct Happened {
 #[derive(Debug)]
 struct Touched {
     access: AuditAccess,
+    /// It is written, and what was there before is told.
+    is_told: bool,
     key: Bytes,
     range_end: Bytes,
     value: Option<Bytes>,
@@ -107,17 +116,28 @@ pub fn access_of(method: Method) -> Option<AuditAccess> {
     })
 }
 
-/// Whether calls of a method are ever put on record: not those that come all the time and touch nothing.
-pub fn is_kept(method: Method) -> bool {
-    method != Method::LeaseKeepAlive && !method.service().starts_with("grpc.")
+/// What calls of a method may do. Those that write may read as well: the value that was there before.
+pub fn accesses_of(method: Method) -> &'static [AuditAccess] {
+    match access_of(method) {
+        Some(AuditAccess::Read) => &[AuditAccess::Read],
+        Some(AuditAccess::Write) if !matches!(method, Method::Put | Method::DeleteRange) => &[AuditAccess::Write],
+        Some(AuditAccess::Write) | None => &[AuditAccess::Read, AuditAccess::Write],
+    }
 }
 
 impl Happened {
-    /// What a request is about. `succeeded` says which branch of a transaction was taken, if that is known.
-    pub fn of(method: Method, request: &Bytes, succeeded: Option<bool>) -> Self {
+    /// What a request is about, by what its answer says of it. `lease_keys` hang on the lease that it revokes.
+    pub fn of(method: Method, request: &Bytes, answered: &Answered, lease_keys: &[Bytes]) -> Self {
         let mut happened = Self { access: access_of(method).unwrap_or_default(), ..Self::default() };
+        let succeeded = answered.second.map(|second| second != 0);
         // What does not decode was refused, and is about nothing.
         let _ = happened.read(method, request.clone(), succeeded);
+        if method == Method::DeleteRange {
+            happened.deleted = answered.second;
+        }
+        for key in lease_keys {
+            happened.write(key.clone());
+        }
         happened
     }
 
@@ -225,7 +245,7 @@ impl Happened {
             self.access = access;
         }
         if self.keys.len() < KEYS_MAX {
-            self.keys.push(Touched { access, key, range_end, value });
+            self.keys.push(Touched { access, is_told: false, key, range_end, value });
         } else {
             self.more_keys += 1;
         }
@@ -237,11 +257,20 @@ impl Happened {
 
     fn put(&mut self, put: &pb::PutRequest) {
         self.touch(AuditAccess::Write, put.key.clone(), Bytes::new(), Some(put.value.clone()));
+        self.tells(put.prev_kv);
         self.lease = self.lease.or((put.lease != 0).then_some(put.lease));
     }
 
     fn delete(&mut self, delete: &pb::DeleteRangeRequest) {
         self.touch(AuditAccess::Write, delete.key.clone(), delete.range_end.clone(), None);
+        self.tells(delete.prev_kv);
+    }
+
+    /// Whether the write that came last is answered with what was there before.
+    fn tells(&mut self, prev_kv: bool) {
+        if let Some(last) = self.keys.last_mut() {
+            last.is_told |= prev_kv;
+        }
     }
 
     /// What was compared, and the branch that was taken; both, if that is not known.
@@ -284,14 +313,41 @@ impl Happened {
         self.target = Some(format!("{id:x}"));
     }
 
-    /// Whether there are keys, and each is under one of the prefixes.
-    pub fn is_under(&self, prefixes: &[String]) -> bool {
-        let under = |touched: &Touched| prefixes.iter().any(|prefix| is_under(touched, prefix.as_bytes()));
-        !self.keys.is_empty() && self.keys.iter().all(under)
+    /// Whether anything that it did is what a rule wants on record: a range is if it has keys in common with a prefix.
+    pub fn concerns(&self, rule: &AuditRule) -> bool {
+        let wanted = |touched: &Touched| {
+            (rule.wants(touched.access) || touched.is_told && rule.wants(AuditAccess::Read))
+                && rule.prefixes.as_ref().is_none_or(|prefixes| prefixes.iter().any(|prefix| meets(touched, prefix)))
+        };
+        // What is not told may be anything.
+        let unknown = self.more_keys > 0;
+        rule.prefixes.is_none() && rule.wants(self.access) || unknown || self.keys.iter().any(wanted)
+    }
+
+    /// Whether everything that it did is what a rule does not want on record: there are keys, and each is under a prefix.
+    pub fn is_within(&self, rule: &AuditRule) -> bool {
+        let under = |touched: &Touched, prefixes: &[String]| prefixes.iter().any(|prefix| is_under(touched, prefix));
+        rule.wants(self.access)
+            && rule.prefixes.as_ref().is_none_or(|prefixes| {
+                !self.keys.is_empty() && self.more_keys == 0 && self.keys.iter().all(|key| under(key, prefixes))
+            })
     }
 }
 
-fn is_under(touched: &Touched, prefix: &[u8]) -> bool {
+/// Whether a key or a range has keys under a prefix.
+fn meets(touched: &Touched, prefix: &str) -> bool {
+    let prefix = prefix.as_bytes();
+    let begins_before_its_end = touched.key.starts_with(prefix) || touched.key < prefix;
+    match &touched.range_end[..] {
+        [] => touched.key.starts_with(prefix),
+        [0] => begins_before_its_end,
+        end => begins_before_its_end && end > prefix,
+    }
+}
+
+/// Whether all keys of a range are under a prefix.
+fn is_under(touched: &Touched, prefix: &str) -> bool {
+    let prefix = prefix.as_bytes();
     let end: &[u8] = &touched.range_end;
     // Of a range every key but its end, which may be the first one behind the prefix.
     let ends_within = match end {
@@ -313,11 +369,11 @@ fn is_first_behind(end: &[u8], prefix: &[u8]) -> bool {
 pub struct Answered {
     /// The revision of its header.
     pub revision: Option<i64>,
-    /// Which branch of a transaction was taken. Only a transaction's answer has it, as its second field.
-    pub succeeded: Option<bool>,
+    /// Its second field, if that is a number: whether the compares of a transaction succeeded, how many keys a delete found.
+    pub second: Option<u64>,
 }
 
-/// Reads the first bytes of an answer: its header, and of a transaction which branch was taken.
+/// Reads the first bytes of an answer: its header, and its second field.
 pub fn read_answer(mut head: &[u8]) -> Answered {
     let mut answered = Answered::default();
     let Ok((1, WireType::LengthDelimited)) = decode_key(&mut head) else { return answered };
@@ -333,8 +389,9 @@ pub fn read_answer(mut head: &[u8]) -> Answered {
         }
     }
     let mut rest = rest;
-    // A field that is false is left out.
-    answered.succeeded = Some(matches!(decode_key(&mut rest), Ok((2, WireType::Varint))) && rest.has_remaining());
+    // A field that is false or 0 is left out.
+    let second = matches!(decode_key(&mut rest), Ok((2, WireType::Varint))).then(|| decode_varint(&mut rest));
+    answered.second = Some(second.map_or(0, Result::unwrap_or_default));
     answered
 }
 
@@ -365,20 +422,23 @@ pub struct Line<'a> {
 /// A line as JSON. Fields without a content are left out.
 #[derive(Serialize)]
 struct Json<'a> {
-    time: String,
+    #[serde(serialize_with = "shown")]
+    time: humantime::Rfc3339Timestamp,
     member: &'a str,
     rpc: &'a str,
     access: AuditAccess,
     #[serde(skip_serializing_if = "Option::is_none")]
-    user: Option<String>,
+    user: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     common_name: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    address: Option<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    keys: Vec<JsonKey<'a>>,
+    address: Option<SocketAddr>,
+    #[serde(skip_serializing_if = "Keys::is_empty")]
+    keys: Keys<'a>,
     #[serde(skip_serializing_if = "is_zero")]
     more_keys: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deleted: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     lease: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -387,10 +447,38 @@ struct Json<'a> {
     argument: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     revision: Option<i64>,
-    code: String,
+    #[serde(serialize_with = "debugged")]
+    code: Code,
     #[serde(skip_serializing_if = "str::is_empty")]
     error: &'a str,
     micros: u64,
+}
+
+/// Written as it is shown, without a string between.
+fn shown<S: Serializer>(what: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(what)
+}
+
+fn debugged<S: Serializer>(what: &impl fmt::Debug, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{what:?}"))
+}
+
+/// The keys and ranges of a line.
+struct Keys<'a> {
+    touched: &'a [Touched],
+    values: AuditValues,
+}
+
+impl Keys<'_> {
+    const fn is_empty(&self) -> bool {
+        self.touched.is_empty()
+    }
+}
+
+impl Serialize for Keys<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.touched.iter().map(|touched| JsonKey::of(touched, self.values)))
+    }
 }
 
 /// Bytes that are no UTF-8 stand as base64 in a field of their own.
@@ -425,40 +513,42 @@ fn text(bytes: &[u8]) -> (Option<&str>, Option<String>) {
 }
 
 impl Line<'_> {
-    /// The line with its end.
-    pub fn to_json(&self) -> String {
+    /// Appends the line with its end.
+    pub fn write(&self, out: &mut Vec<u8>) {
         let Self { caller, happened, .. } = self;
         let json = Json {
-            time: humantime::format_rfc3339_micros(self.now).to_string(),
+            time: humantime::format_rfc3339_micros(self.now),
             member: self.member,
             rpc: self.method.path().trim_start_matches('/'),
             access: happened.access,
-            user: caller.user.as_ref().map(|user| String::from_utf8_lossy(user).into_owned()),
+            user: caller.user.as_deref().map(String::from_utf8_lossy),
             common_name: caller.common_name.as_deref(),
-            address: caller.address.map(|address| address.to_string()),
-            keys: happened.keys.iter().map(|touched| self.key(touched)).collect(),
+            address: caller.address,
+            keys: Keys { touched: &happened.keys, values: self.values },
             more_keys: happened.more_keys,
+            deleted: happened.deleted,
             lease: happened.lease.map(|lease| format!("{lease:x}")),
             target: happened.target.as_deref(),
             argument: happened.argument.as_deref(),
             revision: self.revision,
-            code: format!("{:?}", self.code),
+            code: self.code,
             error: self.error,
             micros: u64::try_from(self.took.as_micros()).unwrap_or(u64::MAX),
         };
-        // Strings and numbers are always JSON.
-        let mut line = serde_json::to_string(&json).unwrap_or_default();
-        line.push('\n');
-        line
+        // Strings and numbers are always JSON, and there is always memory.
+        let _ = serde_json::to_writer(&mut *out, &json);
+        out.push(b'\n');
     }
+}
 
-    fn key<'a>(&self, touched: &'a Touched) -> JsonKey<'a> {
+impl<'a> JsonKey<'a> {
+    fn of(touched: &'a Touched, values: AuditValues) -> Self {
         let (key, key_base64) = text(&touched.key);
         let (range_end, range_end_base64) =
             if touched.range_end.is_empty() { (None, None) } else { text(&touched.range_end) };
-        let value = touched.value.as_ref().filter(|_| self.values != AuditValues::None);
-        let hashed = value.filter(|_| self.values == AuditValues::Hash);
-        JsonKey {
+        let value = touched.value.as_ref().filter(|_| values != AuditValues::None);
+        let hashed = value.filter(|_| values == AuditValues::Hash);
+        Self {
             access: touched.access,
             key,
             key_base64,

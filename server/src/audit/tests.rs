@@ -1,5 +1,4 @@
-use cairn_proto::etcdserverpb as pb;
-use prost::Message;
+use cairn_proto::etcdserverpb::request_op::Request as Op;
 
 use super::{record::read_answer, *};
 use crate::config::LogOutput;
@@ -12,6 +11,7 @@ fn record(policy: &str) -> (tempfile::TempDir, Arc<Audit>) {
     let config = AuditConfig {
         output: Some(LogOutput::File(dir.path().join("audit.log"))),
         policy_file: Some(policy_file),
+        blocking: true,
         ..AuditConfig::default()
     };
     let audit = Audit::open(&config).expect("it opens").expect("there is one").of_member(0xca1);
@@ -32,7 +32,11 @@ fn lines(policy: &str, user: &'static str, calls: &[(Method, Vec<u8>)]) -> Vec<s
         trail.request(request.clone().into());
         let header = pb::ResponseHeader { revision: 7, ..Default::default() };
         let answer = pb::PutResponse { header: Some(header), prev_kv: None }.encode_to_vec();
-        assert!(trail.end(&Outcome { code: Code::Ok, error: "", answer: &answer }).is_none());
+        // A queue for tests is short.
+        if let Some(waiting) = trail.end(&Outcome { code: Code::Ok, error: "", answer: &answer }) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+            runtime.block_on(waiting.wait());
+        }
     }
     audit.queue().close(std::time::Duration::from_mins(1));
     let text = std::fs::read_to_string(dir.path().join("audit.log")).expect("a file");
@@ -75,6 +79,23 @@ fn the_first_rule_that_fits_decides() {
     };
     let reads_of_secrets =
         "rules:\n- prefixes: [/s/]\n  access: [read]\n- {access: [read], record: false}\ndefault: true";
+    let only_reads_of_secrets = "rules: [{prefixes: [/s/], access: [read]}]";
+    let no_events = "rules: [{prefixes: [/e/], record: false}]\ndefault: true";
+    let put_telling = |key: &'static str| pb::PutRequest { prev_kv: true, ..put(key.as_bytes(), b"") }.encode_to_vec();
+    let delete_telling = |key: &'static str, range_end: &'static str| {
+        pb::DeleteRangeRequest { key: key.into(), range_end: range_end.into(), prev_kv: true }.encode_to_vec()
+    };
+    let op = |request| pb::RequestOp { request: Some(request) };
+    let write_and_read = |written: &'static str, read: &'static str| {
+        let read = pb::RangeRequest { key: read.into(), ..Default::default() };
+        let ops = vec![op(Op::RequestPut(put(written.as_bytes(), b""))), op(Op::RequestRange(read))];
+        pb::TxnRequest { failure: ops, ..Default::default() }.encode_to_vec()
+    };
+    let many_puts = |prefix: &str, count: usize| {
+        let put = |at| pb::PutRequest { key: format!("{prefix}{at}").into(), ..Default::default() };
+        let failure = (0..count).map(|at| op(Op::RequestPut(put(at)))).collect();
+        pb::TxnRequest { failure, ..Default::default() }.encode_to_vec()
+    };
     for (policy, user, call, told) in [
         ("default: false", "", (Method::Put, put(b"a", b"").encode_to_vec()), false),
         ("rules: [{users: [alice]}]", "alice", (Method::Put, put(b"a", b"").encode_to_vec()), true),
@@ -83,9 +104,29 @@ fn the_first_rule_that_fits_decides() {
         ("rules: [{rpcs: [KV/Range]}]", "", (Method::Put, put(b"a", b"").encode_to_vec()), false),
         (reads_of_secrets, "", (Method::Range, range("/s/a", "")), true),
         (reads_of_secrets, "", (Method::Range, range("/s/", "/s0")), true),
-        (reads_of_secrets, "", (Method::Range, range("/s/a", "/t")), false),
-        (reads_of_secrets, "", (Method::Range, range("/s/a", "\0")), false),
+        // A wider range reads the secrets, too.
+        (reads_of_secrets, "", (Method::Range, range("/s/a", "/t")), true),
+        (reads_of_secrets, "", (Method::Range, range("/s/a", "\0")), true),
+        (reads_of_secrets, "", (Method::Range, range("\0", "\0")), true),
+        (reads_of_secrets, "", (Method::Range, range("/a", "/s/a")), true),
+        (reads_of_secrets, "", (Method::Range, range("/a", "/s/")), false),
+        (reads_of_secrets, "", (Method::Range, range("/s0", "\0")), false),
         (reads_of_secrets, "", (Method::Range, range("/a", "")), false),
+        // So does a write that tells what was there, and a transaction that writes elsewhere.
+        (only_reads_of_secrets, "", (Method::Put, put_telling("/s/a")), true),
+        (only_reads_of_secrets, "", (Method::Put, put_telling("/a")), false),
+        (only_reads_of_secrets, "", (Method::Put, put(b"/s/a", b"").encode_to_vec()), false),
+        (only_reads_of_secrets, "", (Method::DeleteRange, delete_telling("/a", "/z")), true),
+        (only_reads_of_secrets, "", (Method::Txn, write_and_read("/a", "/s/a")), true),
+        (only_reads_of_secrets, "", (Method::Txn, write_and_read("/s/a", "/a")), false),
+        // What is not to be on record is on record with anything else.
+        (no_events, "", (Method::Put, put(b"/e/a", b"").encode_to_vec()), false),
+        (no_events, "", (Method::Txn, write_and_read("/e/a", "/e/b")), false),
+        (no_events, "", (Method::Txn, write_and_read("/e/a", "/b")), true),
+        (no_events, "", (Method::DeleteRange, delete_telling("/e/a", "/e0")), false),
+        (no_events, "", (Method::DeleteRange, delete_telling("/e/a", "/e1")), true),
+        (no_events, "", (Method::Txn, many_puts("/e/", 1000)), false),
+        (no_events, "", (Method::Txn, many_puts("/e/", 1001)), true),
         (reads_of_secrets, "", (Method::Put, put(b"/s/a", b"").encode_to_vec()), true),
         (reads_of_secrets, "", (Method::MemberList, Vec::new()), false),
         ("default: true", "", (Method::LeaseKeepAlive, Vec::new()), false),
@@ -121,6 +162,43 @@ fn a_transaction_says_what_it_compared_and_the_branch_that_it_took() {
         assert_eq!((line["access"].as_str(), keys), (Some(access), vec![Some("c"), Some(key)]), "{line}");
         assert_eq!(line["revision"], 9);
     }
+}
+
+#[test]
+fn a_delete_says_how_many_keys_it_found_and_a_revoke_which_keys_it_deletes() {
+    let header = Some(pb::ResponseHeader { revision: 9, ..Default::default() });
+    let (dir, audit) = record("default: true");
+    for deleted in [0, 300] {
+        let mut trail = audit.follow(Method::DeleteRange, Caller::default).expect("it is wanted");
+        trail.request(pb::DeleteRangeRequest { key: "a".into(), ..Default::default() }.encode_to_vec().into());
+        let answer = pb::DeleteRangeResponse { header, deleted, ..Default::default() }.encode_to_vec();
+        assert!(trail.end(&Outcome { code: Code::Ok, error: "", answer: &answer }).is_none());
+    }
+    let mut trail = audit.follow(Method::LeaseRevoke, Caller::default).expect("it is wanted");
+    trail.request(pb::LeaseRevokeRequest { id: 0x77 }.encode_to_vec().into());
+    trail.revokes(|lease| if lease == 0x77 { vec!["k1".into(), "k2".into()] } else { Vec::new() });
+    let answer = pb::LeaseRevokeResponse { header }.encode_to_vec();
+    assert!(trail.end(&Outcome { code: Code::Ok, error: "", answer: &answer }).is_none());
+    audit.queue().close(std::time::Duration::from_mins(1));
+    let text = std::fs::read_to_string(dir.path().join("audit.log")).expect("a file");
+    let told: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!((&told[0]["deleted"], &told[1]["deleted"]), (&0.into(), &300.into()));
+    let keys = serde_json::json!([{"access": "write", "key": "k1"}, {"access": "write", "key": "k2"}]);
+    assert_eq!((&told[2]["lease"], &told[2]["keys"]), (&"77".into(), &keys));
+}
+
+#[tokio::test]
+async fn where_none_may_be_lost_a_call_that_gives_up_waiting_is_on_record_all_the_same() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("audit.log");
+    let config = AuditConfig { output: Some(LogOutput::File(file.clone())), blocking: true, ..AuditConfig::default() };
+    let audit = Audit::open(&config).expect("it opens").expect("there is one").of_member(1);
+    let waiting = Waiting { audit: audit.clone(), line: b"given up\n".to_vec() };
+    drop(waiting.wait());
+    Waiting { audit: audit.clone(), line: b"waited\n".to_vec() }.wait().await;
+    audit.queue().close(std::time::Duration::from_mins(1));
+    assert_eq!(std::fs::read_to_string(&file).expect("a file"), "given up\nwaited\n");
+    assert_eq!(audit.queue().lost(), 0);
 }
 
 #[test]
@@ -164,7 +242,7 @@ fn no_line_of_any_method_has_a_value_a_password_or_a_token() {
     assert_eq!(told.len(), known.len());
     assert!(!format!("{told:?}").contains("my-secret"), "{told:?}");
     let any: Vec<_> = Method::ALL.iter().map(|method| (*method, secrets.clone())).collect();
-    let kept = Method::ALL.iter().filter(|method| record::is_kept(**method)).count();
+    let kept = Method::ALL.iter().filter(|method| is_kept(**method)).count();
     assert_eq!(lines("default: true", "alice", &any).len(), kept);
 }
 
@@ -173,7 +251,7 @@ fn answers_tell_revision_and_branch_or_nothing() {
     let header = Some(pb::ResponseHeader { cluster_id: 1, member_id: 2, revision: 1 << 40, raft_term: 3 });
     let answer = pb::TxnResponse { header, succeeded: true, responses: Vec::new() }.encode_to_vec();
     let told = read_answer(&answer);
-    assert_eq!((told.revision, told.succeeded), (Some(1 << 40), Some(true)));
+    assert_eq!((told.revision, told.second), (Some(1 << 40), Some(1)));
     for cut in 0..answer.len() {
         let _ = read_answer(&answer[..cut]);
     }

@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use cairn_proto::rpc::Method;
 use serde::{Deserialize, Serialize};
 
+use super::error::ConfigError;
 use super::log_settings::{LogOutput, LogRotation};
 use super::value::Value;
 
@@ -63,10 +64,12 @@ pub struct AuditRule {
     /// Calls of these users; the empty name is that of callers without one.
     #[serde(default)]
     pub users: Option<BTreeSet<String>>,
-    /// Calls of which every key is under one of these; calls without keys fit no prefix.
+    /// Calls that touch a key under one of these; where they are not to be on record, calls that touch no other keys.
+    /// Calls without keys fit no prefix.
     #[serde(default)]
     pub prefixes: Option<Vec<String>>,
-    /// Calls that read, or that write. What changes users, members or the member itself writes.
+    /// Calls that read, or that write, under the prefixes if there are some. What changes users, members or the member
+    /// itself writes.
     #[serde(default)]
     pub access: Option<Vec<AuditAccess>>,
     /// Whether they are put on record.
@@ -99,6 +102,23 @@ pub enum AuditValues {
     Size,
     /// Its bytes and its SHA-256. Whoever can guess a value can tell it by its hash.
     Hash,
+}
+
+impl AuditConfig {
+    /// Whether something is said of a record that there is not to be.
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        let alone = [
+            ("--audit-policy", self.policy_file.is_some()),
+            ("--audit-rotation", self.rotation.is_some()),
+            ("--audit-blocking", self.blocking),
+        ];
+        match alone.into_iter().find(|(_, given)| *given && self.output.is_none()) {
+            Some((flag, _)) => {
+                Err(ConfigError::Invalid(format!("{flag} needs --audit-log, which says where calls are put on record")))
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 const fn yes() -> bool {
@@ -152,9 +172,14 @@ impl AuditPolicy {
             return Err(format!("has more than {RULES_MAX} rules"));
         }
         for (at, rule) in (1..).zip(&policy.rules) {
-            let known = |name: &&String| Method::ALL.iter().any(|method| is_named(*method, name));
-            if let Some(unknown) = rule.rpcs.iter().flatten().find(|name| !known(name)) {
-                return Err(format!("rule {at}: there is no RPC {unknown:?}"));
+            for name in rule.rpcs.iter().flatten() {
+                let mut named = Method::ALL.iter().filter(|method| is_named(**method, name)).peekable();
+                if named.peek().is_none() {
+                    return Err(format!("rule {at}: there is no RPC {name:?}"));
+                }
+                if !named.any(|method| is_kept(*method)) {
+                    return Err(format!("rule {at}: calls of {name} are never put on record"));
+                }
             }
         }
         Ok(policy)
@@ -162,11 +187,20 @@ impl AuditPolicy {
 }
 
 impl AuditRule {
-    /// Whether the rule is about a method.
-    pub fn is_about(&self, method: Method, access: AuditAccess) -> bool {
+    /// Whether the rule is about calls of a method.
+    pub fn names(&self, method: Method) -> bool {
         self.rpcs.as_ref().is_none_or(|names| names.iter().any(|name| is_named(method, name)))
-            && self.access.as_ref().is_none_or(|wanted| wanted.contains(&access))
     }
+
+    /// Whether the rule is about what does this.
+    pub fn wants(&self, access: AuditAccess) -> bool {
+        self.access.as_ref().is_none_or(|wanted| wanted.contains(&access))
+    }
+}
+
+/// Whether calls of a method are ever put on record: not those that come all the time and touch nothing.
+pub fn is_kept(method: Method) -> bool {
+    method != Method::LeaseKeepAlive && !method.service().starts_with("grpc.")
 }
 
 /// Whether a method has this name, alone or behind that of its service.
@@ -189,15 +223,16 @@ mod tests {
         let policy = AuditPolicy::parse(text).expect("a policy");
         assert_eq!((policy.rules.len(), policy.default), (2, true));
         assert_eq!(policy.rules[0].values, AuditValues::Hash);
-        assert!(policy.rules[0].is_about(Method::Txn, AuditAccess::Write));
-        assert!(!policy.rules[0].is_about(Method::Txn, AuditAccess::Read));
-        assert!(!policy.rules[0].is_about(Method::Range, AuditAccess::Write));
+        assert!(policy.rules[0].names(Method::Txn) && !policy.rules[0].names(Method::Range));
+        assert!(policy.rules[0].wants(AuditAccess::Write) && !policy.rules[0].wants(AuditAccess::Read));
         let many = "rules:\n".to_owned() + &"- record: true\n".repeat(RULES_MAX + 1);
         let deep = "[".repeat(100_000);
         for (text, reason) in [
             ("rules: [{rpc: [Put]}]", "rpc"),
             ("rules: [{rpcs: [Puts]}]", "no RPC \"Puts\""),
             ("rules: [{rpcs: [Lease/Put]}]", "no RPC \"Lease/Put\""),
+            ("rules: [{rpcs: [Put, LeaseKeepAlive]}]", "LeaseKeepAlive are never"),
+            ("rules: [{rpcs: [Health/Check]}]", "Health/Check are never"),
             ("rules: [{access: [delete]}]", "delete"),
             ("rules: [{values: all}]", "all"),
             ("rules: 7", ""),
@@ -221,6 +256,21 @@ mod tests {
             let named: Vec<_> = Method::ALL.iter().filter(|other| is_named(**other, &name)).collect();
             assert!(named.contains(&method), "{name}");
         }
+    }
+
+    #[test]
+    fn what_is_said_of_a_record_needs_one() {
+        let given = [
+            AuditConfig { policy_file: Some("p".into()), ..AuditConfig::default() },
+            AuditConfig { rotation: Some(LogRotation::default()), ..AuditConfig::default() },
+            AuditConfig { blocking: true, ..AuditConfig::default() },
+        ];
+        for alone in given {
+            assert!(alone.validate().expect_err("no record").to_string().contains("needs --audit-log"), "{alone:?}");
+            let config = AuditConfig { output: Some(LogOutput::Stderr), ..alone };
+            assert!(config.validate().is_ok(), "{config:?}");
+        }
+        assert!(AuditConfig::default().validate().is_ok());
     }
 
     proptest! {

@@ -39,7 +39,7 @@ mod value;
 
 pub use crate::types::{ListenAddr, Place, Scheme, Url, listen_addrs};
 pub(crate) use address::{Comparison, is_same_literally};
-pub use audit::{AuditAccess, AuditConfig, AuditPolicy, AuditRule, AuditValues};
+pub use audit::{AuditAccess, AuditConfig, AuditPolicy, AuditRule, AuditValues, is_kept};
 pub use auth_token::{AuthToken, JwtConfig, JwtMethod};
 pub use error::{ConfigError, Notice};
 pub use help::{help_text, version_text};

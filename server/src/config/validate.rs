@@ -19,6 +19,7 @@ impl Config {
         let mut notices = Vec::new();
         self.validate_member(&mut notices)?;
         self.log.validate()?;
+        self.audit.validate()?;
         self.validate_urls()?;
         self.validate_timers(&mut notices)?;
         self.validate_limits(&mut notices)?;

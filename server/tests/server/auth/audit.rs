@@ -2,11 +2,144 @@
 
 use std::{path::Path, time::Duration};
 
-use cairn_proto::{etcdserverpb as pb, rpc::Method};
+use bytes::Bytes;
+use cairn_proto::{
+    etcdserverpb::{self as pb, request_op::Request as Op},
+    rpc::{Kind, Method},
+    v3electionpb as election,
+};
 use cairn_server::config::{AuditConfig, LogOutput};
+use http::uri::PathAndQuery;
+use prost::Message;
+use tonic::client::Grpc;
 
-use super::{call, login, set_up};
-use crate::support::{builder, eventually};
+use super::{call, first, login, set_up, with_token};
+use crate::support::{RawCodec, TestServer, builder, eventually};
+
+const SECRET: &str = "not-for-the-record";
+
+/// A request with a secret in each field that may hold one: a value, a password. A new method does not compile without an
+/// entry here.
+fn secretive(method: Method) -> Vec<u8> {
+    let (key, secret) = (Bytes::from("k"), || Bytes::from(SECRET));
+    let put = || pb::PutRequest { key: key.clone(), value: secret(), ..Default::default() };
+    let name = || "user".to_owned();
+    match method {
+        Method::Put => put().encode_to_vec(),
+        Method::Txn => {
+            let target_union = Some(pb::compare::TargetUnion::Value(secret()));
+            let compare = pb::Compare { key: key.clone(), target_union, target: 3, ..Default::default() };
+            let op = |request| pb::RequestOp { request: Some(request) };
+            let inner = pb::TxnRequest { failure: vec![op(Op::RequestPut(put()))], ..Default::default() };
+            let ops = vec![op(Op::RequestTxn(inner))];
+            pb::TxnRequest { compare: vec![compare], success: ops.clone(), failure: ops }.encode_to_vec()
+        }
+        Method::Campaign => {
+            election::CampaignRequest { name: "e".into(), value: secret(), ..Default::default() }.encode_to_vec()
+        }
+        Method::Proclaim => {
+            let leader = election::LeaderKey { name: "e".into(), key: "e/1".into(), ..Default::default() };
+            election::ProclaimRequest { leader: Some(leader), value: secret() }.encode_to_vec()
+        }
+        Method::Authenticate => pb::AuthenticateRequest { name: name(), password: SECRET.into() }.encode_to_vec(),
+        Method::UserAdd => pb::AuthUserAddRequest {
+            name: name(),
+            password: SECRET.into(),
+            hashed_password: SECRET.into(),
+            options: None,
+        }
+        .encode_to_vec(),
+        Method::UserChangePassword => {
+            pb::AuthUserChangePasswordRequest { name: name(), password: SECRET.into(), hashed_password: SECRET.into() }
+                .encode_to_vec()
+        }
+        // Their requests have neither. What they are sent does not decode, and is not to be told either.
+        Method::Range
+        | Method::RangeStream
+        | Method::DeleteRange
+        | Method::Compact
+        | Method::Watch
+        | Method::LeaseGrant
+        | Method::LeaseRevoke
+        | Method::LeaseKeepAlive
+        | Method::LeaseTimeToLive
+        | Method::LeaseLeases
+        | Method::MemberAdd
+        | Method::MemberRemove
+        | Method::MemberUpdate
+        | Method::MemberList
+        | Method::MemberPromote
+        | Method::Alarm
+        | Method::Status
+        | Method::Defragment
+        | Method::Hash
+        | Method::HashKv
+        | Method::Snapshot
+        | Method::MoveLeader
+        | Method::Downgrade
+        | Method::AuthEnable
+        | Method::AuthDisable
+        | Method::AuthStatus
+        | Method::UserGet
+        | Method::UserList
+        | Method::UserDelete
+        | Method::UserGrantRole
+        | Method::UserRevokeRole
+        | Method::RoleAdd
+        | Method::RoleGet
+        | Method::RoleList
+        | Method::RoleDelete
+        | Method::RoleGrantPermission
+        | Method::RoleRevokePermission
+        | Method::Lock
+        | Method::Unlock
+        | Method::Leader
+        | Method::Observe
+        | Method::Resign
+        | Method::HealthCheck
+        | Method::HealthWatch
+        | Method::HealthList
+        | Method::Reflection
+        | Method::ReflectionAlpha => [&[0x07][..], SECRET.as_bytes()].concat(),
+    }
+}
+
+#[tokio::test]
+async fn no_secret_of_any_call_is_on_record() {
+    let dir = tempfile::TempDir::new().expect("a directory");
+    let (file, policy) = (dir.path().join("audit.log"), dir.path().join("policy.yaml"));
+    std::fs::write(&policy, "rules: [{values: hash}]\n").expect("a file");
+    let server = TestServer::with(|config| {
+        config.bcrypt_cost = 4;
+        config.audit.output = Some(LogOutput::File(file.clone()));
+        config.audit.policy_file = Some(policy);
+        config.audit.blocking = true;
+    })
+    .await;
+    let channel = server.channel().await;
+    let soon = Duration::from_secs(10);
+    // A user before a login, a leader before a proclamation.
+    let first_ones = [Method::UserAdd, Method::Campaign];
+    let others = Method::ALL.iter().filter(|method| !first_ones.contains(method));
+    for method in first_ones.iter().chain(others).copied().filter(|method| method.kind() != Kind::BidiStream) {
+        let mut client = Grpc::new(channel.clone());
+        client.ready().await.expect("the server is there");
+        let path = PathAndQuery::from_static(method.path());
+        let request = with_token(Bytes::from(secretive(method)), Some(SECRET));
+        if method.kind() == Kind::Unary {
+            let _ = tokio::time::timeout(soon, client.unary(request, path, RawCodec)).await.expect("it ends");
+        } else if let Ok(answers) = client.server_streaming(request, path, RawCodec).await {
+            let _ = first(answers.into_inner(), soon).await;
+        }
+    }
+    let puts = about(&file, "etcdserverpb.KV/Put", 1).await;
+    assert_eq!(puts[0]["keys"][0]["value_bytes"], SECRET.len());
+    server.server.shutdown().await;
+    let text = std::fs::read_to_string(&file).expect("text");
+    let kept = Method::ALL.iter().filter(|m| m.kind() != Kind::BidiStream && !m.service().starts_with("grpc.")).count();
+    assert_eq!(text.lines().count(), kept, "{text}");
+    assert!(!text.contains(SECRET), "{text}");
+}
 
 /// The lines of a file that are about an RPC, once there are as many.
 async fn about(file: &Path, rpc: &str, count: usize) -> Vec<serde_json::Value> {
