@@ -4,6 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
 use cairn_jepsen::{cluster, cluster::lagging, crash, differential, failover, process, sim, succession, watch};
+use cairn_server::state::command::COMMAND_LEVEL;
 use clap::{Parser, Subcommand};
 
 /// Tries to break Cairn. Every run is seeded and bounded.
@@ -140,6 +141,9 @@ enum Run {
         /// The build that the cluster begins with
         #[arg(long)]
         from: PathBuf,
+        /// The command level that the cluster has to end at: that of the new build
+        #[arg(long, default_value_t = COMMAND_LEVEL)]
+        level: u32,
         /// Seed of the clients
         #[arg(long, default_value_t = 1)]
         seed: u64,
@@ -230,8 +234,8 @@ async fn run(arguments: Arguments) -> Result<()> {
             let plan = succession::Plan { cairn: cairn()?, kills: usize::try_from(kills)? };
             println!("{}", succession::run(&plan).await?);
         }
-        Run::Upgrade { from, seed, clients } => {
-            let plan = cluster::upgrade::Plan { from, to: cairn()?, seed, clients };
+        Run::Upgrade { from, level, seed, clients } => {
+            let plan = cluster::upgrade::Plan { from, to: cairn()?, level, seed, clients };
             println!("{}", cluster::upgrade::run(&plan).await?);
         }
         Run::Lagging { seed, members, rounds, clients } => {

@@ -6,6 +6,7 @@ use cairn_jepsen::{
     cluster::{Fault, lagging, lagging::Lag, recovery, upgrade},
     crash, differential, failover, process, succession, watch,
 };
+use cairn_server::state::command::COMMAND_LEVEL;
 
 #[tokio::test]
 async fn random_requests_get_the_answers_of_a_genuine_etcd() -> Result<()> {
@@ -145,7 +146,8 @@ async fn no_write_through_the_others_fails_or_waits_longer_than_the_election_whe
 #[tokio::test]
 async fn members_are_started_anew_one_by_one_and_nothing_is_lost() -> Result<()> {
     let cairn = process::cairn_binary()?;
-    let summary = upgrade::run(&upgrade::Plan { from: cairn.clone(), to: cairn, seed: 1, clients: 8 }).await?;
+    let plan = upgrade::Plan { from: cairn.clone(), to: cairn, level: COMMAND_LEVEL, seed: 1, clients: 8 };
+    let summary = upgrade::run(&plan).await?;
     println!("{summary}");
     ensure!(summary.turns == 7 && summary.events > 0 && summary.refusal.is_none(), "{summary}");
     Ok(())

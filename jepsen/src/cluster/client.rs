@@ -228,3 +228,35 @@ fn settle(key: &mut Key, found: Found) -> Result<()> {
     key.pending.clear();
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_revision_that_falls_is_found() {
+        let mut client = Client::new(0, 1, vec![String::new()]);
+        client.see(7).expect("the first");
+        client.see(7).expect("the same");
+        assert!(client.see(6).expect_err("it fell").to_string().contains("from 7 to 6"));
+    }
+
+    #[test]
+    fn writes_that_are_lost_applied_twice_or_foreign_are_found() {
+        // Acknowledged: version 2 of value 5 at revision 9. Values 6 and 7 were sent, and no answer came.
+        let key = Key { name: "k".into(), version: 2, value: 5, revision: 9, pending: vec![6, 7] };
+        let found = |version, value, revision| Found { version, value, revision };
+        for value in [6, 7] {
+            settle(&mut key.clone(), found(3, value, 12)).expect("one of those under way took effect");
+        }
+        for (wrong, what) in [
+            (found(0, 0, 0), "the key is gone"),
+            (found(1, 4, 8), "the acknowledged write is lost"),
+            (found(4, 7, 12), "a write was applied twice, or both that exclude each other"),
+            (found(3, 8, 12), "a value that was never sent"),
+            (found(3, 6, 9), "a write at the revision of another one"),
+        ] {
+            assert!(settle(&mut key.clone(), wrong).is_err(), "{what}");
+        }
+    }
+}

@@ -231,6 +231,11 @@ impl Members {
         Ok(())
     }
 
+    /// Whether a member answers a linearizable read now.
+    pub async fn serves(&self, member: usize) -> bool {
+        timeout(NO_ANSWER, read(&self.all[member])).await.is_ok_and(|revision| revision.is_ok())
+    }
+
     /// The number of the member that leads, as soon as there is one.
     pub async fn leader(&self) -> Result<usize> {
         self.leader_among(|_| true).await

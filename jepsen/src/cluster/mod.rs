@@ -13,6 +13,7 @@
 
 mod client;
 pub mod lagging;
+mod leases;
 mod members;
 mod membership;
 pub mod recovery;

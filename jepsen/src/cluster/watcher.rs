@@ -97,6 +97,11 @@ pub(super) async fn compare(watchers: &[Watcher]) -> Result<usize> {
         let told = watcher.told.lock().await;
         all.push(told.iter().filter(|(revision, ..)| *revision <= newest).cloned().collect());
     }
+    check(&all)
+}
+
+/// What [`compare`] wants of what each was told.
+fn check(all: &[Vec<Told>]) -> Result<usize> {
     let Some((one, others)) = all.split_first() else { return Ok(0) };
     for (number, other) in others.iter().enumerate() {
         if let Some(at) = (0..one.len().max(other.len())).find(|&at| one.get(at) != other.get(at)) {
@@ -119,4 +124,38 @@ pub(super) async fn compare(watchers: &[Watcher]) -> Result<usize> {
         );
     }
     Ok(one.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(events: &[(i64, i64, &str)]) -> Vec<Told> {
+        events.iter().map(|&(revision, version, key)| (revision, version, key.as_bytes().to_vec())).collect()
+    }
+
+    #[test]
+    fn what_is_told_once_in_order_and_to_all_passes() {
+        let one = told(&[(2, 1, "a"), (3, 1, "b"), (4, 2, "a")]);
+        assert_eq!(check(&[one.clone(), one]).expect("all is well"), 3);
+    }
+
+    #[test]
+    fn events_that_are_missing_told_twice_out_of_order_or_applied_twice_are_found() {
+        let right = told(&[(2, 1, "a"), (3, 1, "b"), (4, 2, "a")]);
+        for (wrong, to_all, words) in [
+            (told(&[(2, 1, "a"), (4, 2, "a")]), false, "to watcher 2"),
+            (told(&[(2, 1, "a"), (3, 1, "b"), (3, 1, "b"), (4, 2, "a")]), false, "to watcher 2"),
+            (told(&[(2, 1, "a"), (3, 1, "b"), (4, 3, "a")]), false, "to watcher 2"),
+            // The same to all: a watch that resumes too early, too late, or a write that was applied twice.
+            (told(&[(2, 1, "a"), (3, 1, "b"), (3, 1, "b"), (4, 2, "a")]), true, "out of order"),
+            (told(&[(3, 1, "b"), (2, 1, "a"), (4, 2, "a")]), true, "out of order"),
+            (told(&[(3, 1, "b"), (4, 2, "a")]), true, "after version 0"),
+            (told(&[(2, 1, "a"), (3, 1, "b"), (4, 3, "a")]), true, "after version 1"),
+        ] {
+            let first = if to_all { wrong.clone() } else { right.clone() };
+            let error = check(&[first, wrong.clone()]).expect_err("it is wrong").to_string();
+            assert!(error.contains(words), "{wrong:?}: {error}");
+        }
+    }
 }
