@@ -5,7 +5,7 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use cairn_proto::{
@@ -14,19 +14,16 @@ use cairn_proto::{
 };
 use tokio::time::{Instant, timeout_at};
 
-use super::{Context, refusal::Refusal};
+use super::{Context, leader::Leader, refusal::Refusal};
 use crate::{
     config::{Url, added_member_id},
-    node::{ReplicaView, membership::form::peer_urls},
+    node::membership::form::peer_urls,
     state::{
         MemberChange, Members,
         auth::{Need, Principal},
         command::RequestId,
     },
 };
-
-/// How often is looked whether a change has arrived here.
-const ARRIVED_POLL: Duration = Duration::from_millis(10);
 
 /// The Cluster service. Clones are cheap.
 #[derive(Clone)]
@@ -148,33 +145,31 @@ impl Cluster {
 
     /// Has the leader make a change, and waits until it has `arrived` here.
     async fn change(&self, change: MemberChange, arrived: impl Fn(&Members) -> bool) -> Result<(), Refusal> {
-        let deadline = Instant::now() + self.context.request_timeout;
-        let done = async {
-            self.at_leader(change).await?;
-            while !arrived(&self.context.node.members()) {
-                tokio::time::sleep(ARRIVED_POLL).await;
-            }
-            Ok(())
-        };
-        timeout_at(deadline, done).await.unwrap_or(Err(ApiError::Timeout.into()))
+        let (context, node) = (&self.context, &self.context.node);
+        let deadline = Instant::now() + context.request_timeout;
+        let mut seen = node.members_seen();
+        context.ask_leader(&mut node.lease_news(), deadline, |leader| self.at(leader, change.clone())).await?;
+        match timeout_at(deadline, seen.wait_for(|()| arrived(&node.members()))).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(ApiError::Stopped.into()),
+            Err(_) => Err(ApiError::Timeout.into()),
+        }
     }
 
     /// Has the leader make a change. Who leads no more has not proposed it: a leader that is to be removed hands over first.
-    async fn at_leader(&self, change: MemberChange) -> Result<(), Refusal> {
-        loop {
-            let leader = known_leader(&self.context.node).await?;
-            match self.at(leader, change.clone()).await {
-                Err(ApiError::NotLeader) => tokio::time::sleep(ARRIVED_POLL).await,
-                outcome => return outcome.map_err(Refusal::from),
-            }
+    async fn at(&self, leader: Leader, change: MemberChange) -> Result<Option<()>, Refusal> {
+        let made = match leader {
+            Leader::Unknown => return Ok(None),
+            Leader::Here => self.context.membership.change_members(change).await.map_err(ApiError::from),
+            Leader::At(leader) => self.at_other(leader, change).await,
+        };
+        match made {
+            Err(ApiError::NotLeader) => Ok(None),
+            made => Ok(Some(made?)),
         }
     }
 
-    async fn at(&self, leader: u64, change: MemberChange) -> Result<(), ApiError> {
-        let node = &self.context.node;
-        if leader == node.status().member_id {
-            return self.context.membership.change_members(change).await.map_err(ApiError::from);
-        }
+    async fn at_other(&self, leader: u64, change: MemberChange) -> Result<(), ApiError> {
         // Who asked is the leader's own request then; this id goes nowhere.
         let nobody = RequestId { member: 0, nonce: 0, counter: 0 };
         self.context.peers.change(leader, change.encode(nobody)).await.map_err(|status| {
@@ -192,12 +187,6 @@ impl Cluster {
     fn header(&self) -> pb::ResponseHeader {
         self.context.header(0).into()
     }
-}
-
-/// The leader, waited for if there is none.
-async fn known_leader(node: &ReplicaView) -> Result<u64, Refusal> {
-    let mut leader = node.leader_seen();
-    leader.wait_for(|leader| *leader != 0).await.map(|leader| *leader).map_err(|_| ApiError::Stopped.into())
 }
 
 /// The id of a member that is added now.

@@ -17,9 +17,14 @@ use cairn_proto::{
     etcdserverpb::{self as pb, AlarmType},
 };
 use futures::{Stream, StreamExt};
-use tokio::{sync::watch, time::timeout};
+use tokio::{sync::watch, time::Instant};
 
-use super::{Context, quota, refusal::Refusal};
+use super::{
+    Context,
+    leader::{Leader, heard},
+    quota,
+    refusal::Refusal,
+};
 use crate::{
     lease::{NotLeading, Renewal},
     peer::{Peers, Told, Untold},
@@ -33,8 +38,6 @@ use crate::{
 const KEEP_ALIVES_MAX: usize = 64;
 /// What the time to live of an unknown lease is said to be.
 const TTL_UNKNOWN: i64 = -1;
-/// How often is asked again at least while nobody says that it leads, or a revoke is awaited.
-const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// The Lease service. Clones are cheap.
 #[derive(Clone)]
@@ -122,7 +125,6 @@ impl Lease {
         let _permit = self.context.authorize(principal, Need::RenewLease(id))?;
         let mut news = node.lease_news();
         loop {
-            news.mark_unchanged();
             let here = || self.context.leases.renew(id);
             let Told { what: renewal, age } =
                 self.at_leader(&mut news, here, |peers| async move { peers.renew_lease(id).await }).await?;
@@ -205,30 +207,25 @@ impl Lease {
     where
         F: Future<Output = Result<Told<T>, Untold>>,
     {
-        let node = &self.context.node;
-        let asking = async {
-            loop {
-                let status = node.status();
-                if status.leader == 0 || status.leader == status.member_id {
+        let (context, node, here) = (&self.context, &self.context.node, &here);
+        let question = |leader| {
+            let elsewhere = matches!(leader, Leader::At(_)).then(|| there(context.peers.clone()));
+            async move {
+                let Some(told) = elsewhere else {
                     node.linearize().await.map_err(ApiError::from)?;
-                    if let Ok(what) = here() {
-                        return Ok(Told { what, age: Duration::ZERO });
-                    }
-                } else {
-                    match there(self.context.peers.clone()).await {
-                        Ok(told) => return Ok(told),
-                        Err(Untold::Refused(error)) => return Err(error.into()),
-                        Err(Untold::Nobody) => {}
-                    }
+                    return Ok(here().ok().map(|what| Told { what, age: Duration::ZERO }));
+                };
+                match told.await {
+                    Ok(told) => Ok(Some(told)),
+                    Err(Untold::Refused(error)) => Err(error.into()),
+                    Err(Untold::Nobody) => Ok(None),
                 }
-                // Somebody has just been deposed, or elected, or the connection is lost.
-                heard(news).await?;
             }
         };
-        match timeout(self.context.request_timeout, asking).await {
-            Ok(told) => told,
-            Err(_) if node.status().leader == 0 => Err(ApiError::NoLeader.into()),
-            Err(_) => Err(ApiError::Timeout.into()),
+        let told = context.ask_leader(news, Instant::now() + context.request_timeout, question).await;
+        match told {
+            Err(Refusal::Api(ApiError::Timeout)) if node.status().leader == 0 => Err(ApiError::NoLeader.into()),
+            told => told,
         }
     }
 
@@ -255,11 +252,6 @@ impl Listed {
             Self::Sorted(ids) => ids.into_iter().map(status).collect(),
         }
     }
-}
-
-/// Waits until leases were revoked, or another leader was seen, or for a while.
-async fn heard(news: &mut watch::Receiver<()>) -> Result<(), Refusal> {
-    timeout(ASK_AGAIN, news.changed()).await.unwrap_or(Ok(())).map_err(|_| ApiError::Stopped.into())
 }
 
 /// The seconds that may still be promised of a renewal that is this old: half a second does not count. `None` if there are none.

@@ -12,6 +12,7 @@
 //! | [`stream`], [`framed`] | requests and answers of calls with many of them; answers as bytes |
 //! | [`kv`], [`lease`], [`watch`], [`lock`], [`election`], [`maintenance`], [`cluster`], [`health`] | the services |
 //! | [`auth`], `passwords` | users and roles, tokens; checks of passwords |
+//! | `leader` | asks the leader what only it can answer or do |
 //! | [`queue`] | what locks and elections are made of |
 //! | [`answer`], [`refusal`] | what services give |
 //! | [`quota`] | room in the store |
@@ -32,6 +33,7 @@ pub mod framed;
 pub mod grpc;
 pub mod health;
 pub mod kv;
+mod leader;
 pub mod lease;
 pub mod lock;
 pub mod maintenance;

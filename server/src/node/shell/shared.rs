@@ -79,6 +79,8 @@ pub(super) struct Shared {
     pub(super) serves: watch::Sender<bool>,
     /// Leases were revoked, or this member's standing has changed.
     pub(super) lease_news: watch::Sender<()>,
+    /// The members have changed.
+    pub(super) members_seen: watch::Sender<()>,
     failed: AtomicBool,
     /// Room for what other members sent.
     pub(super) peer_room: Arc<Semaphore>,
@@ -122,6 +124,7 @@ impl Shared {
             last_rewrite: Mutex::default(),
             serves: watch::Sender::new(false),
             lease_news: watch::Sender::new(()),
+            members_seen: watch::Sender::new(()),
             failed: AtomicBool::new(false),
             peer_room: Arc::new(Semaphore::new(PEER_KIB_MAX as usize)),
             hashes: Arc::new(Semaphore::new(HASHES_MAX)),

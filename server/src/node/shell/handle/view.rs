@@ -131,6 +131,11 @@ impl ReplicaView {
         self.shared().leader_seen.subscribe()
     }
 
+    /// Changes when [`members`](Self::members) gives others than before.
+    pub fn members_seen(&self) -> watch::Receiver<()> {
+        self.shared().members_seen.subscribe()
+    }
+
     /// Changes when leases were revoked, when the leader changes, and when the node stops.
     pub fn lease_news(&self) -> watch::Receiver<()> {
         self.shared().lease_news.subscribe()

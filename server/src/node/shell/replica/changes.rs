@@ -116,6 +116,7 @@ impl Replica {
             return;
         }
         self.transport.members_changed(&members);
+        self.shared.members_seen.send_replace(());
         if members.removed.contains(&self.shared.identity.member) {
             self.leave();
         }
