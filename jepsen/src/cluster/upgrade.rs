@@ -109,6 +109,7 @@ impl fmt::Display for Summary {
 pub async fn run(plan: &Plan) -> Result<Summary> {
     let mut members = Members::new(&plan.from, MEMBERS)?;
     members.start_all().await?;
+    settle(&mut members).await?;
     let mut summary = Summary::default();
     attach_lease(&mut members).await.context("before the first member")?;
     let load = Load::start(plan.seed, plan.clients, &members.urls());
@@ -170,6 +171,18 @@ async fn level(members: &mut Members, member: usize) -> Result<u32> {
     let page = members.member(member).page("/metrics").await?;
     let told = page.lines().find_map(|line| line.strip_prefix(LEVEL));
     told.map_or(Ok(FIRST_LEVEL), |level| level.trim().parse().context("a level"))
+}
+
+/// Waits until a new cluster of a build that tells its level, which is above the first, has gone there.
+async fn settle(members: &mut Members) -> Result<()> {
+    let (deadline, first) = (Instant::now() + DEADLINE, format!("{LEVEL}{FIRST_LEVEL}"));
+    for member in 0..MEMBERS {
+        while members.member(member).page("/metrics").await?.lines().any(|line| line == first) {
+            ensure!(Instant::now() < deadline, "member {member} stays at the first command level");
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+    Ok(())
 }
 
 /// Waits until all members tell this level.
