@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use bytes::Bytes;
 use cairn_proto::{
+    ApiError,
     authpb::{Permission, UserAddOptions, permission::Type},
     etcdserverpb::{self as pb, auth_client::AuthClient},
 };
@@ -169,6 +170,15 @@ impl Random {
                 | Step::Compact(_) => {}
                 Step::Txn(txn) if txn.success.iter().chain(&txn.failure).any(is_nested) => {}
                 step if has_backward_range(&step) => {}
+                Step::Txn(mut txn) => {
+                    // A genuine etcd looks for neither permission in a transaction.
+                    for op in txn.success.iter_mut().chain(&mut txn.failure) {
+                        if let Some(pb::request_op::Request::RequestPut(put)) = &mut op.request {
+                            (put.prev_kv, put.lease) = (false, 0);
+                        }
+                    }
+                    return Step::Txn(txn);
+                }
                 step => return step,
             }
         }
@@ -181,7 +191,8 @@ impl Random {
             1 => AuthStep::Disable,
             2..4 => AuthStep::Status,
             4..13 => AuthStep::Authenticate(user, self.chance(90)),
-            13..16 => AuthStep::UserAdd(user, self.chance(90)),
+            // Who has no password cannot turn authentication off.
+            13..16 => AuthStep::UserAdd(user, user == ROOT || self.chance(90)),
             16 => AuthStep::UserGet(user),
             17 => AuthStep::UserList,
             18 => AuthStep::UserDelete(user),
@@ -277,12 +288,15 @@ pub(super) async fn ask(
 /// Turns authentication off, and deletes all users and roles.
 pub(super) async fn clear(auth: &mut AuthClient<Channel>, tokens: &mut Tokens) -> Result<()> {
     *tokens = Tokens::default();
-    if auth.auth_status(pb::AuthStatusRequest {}).await?.into_inner().enabled {
-        ask(auth, tokens, AuthStep::Authenticate(ROOT, true)).await?;
-        tokens.wanted = true;
-        tokens.call_as(Caller::User(ROOT));
-        ask(auth, tokens, AuthStep::Disable).await?;
-        *tokens = Tokens::default();
+    // A genuine 3.5 tells only users whether authentication is on.
+    match ask(auth, tokens, AuthStep::Authenticate(ROOT, true)).await {
+        Ok(_) => {
+            tokens.wanted = true;
+            tokens.call_as(Caller::User(ROOT));
+            ask(auth, tokens, AuthStep::Disable).await?;
+            *tokens = Tokens::default();
+        }
+        Err(status) => ensure!(status.message() == ApiError::AuthNotEnabled.text(), "root is not let in: {status}"),
     }
     for name in auth.user_list(pb::AuthUserListRequest {}).await?.into_inner().users {
         auth.user_delete(pb::AuthUserDeleteRequest { name }).await?;
