@@ -3,7 +3,7 @@
 //! The way back is open while not all members are of the new build: until then the cluster's command level stays. Checked
 //! is what the [cluster test](super) checks: nothing acknowledged is lost or applied twice, revisions never go back, the
 //! watchers at all members are told everything once and the same, and all members hold the same in the end. Beyond that, leases
-//! that were granted live on with their keys, and those that were revoked stay gone ([`leases`](super::leases)); the level ends at that
+//! that were granted live on with their keys, and those that were revoked stay gone (`leases`); the level ends at that
 //! of the new build; and the old build starts on the data if it has shown that it applies that level, else it refuses.
 
 use std::{

@@ -23,6 +23,9 @@ use anyhow::Result;
 pub use generate::{Sequence, Step};
 pub use play::{Difference, Pair, Played};
 
+/// Sequences with users that a pair of servers lives through.
+const SEQUENCES_WITH_USERS: u64 = 10;
+
 /// What to run.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -105,6 +108,10 @@ pub async fn run(plan: &Plan) -> Result<(Coverage, Option<Failure>)> {
     let mut coverage = Coverage::default();
     let mut pair = Pair::start(plan).await?;
     for seed in plan.seed..plan.seed + plan.sequences {
+        // Ours lets a client that has tried many wrong passwords wait.
+        if plan.users && (seed - plan.seed + 1).is_multiple_of(SEQUENCES_WITH_USERS) {
+            pair = Pair::start(plan).await?;
+        }
         let sequence = Sequence::generate(seed, plan.steps, plan.users);
         match pair.play(&sequence, &mut coverage).await? {
             Played::Equal => {}

@@ -1,6 +1,6 @@
 //! The Auth service: users, roles, their permissions, and tokens.
 //!
-//! Passwords are hashed, and [compared](super::passwords), on the blocking pool before anything is proposed. What is
+//! Passwords are hashed, and compared (`passwords`), on the blocking pool before anything is proposed. What is
 //! replicated is a hash.
 
 use std::{

@@ -4,8 +4,8 @@
 //! connect by the thousand after a restart would take minutes of it. So that a password was right is remembered, as a keyed
 //! hash of user, password and stored hash: a changed password is unknown again, and memory tells no password.
 //!
-//! Wrong passwords are counted per user and address, and per address. After a few, each further check waits for a pause that
-//! grows with their number. Right ones that are remembered never wait.
+//! Wrong passwords are counted per user and address. After a few, each further check waits for a pause that grows with their
+//! number. Right ones that are remembered never wait, nor do other users of the address: it may be a proxy's.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -25,10 +25,8 @@ use super::{context::Context, refusal::Refusal};
 const RIGHT_MAX: usize = 16 << 10;
 /// Guessers whose wrong passwords are counted.
 const GUESSERS_MAX: usize = 16 << 10;
-/// Wrong passwords without a pause, of one user from one address.
-const FREE_OF_USER: u32 = 5;
-/// Wrong passwords without a pause from one address.
-const FREE_OF_ADDRESS: u32 = 100;
+/// Wrong passwords without a pause.
+const FREE: u32 = 5;
 /// The pause after the first wrong password that is not free. Each further one doubles it.
 const PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(4);
@@ -75,11 +73,13 @@ impl Passwords {
         stored: Option<&Bytes>,
     ) -> Result<bool, Refusal> {
         let tag = self.tag(&[b"password", user.as_bytes(), password.as_bytes(), stored.map_or(&b""[..], |hash| hash)]);
+        let guesser = self.guesser(user, address);
         if stored.is_some() && self.right.lock().contains(&tag) {
+            self.guessers.lock().remove(&guesser);
             return Ok(true);
         }
-        let guessers = self.guessers_of(user, address);
-        self.wait_turn(&guessers).await?;
+        let turn = self.take_turn(guesser, Instant::now()).ok_or(ApiError::TooManyRequests)?;
+        tokio::time::sleep_until(turn).await;
         let (password, stored, cost) = (password.to_owned(), stored.cloned(), context.bcrypt_cost);
         let is_known = || self.right.lock().contains(&tag);
         let compare = move || {
@@ -91,73 +91,55 @@ impl Passwords {
         };
         // Many calls with the same password may wait for their turns: the first one compares it.
         let right = context.hashing_unless(is_known, compare).await?.unwrap_or(true);
-        self.learn(right.then_some(tag), &guessers, Instant::now());
+        self.learn(right.then_some(tag), guesser, Instant::now());
         Ok(right)
     }
 
-    fn learn(&self, right: Option<Tag>, guessers: &[(Tag, u32)], now: Instant) {
-        let Some(tag) = right else { return self.count_wrong(guessers, now) };
+    fn learn(&self, right: Option<Tag>, guesser: Tag, now: Instant) {
+        let Some(tag) = right else { return self.count_wrong(guesser, now) };
         let mut known = self.right.lock();
         if known.len() >= RIGHT_MAX {
             known.clear();
         }
         known.insert(tag);
         drop(known);
-        // Who knows the password may have mistyped it. What the address tried at others is not forgiven.
-        if let Some((guesser, _)) = guessers.first() {
-            self.guessers.lock().remove(guesser);
-        }
+        // Who knows the password may have mistyped it.
+        self.guessers.lock().remove(&guesser);
     }
 
-    /// The guesser of a user, and that of all users from its address; with the wrong passwords that are free.
-    fn guessers_of(&self, user: &str, address: Option<IpAddr>) -> Vec<(Tag, u32)> {
-        let address = address.map(|address| address.to_string());
-        let from = address.as_deref().unwrap_or_default();
-        let of_user = (self.tag(&[b"user", user.as_bytes(), from.as_bytes()]), FREE_OF_USER);
-        let of_address = address.as_ref().map(|from| (self.tag(&[b"address", from.as_bytes()]), FREE_OF_ADDRESS));
-        std::iter::once(of_user).chain(of_address).collect()
+    fn guesser(&self, user: &str, address: Option<IpAddr>) -> Tag {
+        let address = address.map(|address| address.to_string()).unwrap_or_default();
+        self.tag(&[b"guesser", user.as_bytes(), address.as_bytes()])
     }
 
-    /// Waits as long as the guessers have to.
-    async fn wait_turn(&self, guessers: &[(Tag, u32)]) -> Result<(), Refusal> {
-        let turn = self.take_turn(guessers, Instant::now()).ok_or(ApiError::TooManyRequests)?;
-        tokio::time::sleep_until(turn).await;
-        Ok(())
-    }
-
-    /// When a check may begin; the next one may a pause later. None if that is too far away.
-    fn take_turn(&self, guessers: &[(Tag, u32)], now: Instant) -> Option<Instant> {
+    /// When a check of a guesser may begin; the next one may a pause later. None if that is too far away.
+    fn take_turn(&self, guesser: Tag, now: Instant) -> Option<Instant> {
         let mut known = self.guessers.lock();
-        let held = guessers.iter().filter_map(|(guesser, free)| known.get(guesser).filter(|one| one.wrong >= *free));
-        let turn = held.map(|one| one.next).max().map_or(now, |next| next.max(now));
-        if turn.saturating_duration_since(now) > WAIT_MAX {
-            return None;
-        }
-        for (guesser, free) in guessers {
-            if let Some(one) = known.get_mut(guesser).filter(|one| one.wrong >= *free) {
-                one.next = turn + pause(one.wrong - free);
-            }
-        }
-        Some(turn)
+        let Some(guesses) = known.get_mut(&guesser).filter(|guesses| guesses.wrong >= FREE) else { return Some(now) };
+        let turn = guesses.next.max(now);
+        let is_near = turn.saturating_duration_since(now) <= WAIT_MAX;
+        is_near.then(|| {
+            guesses.next = turn + pause(guesses.wrong - FREE);
+            turn
+        })
     }
 
-    fn count_wrong(&self, guessers: &[(Tag, u32)], now: Instant) {
+    fn count_wrong(&self, guesser: Tag, now: Instant) {
+        let forgiven = |guesses: &Guesses| now.saturating_duration_since(guesses.next) >= FORGIVEN_AFTER;
         let mut known = self.guessers.lock();
-        if known.len() + guessers.len() > GUESSERS_MAX {
-            known.retain(|_, one| now.saturating_duration_since(one.next) < FORGIVEN_AFTER);
-            if known.len() + guessers.len() > GUESSERS_MAX {
+        if known.len() >= GUESSERS_MAX {
+            known.retain(|_, guesses| !forgiven(guesses));
+            if known.len() >= GUESSERS_MAX {
                 known.clear();
             }
         }
-        for (guesser, free) in guessers {
-            let one = known.entry(*guesser).or_insert(Guesses { wrong: 0, next: now });
-            if now.saturating_duration_since(one.next) >= FORGIVEN_AFTER {
-                one.wrong = 0;
-            }
-            one.wrong = one.wrong.saturating_add(1);
-            let wait = one.wrong.checked_sub(*free).map_or(Duration::ZERO, pause);
-            one.next = one.next.max(now + wait);
+        let guesses = known.entry(guesser).or_insert(Guesses { wrong: 0, next: now });
+        if forgiven(guesses) {
+            guesses.wrong = 0;
         }
+        guesses.wrong = guesses.wrong.saturating_add(1);
+        let wait = guesses.wrong.checked_sub(FREE).map_or(Duration::ZERO, pause);
+        guesses.next = guesses.next.max(now + wait);
     }
 
     /// A keyed hash of parts, told apart by their lengths.
@@ -185,20 +167,20 @@ mod tests {
     const HOME: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
 
     fn waits(passwords: &Passwords, user: &str, address: Option<IpAddr>, now: Instant) -> Option<Duration> {
-        let turn = passwords.take_turn(&passwords.guessers_of(user, address), now);
+        let turn = passwords.take_turn(passwords.guesser(user, address), now);
         turn.map(|turn| turn.saturating_duration_since(now))
     }
 
     fn guess(passwords: &Passwords, user: &str, address: Option<IpAddr>, now: Instant, times: u32) {
         for _ in 0..times {
-            passwords.count_wrong(&passwords.guessers_of(user, address), now);
+            passwords.count_wrong(passwords.guesser(user, address), now);
         }
     }
 
     #[test]
     fn a_guesser_waits_longer_each_time_and_others_do_not() {
         let (passwords, mut now) = (Passwords::new(), Instant::now());
-        guess(&passwords, "root", HOME, now, FREE_OF_USER - 1);
+        guess(&passwords, "root", HOME, now, FREE - 1);
         assert_eq!(waits(&passwords, "root", HOME, now), Some(Duration::ZERO));
         let mut last = Duration::ZERO;
         for _ in 0..8 {
@@ -217,23 +199,12 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_tries_many_users_waits_as_well() {
-        let passwords = Passwords::new();
-        let now = Instant::now();
-        for at in 0..FREE_OF_ADDRESS {
-            guess(&passwords, &format!("user{at}"), HOME, now, 1);
-        }
-        assert!(waits(&passwords, "another", HOME, now).is_some_and(|wait| wait > Duration::ZERO));
-        assert_eq!(waits(&passwords, "another", None, now), Some(Duration::ZERO));
-    }
-
-    #[test]
     fn a_right_password_and_time_forgive() {
         let (passwords, now) = (Passwords::new(), Instant::now());
-        guess(&passwords, "root", HOME, now, FREE_OF_USER + 3);
-        passwords.learn(Some(Tag::default()), &passwords.guessers_of("root", HOME), now);
+        guess(&passwords, "root", HOME, now, FREE + 3);
+        passwords.learn(Some(Tag::default()), passwords.guesser("root", HOME), now);
         assert_eq!(waits(&passwords, "root", HOME, now), Some(Duration::ZERO));
-        guess(&passwords, "root", HOME, now, FREE_OF_USER + 3);
+        guess(&passwords, "root", HOME, now, FREE + 3);
         let later = now + 2 * FORGIVEN_AFTER;
         guess(&passwords, "root", HOME, later, 1);
         assert_eq!(waits(&passwords, "root", HOME, later), Some(Duration::ZERO));
@@ -244,7 +215,7 @@ mod tests {
         let (passwords, now) = (Passwords::new(), Instant::now());
         for at in 0..2 * GUESSERS_MAX {
             guess(&passwords, &at.to_string(), None, now, 1);
-            passwords.learn(Some(passwords.tag(&[at.to_string().as_bytes()])), &[], now);
+            passwords.learn(Some(passwords.tag(&[at.to_string().as_bytes()])), Tag::default(), now);
         }
         assert!(passwords.guessers.lock().len() <= GUESSERS_MAX && passwords.right.lock().len() <= RIGHT_MAX);
         assert_ne!(passwords.tag(&[b"ab", b"c"]), passwords.tag(&[b"a", b"bc"]));
