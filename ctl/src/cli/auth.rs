@@ -15,10 +15,9 @@ pub(super) static AUTH: &[Command] = &[
     command("status", "status", "Returns authentication status", Action::AuthStatus),
 ];
 
-static AUDIT_GREP: &[Flag] = &[
-    flag("key", None, Kind::Text, "", "The key to look for, alone or in a range"),
-    flag("rev", None, Kind::Int, "0", "Show who wrote what the key is at this revision"),
-];
+/// `--key` is one of the global flags, whose file is of no use here.
+static AUDIT_GREP: &[Flag] =
+    &[flag("rev", None, Kind::Int, "0", "Show who wrote what the key of --key is at this revision")];
 
 /// Below `audit`.
 pub(super) static AUDIT: &[Command] = &[Command {
