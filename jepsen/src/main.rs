@@ -136,7 +136,8 @@ enum Run {
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=1000))]
         kills: u64,
     },
-    /// Takes the members of a cluster from another build to this one, back, and forward again, one at a time and under load
+    /// Takes the members of a cluster from another build to this one, back, and forward again, one at a time and under
+    /// load
     Upgrade {
         /// The build that the cluster begins with
         #[arg(long)]

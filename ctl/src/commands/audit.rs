@@ -1,4 +1,5 @@
-//! `audit grep`: who did it. Reads records of calls (`--audit-log` of the server), compressed or not, without any server.
+//! `audit grep`: who did it. Reads records of calls (`--audit-log` of the server), compressed or not, without any
+//! server.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};

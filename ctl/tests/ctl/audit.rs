@@ -7,25 +7,35 @@ use std::time::{Duration, Instant};
 use crate::referee::{Given, On, Output, Server, cairnctl, run};
 
 const DEADLINE: Duration = Duration::from_mins(1);
+/// Pause between two looks.
+const LOOK: Duration = Duration::from_millis(10);
 
 fn ctl(words: &[&str]) -> Output {
     let words: Vec<_> = words.iter().map(|word| (*word).to_owned()).collect();
     run(&cairnctl(), &words, Given::default())
 }
 
-/// The lines of a file, once there are so many.
-fn lines(file: &Path, count: usize) -> Vec<String> {
+/// Looks again and again until something is there.
+fn wait<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
     let deadline = Instant::now() + DEADLINE;
     loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// The lines of a file, once there are so many.
+fn lines(file: &Path, count: usize) -> Vec<String> {
+    let found = wait("the lines are written", || {
         let text = std::fs::read_to_string(file).unwrap_or_default();
         let lines: Vec<_> = text.lines().map(str::to_owned).collect();
-        if lines.len() >= count && text.ends_with('\n') {
-            assert_eq!(lines.len(), count, "{text}");
-            return lines;
-        }
-        assert!(Instant::now() < deadline, "{count} lines were not written:\n{text}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+        (lines.len() >= count && text.ends_with('\n')).then_some(lines)
+    });
+    assert_eq!(found.len(), count, "{found:?}");
+    found
 }
 
 #[test]
@@ -51,11 +61,7 @@ fn who_wrote_a_key_is_found_over_files_that_were_put_aside() {
     std::fs::rename(&log, &old).expect("it is put aside");
     let hung_up = Command::new("kill").args(["-HUP", &server.pid().to_string()]).status().expect("a signal");
     assert!(hung_up.success());
-    let deadline = Instant::now() + DEADLINE;
-    while !log.exists() {
-        assert!(Instant::now() < deadline, "the file is not opened anew");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    wait("the file is opened anew", || log.exists().then_some(()));
     call(&["del", "/", "--prefix"]);
     call(&["del", "/a"]);
     lines(&log, 2);

@@ -317,7 +317,7 @@ fn what_this_api_level_added_is_shown_and_listed_as_a_difference(on: On) {
     assert_eq!(genuine.len() + 6, ours.len());
     assert_eq!(genuine[..3], ours[..3], "endpoint, ID, version");
     assert_eq!(genuine[4..7], ours[8..11], "is leader to raft term");
-    // The indexes of two servers differ: what a member writes by itself when it starts, it may write twice.
+    // The indexes of two servers differ: commands that wait at the same time share an entry, as those of a start may.
     for index in genuine[7..9].iter().chain(&ours[11..13]) {
         assert!(index.parse::<u64>().is_ok(), "{index} is no index");
     }

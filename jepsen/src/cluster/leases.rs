@@ -1,7 +1,7 @@
 //! Clients that take leases, put keys on them, keep them alive and give half of them back, each at a member of its own.
 //!
-//! They write whenever their member answers. What it acknowledged has to hold in the end: a lease that was granted is there with its
-//! key, one that was revoked is gone with it.
+//! They write whenever their member answers. What it acknowledged has to hold in the end: a lease that was granted is
+//! there with its key, one that was revoked is gone with it.
 
 use std::{
     collections::BTreeSet,

@@ -1,10 +1,11 @@
 //! Members are taken from one build to another, back, and forward again, one at a time and under load.
 //!
-//! The way back is open while not all members are of the new build: until then the cluster's command level stays. Checked
-//! is what the [cluster test](super) checks: nothing acknowledged is lost or applied twice, revisions never go back, the
-//! watchers at all members are told everything once and the same, and all members hold the same in the end. Beyond that, leases
-//! that were granted live on with their keys, and those that were revoked stay gone (`leases`); the level ends at that
-//! of the new build; and the old build starts on the data if it has shown that it applies that level, else it refuses.
+//! The way back is open while not all members are of the new build: until then the cluster's command level stays.
+//! Checked is what the [cluster test](super) checks: nothing acknowledged is lost or applied twice, revisions never go
+//! back, the watchers at all members are told everything once and the same, and all members hold the same in the end.
+//! Beyond that, leases that were granted live on with their keys, and those that were revoked stay gone (`leases`); the
+//! level ends at that of the new build; and the old build starts on the data if it has shown that it applies that
+//! level, else it refuses.
 
 use std::{
     fmt,
@@ -104,13 +105,14 @@ impl fmt::Display for Summary {
 /// Runs the plan.
 ///
 /// # Errors
-/// If anything was lost, told twice or differed; if a member of either build did not start where it must, or did where it
-/// must not.
+/// If anything was lost, told twice or differed; if a member of either build did not start where it must, or did where
+/// it must not.
 pub async fn run(plan: &Plan) -> Result<Summary> {
     let mut members = Members::new(&plan.from, MEMBERS)?;
     members.start_all().await?;
     settle(&mut members).await?;
-    let mut summary = Summary::default();
+    let before = level(&mut members, 0).await?;
+    let mut summary = Summary { levels: (before, before), ..Summary::default() };
     attach_lease(&mut members).await.context("before the first member")?;
     let load = Load::start(plan.seed, plan.clients, &members.urls());
     let lessees = Lessees::start(&members.urls());
@@ -118,13 +120,16 @@ pub async fn run(plan: &Plan) -> Result<Summary> {
     for (turn, (member, build)) in TURNS.into_iter().enumerate() {
         let context = || format!("turn {turn}: member {member} to {build:?}");
         load.wait_for_writes(WRITES_BETWEEN).await.with_context(context)?;
-        summary.levels.0 = summary.levels.0.max(level(&mut members, member).await?);
         let binary = if build == Build::To { &plan.to } else { &plan.from };
         let begun = Instant::now();
         take_to(&mut members, member, binary).await.with_context(context)?;
         summary.away_max = summary.away_max.max(begun.elapsed());
         summary.turns += 1;
         load.wait_for_writes(WRITES_BETWEEN).await.with_context(context)?;
+        if turn + 1 < TURNS.len() {
+            let now = level(&mut members, member).await?;
+            ensure!(now == before, "{}: the level went from {before} to {now} before all were new", context());
+        }
     }
     summary.levels.1 = risen(&mut members, plan.level).await?;
     load.wait_for_writes(WRITES_BETWEEN).await.context("at the new level")?;
@@ -147,8 +152,8 @@ pub async fn run(plan: &Plan) -> Result<Summary> {
     Ok(summary)
 }
 
-/// Whether the level rose when it might, by the highest one while members of the old build ran, the one in the end, and what the old
-/// build said of the data then.
+/// Whether the level rose when it might, by the highest one while members of the old build ran, the one in the end, and
+/// what the old build said of the data then.
 fn judge((before, after): (u32, u32), refusal: Option<&str>) -> Result<()> {
     ensure!(before <= after, "the command level fell from {before} to {after}");
     let Some(words) = refusal else {
@@ -219,8 +224,8 @@ async fn check_lease(members: &mut Members) -> Result<()> {
     Ok(())
 }
 
-/// Starts the old build on the data of a member. What is said if it does not serve: its last words, or, if it knows of no levels and
-/// so runs on, those of a member that refuses to talk with it.
+/// Starts the old build on the data of a member. What is said if it does not serve: its last words, or, if it knows of
+/// no levels and so runs on, those of a member that refuses to talk with it.
 async fn refusal(members: &mut Members, plan: &Plan) -> Result<Option<String>> {
     let last = MEMBERS - 1;
     members.terminate(last).await?;

@@ -1,11 +1,12 @@
 //! The differential test: the same random requests to a genuine etcd and to Cairn, every answer equal.
 //!
-//! A sequence is a list of requests over a few hot keys. Revisions in it are symbolic (so many before or after the newest), resolved while playing from
-//! the genuine server's answers, so that a sequence means the same wherever it starts and stays meaningful when steps are taken out. Both servers live
-//! through many sequences: each begins by deleting and compacting everything away. At the first difference the servers are thrown away and the sequence
-//! is shrunk on fresh ones: steps, then operations inside transactions, are taken out as long as a difference remains.
-//! Every fifth sequence also has watches on up to two streams; how they are compared is told in `watches`. Instead of these, sequences may have `users`: each
-//! request has a caller, whose permissions change meanwhile.
+//! A sequence is a list of requests over a few hot keys. Revisions in it are symbolic (so many before or after the
+//! newest), resolved while playing from the genuine server's answers, so that a sequence means the same wherever it
+//! starts and stays meaningful when steps are taken out. Both servers live through many sequences: each begins by
+//! deleting and compacting everything away. At the first difference the servers are thrown away and the sequence is
+//! shrunk on fresh ones: steps, then operations inside transactions, are taken out as long as a difference remains.
+//! Every fifth sequence also has watches on up to two streams; how they are compared is told in `watches`. Instead of
+//! these, sequences may have `users`: each request has a caller, whose permissions change meanwhile.
 //!
 //! Cluster and member ids and terms are set aside; everything else of an answer or an error (code and text) is compared. What a genuine 3.5 does
 //! otherwise than 3.7 is listed, with the reason, in [`exceptions`].

@@ -57,8 +57,8 @@ pub enum AuthStep {
 pub(super) struct Tokens {
     newest: BTreeMap<usize, String>,
     now: Option<String>,
-    /// Authentication is on. While it is off, a genuine 3.5 refuses a token that it does not know, and 3.7 takes anything:
-    /// none is sent then.
+    /// Authentication is on. While it is off, a genuine 3.5 refuses a token that it does not know, and 3.7 takes
+    /// anything: none is sent then.
     wanted: bool,
 }
 
@@ -156,9 +156,9 @@ impl Random {
         Step::As(caller, Box::new(Step::Auth(self.auth_step())))
     }
 
-    /// What a genuine 3.5 asks no permission for and 3.7 does, as the recordings hold it, is left out: requests about leases,
-    /// compactions, transactions in transactions; and ranges that end before they begin, where the answer of 3.5 depends on
-    /// the order of the grants.
+    /// What a genuine 3.5 asks no permission for and 3.7 does, as the recordings hold it, is left out: requests about
+    /// leases, compactions, transactions in transactions; and ranges that end before they begin, where the answer of
+    /// 3.5 depends on the order of the grants.
     fn step_under_permissions(&mut self) -> Step {
         loop {
             match self.step() {

@@ -29,7 +29,8 @@ use crate::{
 /// How much may be on the blocking pool at a time; the next ones wait for their turn.
 const ON_POOL_MAX: usize = 32;
 
-/// How many passwords may be hashed or compared at a time: reads that take the disk keep their turns, and writes the cores.
+/// How many passwords may be hashed or compared at a time: reads that take the disk keep their turns, and writes the
+/// cores.
 const HASHING_MAX: usize = 2;
 /// How many may wait for that; more are refused.
 const HASHING_WAITING_MAX: usize = 16_384;

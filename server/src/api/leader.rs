@@ -1,7 +1,9 @@
-//! The one way to ask the leader what only it can answer or do: here if this member leads, at another member if that one does.
+//! The one way to ask the leader what only it can answer or do: here if this member leads, at another member if that
+//! one does.
 //!
-//! A question that the present leader does not answer is asked again when another leader is seen, for as long as its call may take. A
-//! leader may answer no more, or not yet, without any news of that here: so it is asked again after a while, too.
+//! A question that the present leader does not answer is asked again when another leader is seen, for as long as its
+//! call may take. A leader may answer no more, or not yet, without any news of that here: so it is asked again after a
+//! while, too.
 
 use std::time::Duration;
 
@@ -28,8 +30,8 @@ pub enum Leader {
 }
 
 impl Context {
-    /// Asks the leader until one answers: `None` is no answer. `news` is [of leases](crate::node::ReplicaView::lease_news), which tell of
-    /// leaders, too.
+    /// Asks the leader until one answers: `None` is no answer. `news` is [of
+    /// leases](crate::node::ReplicaView::lease_news), which tell of leaders, too.
     ///
     /// # Errors
     /// What the leader refuses, and [`ApiError::Timeout`] at the deadline.

@@ -1,11 +1,12 @@
 //! Checks of passwords: at most once for what is known to be right, ever slower for a guesser.
 //!
-//! To compare a password with its bcrypt hash takes a core for tens of milliseconds, by design. Clients of one user that
-//! connect by the thousand after a restart would take minutes of it. So that a password was right is remembered, as a keyed
-//! hash of user, password and stored hash: a changed password is unknown again, and memory tells no password.
+//! To compare a password with its bcrypt hash takes a core for tens of milliseconds, by design. Clients of one user
+//! that connect by the thousand after a restart would take minutes of it. So that a password was right is remembered,
+//! as a keyed hash of user, password and stored hash: a changed password is unknown again, and memory tells no
+//! password.
 //!
-//! Wrong passwords are counted per user and address. After a few, each further check waits for a pause that grows with their
-//! number. Right ones that are remembered never wait, nor do other users of the address: it may be a proxy's.
+//! Wrong passwords are counted per user and address. After a few, each further check waits for a pause that grows with
+//! their number. Right ones that are remembered never wait, nor do other users of the address: it may be a proxy's.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -60,8 +61,8 @@ impl Passwords {
         Self { key, right: Mutex::default(), guessers: Mutex::default() }
     }
 
-    /// Whether `password` is the one whose hash is stored for `user`. Without a stored hash it is not, which takes as long
-    /// to find.
+    /// Whether `password` is the one whose hash is stored for `user`. Without a stored hash it is not, which takes as
+    /// long to find.
     ///
     /// # Errors
     /// [`ApiError::TooManyRequests`] for a guesser that does not wait for its turns.

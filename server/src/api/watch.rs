@@ -182,7 +182,11 @@ impl Session {
                         stream.request(request, |interest| {
                             let need = Need::Watch(&interest.from, &interest.end);
                             let given = context.authorizer.authorize(principal, need);
-                            given.inspect(|given| *permit = Some(given.clone())).inspect_err(|error| refused = Some(*error))
+                            match &given {
+                                Ok(given) => *permit = Some(given.clone()),
+                                Err(error) => refused = Some(*error),
+                            }
+                            given
                         });
                         let waiting = trail.and_then(|trail| {
                             let (code, error) = refused.map_or((Code::Ok, ""), |error| (error.code(), error.text()));

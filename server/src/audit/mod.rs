@@ -4,8 +4,8 @@
 //!   Router, Watch ─▶ Trail: who, which keys, how it ended ─▶ line ─▶ Queue, bounded ─▶ a thread ─▶ file or stderr
 //! ```
 //!
-//! * A [`Trail`] follows one call. It is made only for calls that the policy may want, and its line is written when it ends,
-//!   or when it is dropped: then the client has given the call up, and what became of it is not known.
+//! * A [`Trail`] follows one call. It is made only for calls that the policy may want, and its line is written when it
+//!   ends, or when it is dropped: then the client has given the call up, and what became of it is not known.
 //! * [`record`] says which keys a request reads and writes, and what its answer says.
 //! * [`queue`] holds lines until they are written. What does not fit is lost and counted, or waited for.
 //!

@@ -113,7 +113,8 @@ impl Queue {
         .is_ok()
     }
 
-    /// Queues a line that found no room and cannot wait. A patient queue has some more for such lines; otherwise it is lost.
+    /// Queues a line that found no room and cannot wait. A patient queue has some more for such lines; otherwise it is
+    /// lost.
     pub fn push_late(&self, line: &[u8]) {
         let mut lines = self.shared.lines.lock();
         if !self.shared.patient || lines.closed || lines.late + line.len() > LATE_BYTES {
@@ -175,6 +176,11 @@ fn permits(line: &[u8]) -> usize {
 impl Shared {
     fn append(&self, line: &[u8]) {
         let mut lines = self.lines.lock();
+        // Closed since there was room: the thread may have ended.
+        if lines.closed {
+            self.lost.inc();
+            return;
+        }
         lines.permits += permits(line);
         self.add(&mut lines, line);
     }
@@ -247,8 +253,8 @@ impl Shared {
         }
     }
 
-    /// Waits for lines and takes them all, unless there are some still; whether the queue is closed. Few lines are not taken
-    /// before their time.
+    /// Waits for lines and takes them all, unless there are some still; whether the queue is closed. Few lines are not
+    /// taken before their time.
     fn wait_for_lines(&self, batch: &mut Lines, not_before: Instant) -> bool {
         let mut lines = self.lines.lock();
         let called = |lines: &Lines| lines.closed || self.reopen.load(Ordering::SeqCst);

@@ -324,7 +324,8 @@ impl Happened {
         rule.prefixes.is_none() && rule.wants(self.access) || unknown || self.keys.iter().any(wanted)
     }
 
-    /// Whether everything that it did is what a rule does not want on record: there are keys, and each is under a prefix.
+    /// Whether everything that it did is what a rule does not want on record: there are keys, and each is under a
+    /// prefix.
     pub fn is_within(&self, rule: &AuditRule) -> bool {
         let under = |touched: &Touched, prefixes: &[String]| prefixes.iter().any(|prefix| is_under(touched, prefix));
         rule.wants(self.access)
@@ -369,7 +370,8 @@ fn is_first_behind(end: &[u8], prefix: &[u8]) -> bool {
 pub struct Answered {
     /// The revision of its header.
     pub revision: Option<i64>,
-    /// Its second field, if that is a number: whether the compares of a transaction succeeded, how many keys a delete found.
+    /// Its second field, if that is a number: whether the compares of a transaction succeeded, how many keys a delete
+    /// found.
     pub second: Option<u64>,
 }
 

@@ -11,8 +11,8 @@
 //! default: false
 //! ```
 //!
-//! The first rule that fits a call decides. A rule fits if each of its conditions does; a condition that is left out always
-//! fits.
+//! The first rule that fits a call decides. A rule fits if each of its conditions does; a condition that is left out
+//! always fits.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

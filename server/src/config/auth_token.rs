@@ -25,8 +25,8 @@ pub struct JwtConfig {
     /// `priv-key`: a PEM file with the key that signs; of the methods HS256 to HS512 a file whose bytes are the secret.
     /// Without one, tokens of others are taken and none are given.
     pub private_key: Option<PathBuf>,
-    /// `pub-key`: a PEM file with the keys whose tokens are taken, which are public keys or certificates. Without one, it
-    /// is the key that belongs to `priv-key`. Of the methods HS256 to HS512 a file with one more secret.
+    /// `pub-key`: a PEM file with the keys whose tokens are taken, which are public keys or certificates. Without one,
+    /// it is the key that belongs to `priv-key`. Of the methods HS256 to HS512 a file with one more secret.
     pub public_key: Option<PathBuf>,
     /// `ttl`: how long a token is good after it was made.
     pub ttl: Duration,

@@ -3,9 +3,10 @@
 //! a transaction, a compaction at revision 10, and a log that has to be replayed. That of level 2 is the same directory after
 //! a run of the last build of that level.
 //!
-//! `testdata/data-of-command-level-4.tar.gz` is of a member of its own, killed with -9, too, of the first build with users: users with and
-//! without a password, one of them dropped, a changed password, roles and permissions granted and revoked, authentication on,
-//! tokens, a lease, a compaction at revision 8. Half of it is in the store, the rest is in the log only. `RocksDB`'s own `LOG` is left out.
+//! `testdata/data-of-command-level-4.tar.gz` is of a member of its own, killed with -9, too, of the first build with
+//! users: users with and without a password, one of them dropped, a changed password, roles and permissions granted and
+//! revoked, authentication on, tokens, a lease, a compaction at revision 8. Half of it is in the store, the rest is in
+//! the log only. `RocksDB`'s own `LOG` is left out.
 
 use std::process::Command;
 

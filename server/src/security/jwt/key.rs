@@ -1,6 +1,7 @@
 //! Keys that sign and verify tokens.
 //!
-//! RSA, ECDSA on P-256 and P-384, Ed25519 and HMAC are ring's, as in TLS. ring has no P-521, which the method ES512 needs.
+//! RSA, ECDSA on P-256 and P-384, Ed25519 and HMAC are ring's, as in TLS. ring has no P-521, which the method ES512
+//! needs.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -170,7 +171,7 @@ fn read_private(method: JwtMethod, path: &Path, bytes: &[u8]) -> Result<(Signing
     let key = any_supported_type(&der).map_err(|_| wrong(kind.name))?;
     let public = key.public_key().filter(|_| key.choose_scheme(&[kind.scheme]).is_some());
     let spki = public.ok_or_else(|| wrong(kind.name))?;
-    let point = key_bits(&kind, &spki).ok_or_else(|| wrong(kind.name))?;
+    let point = key_bits(method, &spki).ok_or_else(|| wrong(kind.name))?;
     Ok((SigningKey::Pair { key, scheme: kind.scheme, half: kind.half }, point))
 }
 
@@ -183,18 +184,14 @@ fn p521_secret(der: &PrivateKeyDer<'_>) -> Option<p521::SecretKey> {
     }
 }
 
-/// The key in a `SubjectPublicKeyInfo`, if it is of the kind.
-fn key_bits(kind: &Kind, spki: &[u8]) -> Option<Vec<u8>> {
+/// The key in a `SubjectPublicKeyInfo`, if it is one that the method uses.
+fn key_bits(method: JwtMethod, spki: &[u8]) -> Option<Vec<u8>> {
     let (_, spki) = SubjectPublicKeyInfo::from_der(spki).ok()?;
     let curve = spki.algorithm.parameters.as_ref().and_then(|curve| curve.as_oid().ok());
-    let fits = spki.algorithm.algorithm == kind.key && (kind.curve.is_none() || curve == kind.curve);
+    let (key, wanted) =
+        kind(method).map_or((OID_KEY_TYPE_EC_PUBLIC_KEY, Some(OID_NIST_EC_P521)), |kind| (kind.key, kind.curve));
+    let fits = spki.algorithm.algorithm == key && (wanted.is_none() || curve == wanted);
     fits.then(|| spki.subject_public_key.data.to_vec())
-}
-
-fn p521_bits(spki: &[u8]) -> Option<Vec<u8>> {
-    let (_, spki) = SubjectPublicKeyInfo::from_der(spki).ok()?;
-    let curve = spki.algorithm.parameters.as_ref().and_then(|curve| curve.as_oid().ok());
-    (curve == Some(OID_NIST_EC_P521)).then(|| spki.subject_public_key.data.to_vec())
 }
 
 /// Every public key of a PEM file: as such, in a certificate, or in RSA's own format. Each with its bytes.
@@ -202,15 +199,11 @@ fn read_public(method: JwtMethod, path: &Path, bytes: &[u8]) -> Result<Vec<(Vec<
     let mut keys = Vec::new();
     for pem in Pem::iter_from_buffer(bytes) {
         let pem = pem.map_err(|_| unusable(PUBLIC, path, "is not valid PEM"))?;
-        let bits_of = |spki: &[u8]| match kind(method) {
-            Some(kind) => key_bits(&kind, spki),
-            None => p521_bits(spki),
-        };
         let bits = match &*pem.label {
-            "PUBLIC KEY" => bits_of(&pem.contents),
-            "CERTIFICATE" => {
-                X509Certificate::from_der(&pem.contents).ok().and_then(|(_, cert)| bits_of(cert.public_key().raw))
-            }
+            "PUBLIC KEY" => key_bits(method, &pem.contents),
+            "CERTIFICATE" => X509Certificate::from_der(&pem.contents)
+                .ok()
+                .and_then(|(_, cert)| key_bits(method, cert.public_key().raw)),
             "RSA PUBLIC KEY" => {
                 kind(method).filter(|kind| kind.key == OID_PKCS1_RSAENCRYPTION).map(|_| pem.contents.clone())
             }

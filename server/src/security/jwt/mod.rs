@@ -1,11 +1,11 @@
 //! Signed tokens (JSON Web Tokens), interchangeable with etcd's.
 //!
 //! A token says who its user is, at which auth revision that was found, and until when it is good; it is good at every
-//! member that verifies its signature, and no member remembers it. Only the configured method is taken, whatever a token's
-//! header says.
+//! member that verifies its signature, and no member remembers it. Only the configured method is taken, whatever a
+//! token's header says.
 //!
-//! Keys are read again when their files change. Several public keys may be given, so that tokens of an old key are taken
-//! while it is replaced.
+//! Keys are read again when their files change. Several public keys may be given, so that tokens of an old key are
+//! taken while it is replaced.
 
 mod error;
 mod key;
@@ -104,8 +104,8 @@ impl Jwt {
         Ok(Self { config, keys, seen })
     }
 
-    /// Reads the keys again if their files have changed. Keys that are no good are logged, and change nothing. Blocks on the
-    /// disk.
+    /// Reads the keys again if their files have changed. Keys that are no good are logged, and change nothing. Blocks
+    /// on the disk.
     pub fn reload(&self) {
         let mut seen = self.seen.lock();
         let stamps = stamps(&self.config);

@@ -189,8 +189,8 @@ impl Authorizer {
     /// Permits a principal what it needs.
     ///
     /// # Errors
-    /// [`ApiError::InvalidAuthToken`], [`ApiError::UserEmpty`], [`ApiError::PermissionDenied`]; [`ApiError::AuthOldRevision`]
-    /// for a signed token of another auth revision.
+    /// [`ApiError::InvalidAuthToken`], [`ApiError::UserEmpty`], [`ApiError::PermissionDenied`];
+    /// [`ApiError::AuthOldRevision`] for a signed token of another auth revision.
     pub fn authorize(&self, principal: &Principal, need: Need<'_>) -> Result<Permit, ApiError> {
         let store = self.store.load();
         let actor = match principal {
@@ -229,8 +229,8 @@ impl Authorizer {
         bearer.map(|bearer| bearer.user)
     }
 
-    /// Permits anew what was permitted before users or roles have changed. A user that is known is not identified again,
-    /// so that its token may have run out.
+    /// Permits anew what was permitted before users or roles have changed. A user that is known is not identified
+    /// again, so that its token may have run out.
     ///
     /// # Errors
     /// As of [`Self::authorize`].

@@ -18,8 +18,8 @@ use crate::support::{RawCodec, TestServer, builder, eventually};
 
 const SECRET: &str = "not-for-the-record";
 
-/// A request with a secret in each field that may hold one: a value, a password. A new method does not compile without an
-/// entry here.
+/// A request with a secret in each field that may hold one: a value, a password. A new method does not compile without
+/// an entry here.
 fn secretive(method: Method) -> Vec<u8> {
     let (key, secret) = (Bytes::from("k"), || Bytes::from(SECRET));
     let put = || pb::PutRequest { key: key.clone(), value: secret(), ..Default::default() };

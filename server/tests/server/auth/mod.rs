@@ -197,8 +197,8 @@ fn permission(key: &'static str, range_end: &'static str) -> authpb::Permission 
     authpb::Permission { perm_type, key: key.into(), range_end: range_end.into() }
 }
 
-/// Users root, alice (everything that begins with k), bob (nothing) and client, whom certificates name; authentication is
-/// on.
+/// Users root, alice (everything that begins with k), bob (nothing) and client, whom certificates name; authentication
+/// is on.
 async fn set_up(channel: Channel) -> AuthClient<Channel> {
     let mut lease = pb::lease_client::LeaseClient::new(channel.clone());
     lease.lease_grant(pb::LeaseGrantRequest { id: LEASE, ttl: 600 }).await.expect("a lease");
